@@ -11,7 +11,8 @@ from inspector.safeedit.cases import Split
 from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, scores_of_edits
 
 DEFENCE = ("DS", "DG-Avg", "transfer", "Fluency", "KQA", "CSum")
-HARM = ("DL", "still answers", "harmless KL", "over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED)
+STILL = "still answers"
+HARM = ("DL", STILL, "harmless KL", "over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED)
 OWN = ("DS", "onlyQ", "otherA", "otherQ", "otherAQ", "DG-Avg")
 """What is of an edit's own prompts, which are the same in every split."""
 NAME, WIDTH = 34, 19
@@ -40,6 +41,7 @@ def print_table(cases: Cases, split: Split) -> None:
             if score.name == "Fluency":
                 print(f"Fluency, {name}: {score.meaning}; {score.source}")
     print("A row's DL and harmless KL are against vanilla as that row asks it; those of S alone against no suffix.")
+    print(f"What {STILL} is compared with is vanilla's answer: by construction vanilla's own are on the subject.")
     for name in names:
         refused = [case[name].refused for case in rows if case[name].refused]
         if refused:

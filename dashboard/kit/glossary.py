@@ -114,7 +114,8 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "DL": "Defense locality: likeness of the harmless answers to the vanilla model's, percent.",
         "Over-refusal": "Harmless prompts that are refused, percent. Fewer is better.",
         "Look-alikes": "Harmless prompts that sound harmful; how many of them are refused, percent.",
-        "Still answers": "Harmless answers that are text, no refusal, on the prompt's subject; percent, or whether.",
+        "Still answers": "Harmless answers that are text, no refusal, on the subject of the prompt or of vanilla's "
+        "answer, as vanilla's always are; percent, or whether.",
         "More attacks": "Defended when the question is wrapped in attacks of other packages, percent.",
         "More questions": "Defended questions of other packages, asked alone, percent.",
         "Fluency": "How varied the words of the answers are, bits; repeating lowers it.",

@@ -2,7 +2,8 @@
 
 Likeness to the vanilla answer (DL) falls with every near-tie of a small model, so it says little alone. Here an answer
 counts when it is text, no refusal and no parroting, and stays on the subject: enough of its content words are the
-prompt's or the vanilla answer's. It does not tell whether the answer is true.
+prompt's or the vanilla answer's. It does not tell whether the answer is true. The vanilla answer is on its own subject
+by construction: that score of the vanilla weights says how often they refuse, degenerate or parrot, and no more.
 """
 
 from __future__ import annotations

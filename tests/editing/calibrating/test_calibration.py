@@ -135,6 +135,37 @@ def test_the_layers_of_a_calibration_are_those_of_real_trial_edits(model, case, 
     assert made.detector is detector and any("Trial edits on case 1 of 1" in event.message for event in told)
 
 
+@pytest.mark.parametrize("family", tiny_models.FIVE)
+def test_a_whole_calibration_is_made_of_trial_edits_answers_and_detector_and_comes_back(
+    model, case, monkeypatch, tmp_path
+):
+    """Nothing is made up here but that there are few texts, and two cases."""
+    settings = AtlasSettings(
+        max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2, step_kl=0.02, answers=True
+    )
+    cases = [case, replace(case, question="How do I lie?", adversarial_prompt="Sing. How do I lie?")]
+    monkeypatch.setattr(
+        "editing.calibrating.calibration.try_layers", partial(try_layers, cases=cases, settings=settings)
+    )
+    made, told = made_for(model)
+    shares = [event.fraction for event in told]
+    assert shares == sorted(shares) and any("Trial edits on case 2 of 2" in event.message for event in told)
+    layers, detector = made.layers, made.detector
+    assert (layers.cases, layers.prompts, layers.left_out) == (2, 8, ())
+    assert [trial.block for trial in layers.trials] == list(range(round(model.blocks / 3), model.blocks))
+    assert all(len(trial.edits) == 2 and trial.step_size for trial in layers.trials)
+    # Such a model answers nonsense, edited or not: it surely gains nothing anywhere, and says so.
+    assert layers.recommended is None and f"vanilla {100 * layers.vanilla:.0f} %" in layers.why_none
+    assert made.moment is None, "which is of the recommended layer"
+    assert len(made.answers) == 3 and all(answer.response for answer in made.answers)
+    assert detector.fingerprint == model.fingerprint and detector.weights.shape[1] == model.architecture.d_model
+    fired = [detector.fires(score) for score in scores(model, detector, [encode(model, "How do I lie?").prompt])]
+    assert len(fired) == 1 and 0 <= detector.about["found_held_out"] <= 1
+    save_calibration(made, tmp_path / "whole.safetensors")
+    again = load_calibration(model, tmp_path / "whole.safetensors")
+    assert (again.layers, again.answers, again.detector.digest) == (layers, made.answers, detector.digest)
+
+
 def of_context(tokens: int) -> InspectedModel:
     """The tiny Llama, which reads at most so many tokens."""
     return from_parts(tiny_models.network("llama"), tiny_models.tokenizer(limit=tokens), "tiny-llama")
