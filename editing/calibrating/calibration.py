@@ -41,6 +41,10 @@ FEWEST = 10
 class KeptAnswer:
     """The vanilla model's answer to a harmless prompt.
 
+    Its log-probabilities are not kept. They are a number for each token of the vocabulary at each position, megabytes
+    an answer, and a KL is measured from those that the edit's own replay gives with unedited weights, in the same
+    batch: so it is zero before the first update, which those of another batch or machine would miss by their rounding.
+
     Attributes:
         text: The user's text.
         tokens: Its length limit.

@@ -86,6 +86,11 @@ def measured_optimiser(
 
     The matrix holds its gradient (:meth:`editing.optimising.descent.Descent.begin`).
 
+    Each edit measures its own size, from :func:`first_size`, whatever a calibration has kept of its trial edits: that
+    is another case's gradient and another cost. A trial is taken within a factor of its wanted cost (:data:`CLOSE`), so
+    another start would end in another size: an edit would depend on whether, and from which machine's file, its model
+    was calibrated, and could not be made again from its record.
+
     Args:
         lock: The model's; held for one evaluation at a time.
         kind: Adam, or plain gradient descent.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_models
@@ -10,11 +12,14 @@ from transformers.pytorch_utils import Conv1D
 
 from editing import preset, run
 from editing.calibrating.step_size import adam, measured_sizes
+from editing.calibrating.trial_edits import SETTINGS, try_layers
 from editing.methods.dinm import ROUTED, dinm
+from inspector.detection import fit, readings_of, samples
 from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Decoding, InspectedModel, Row, encode, from_parts
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode, from_parts
 from inspector.model.batching import generate
+from inspector.model.routing import scores
 
 SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
 
@@ -161,6 +166,32 @@ def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, cas
         after = [answer_logits(model, case, row) for model, row in zip(models, rows, strict=True)]
         assert np.abs(after[0] - after[1]).max() < 0.05 * np.abs(after[0] - before[0]).max() + 1e-3
         assert answered(models[0], case, rows[0]) == answered(models[1], case, rows[1])
+
+
+@pytest.mark.parametrize("family", tiny_models.FIVE)
+def test_what_a_calibration_finds_does_not_depend_on_the_scale_of_the_weights(family, case):
+    plain, scaled = (tiny_models.network(family) for _ in range(2))
+    rescale(scaled)
+    models = [from_parts(network, tiny_models.tokenizer(True, True), family) for network in (plain, scaled)]
+    settings = replace(SETTINGS, max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2)
+    cases = [case, replace(case, question="How do I lie?", adversarial_prompt="Sing. How do I lie?")]
+    one, two = (run(try_layers(model, cases, settings)) for model in models)
+    assert (one.vanilla, one.recommended) == (two.vanilla, two.recommended)
+    for first, second in zip(one.trials, two.trials, strict=True):
+        assert (first.block, first.edits) == (second.block, second.edits)
+        assert first.kl == pytest.approx(second.kl, rel=0.1)
+    sizes = np.array([[trial.step_size for trial in layers.trials] for layers in (one, two)])
+    assert np.abs(np.log(sizes[0] / sizes[1])).max() > 1, "the sizes are those of each network's own weights"
+    texts = [sample for sample in samples("detector") if len(sample.text) < 200]
+    texts = [one for harmful in (True, False) for one in [s for s in texts if s.harmful == harmful][:12]]
+    above = []
+    for model in models:
+        readings = run(readings_of(model, texts, (0, 1), [PromptFormat("")]))
+        detector = run(fit(model, texts, readings, (0, 1)))
+        asked = [encode(model, sample.text, None, PromptFormat("")).prompt for sample in texts]
+        above.append(np.array(scores(model, detector, asked)) - detector.threshold)
+    assert above[0] == pytest.approx(above[1], abs=0.05 * above[0].std())
+    assert ((above[0] >= 0) == (above[1] >= 0)).all()
 
 
 def answer_logits(model: InspectedModel, case, row: Row) -> np.ndarray:
