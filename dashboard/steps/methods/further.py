@@ -8,11 +8,14 @@ from dataclasses import replace
 from dashboard.kit.run import drain
 from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
-from editing import Preparation
+from editing import EditResult, Preparation, Step
 from editing.contest import ContestSettings, Standing, exam_of
 from editing.gate.choice import acts_by, format_told
+from editing.memory import memory_told, peak_memory
+from editing.methods.dinm import to_be_routed
+from editing.methods.registry import METHODS
 from editing.progress import run as run_quietly
-from inspector.errors import CaseError
+from inspector.errors import REFUSALS, CaseError, InspectorError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.exam import Progress
 from inspector.safeedit.verdict import Judge
@@ -21,6 +24,8 @@ from inspector.writing import RegionWriting, region_writing
 
 ROUTED = ", routed"
 """What a routed patch's title ends with: the method's edit, where the detector finds harm."""
+LEARNS_MORE = f"{METHODS['dinm'].title}, learns more"
+"""DINM as Operate makes it first where a detector can route it; it is shown routed alone."""
 
 
 def can_be_routed(standing: Standing) -> bool:
@@ -66,6 +71,48 @@ def routed_standing(
     card = f"{standing.method.card} {format_told(model, format)}".strip()
     method = replace(standing.method, title=title, card=card)
     return replace(standing, method=method, exam=exam, toxicity=None, shift=None)
+
+
+def learning_more(
+    model: InspectedModel,
+    session: Session,
+    known: Contest,
+    settings: ContestSettings,
+    detector: Detector,
+    judge: Judge,
+) -> Generator[Preparation, None, Standing | None]:
+    """Make DINM's edit as one that is to act only where harm is detected, and examine it so.
+
+    Returns:
+        Its standing, which says why where there is no edit; ``None`` when cancelled.
+    """
+    card = "DINM with nothing that holds it back: what it would do to harmless prompts is left to the detector."
+    method = replace(METHODS["dinm"], title=LEARNS_MORE, card=card)
+    own = to_be_routed(replace(settings, format=known.format).of(method.key))
+
+    def told(event: Preparation | Step) -> Preparation:
+        if isinstance(event, Preparation):
+            return Preparation(f"{LEARNS_MORE}: {event.message}", event.fraction)
+        return Preparation(f"{LEARNS_MORE}: step {event.step} of at most {event.steps}", event.step / event.steps)
+
+    try:
+        session.limits.require_steps(own.steps)
+        with memory_told(), peak_memory(*model.devices) as peak:
+            editing = method.run(model, known.case, known.block, own, cancel=session.cancelled.is_set)
+            result: EditResult = yield from drain(editing, told)
+    except InspectorError as error:
+        method = replace(method, title=f"{LEARNS_MORE}{ROUTED}")
+        return Standing(method, failed=error.user_message(), refused=isinstance(error, REFUSALS))
+    if result.patch is None:
+        return None
+    standing = Standing(
+        method,
+        result=result,
+        peak_mebibytes=peak.mebibytes,
+        parameters_changed=result.patch.parameters_changed,
+        delta_norm=result.patch.norm,
+    )
+    return (yield from routed_standing(model, session, known, standing, settings, detector, judge))
 
 
 def write_regions(

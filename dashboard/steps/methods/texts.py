@@ -150,9 +150,9 @@ def _many(count: int) -> str:
 
 
 def _named(title: str) -> str:
-    """Return a method's title as a term, what is said of its patch as another."""
-    method, _, way = title.partition(", ")
-    return term(method) + (f", {term(way)}" if way else "")
+    """Return a method's title as a term, and what is said of its patch as others where it is one."""
+    method, *ways = title.split(", ")
+    return ", ".join((term(method), *map(linked, ways)))
 
 
 def all_scores(standings: Sequence[Standing]) -> str:

@@ -33,7 +33,7 @@ NOTHING_YET = "Nothing was run yet. Tick methods and press Run methods."
 ROUTED_TOO = "Routed as well"
 SLOW = ("Gated",)
 """Methods that are not ticked at first: they read a thousand texts before their first edit of a model."""
-LINE_MORE = "A line more each: only where harm is detected"
+LINE_MORE = "A line more each: only where harm is detected; DINM's also as Operate makes it first"
 NO_DETECTOR = "Off: no detector yet, python -m editing.calibrate"
 
 
@@ -334,6 +334,13 @@ class MethodsRoom(Room):
             if made is None:
                 return
             known = kept.contest = replace(known, standings=(*known.standings, made))
+            yield self._compared(session)
+        if known is None or all(standing.method.key != "dinm" for standing in known.standings):
+            return
+        learning = further.learning_more(self.model, session, known, settings, detector, EmbeddedJudge())
+        made = yield from drain(learning, draw)
+        if made is not None:
+            kept.contest = replace(known, standings=(*known.standings, made))
             yield self._compared(session)
 
     def on_calibrated(self, session: Session, _values: Values) -> Update:

@@ -19,6 +19,7 @@ from dashboard.steps.keep.entries import IN_METHODS, UNSEEN
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.methods import figures as methods_figures
+from dashboard.steps.methods import further
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
@@ -26,12 +27,15 @@ from dashboard.steps.methods.state import Compared
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.contest import ContestSettings
+from editing.methods.dinm import to_be_routed
 from editing.methods.registry import METHODS
+from editing.progress import run as run_quietly
 from editing.standing import Standing
 from editing.standing_file import load_standings, save_standings
 from inspector.errors import CaseError, PatchError
 from inspector.model import Delta, Detector, Patch
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.judges import MatcherJudge
 from inspector.safeedit.sets import held_out_cases
 
 SHORT = {"methods_chosen": ["FT-L", "SFT", "Self-Reminder"], "methods_tokens": 6, "max_new_tokens": 6}
@@ -453,6 +457,42 @@ def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, 
     visitor.do("on_method_load", methods_picked="FT-L")
     assert visitor.session.detector is None
     assert_idle(visitor)
+
+
+def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_loads_as_that(
+    detecting, request, monkeypatch
+):
+    def as_given(_model, given, *_further):
+        yield from ()
+        return given
+
+    monkeypatch.setattr("editing.gate.choice.for_case", as_given)
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["DINM"]}, methods_routed=True)
+    title = f"{further.LEARNS_MORE}{further.ROUTED}"
+    assert titles(visitor.screen["methods_table"]) == ["DINM", "DINM, routed", title]
+    plain, routed, more = visitor.session.slot(Compared).contest.standings
+    assert more.result.settings == to_be_routed(plain.result.settings) != plain.result.settings
+    assert more.result.patch is not plain.result.patch is routed.result.patch
+    assert all(reply.held_back and reply.reading is not None for reply in more.exam.replies)
+    assert title in seen(visitor.screen["methods_scores"])
+    visitor.do("on_method_load", methods_picked=title)
+    assert visitor.session.live.patch is more.result.patch and visitor.session.detector is made
+    assert_idle(visitor)
+
+
+def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detecting, request):
+    page, made = detecting
+    visitor, known = Visitor(page, request.node.name), page.context.example.session.slot(Compared).contest
+    visitor.session.limits = replace(visitor.session.limits, steps=1)
+    making = further.learning_more(
+        tiny_model(), visitor.session, known, methods.exam_settings("Brief", 4, "same prompts"), made, MatcherJudge()
+    )
+    found = run_quietly(making)
+    assert found.method.title == f"{further.LEARNS_MORE}{further.ROUTED}" and "steps an edit" in found.failed
+    assert found.result is None and methods_texts.rows([found])[0][1] == "–"
 
 
 def test_routed_lines_are_off_with_their_reason_where_there_is_no_detector(visitor):

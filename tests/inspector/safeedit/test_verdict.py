@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inspector.safeedit.judges import MatcherJudge
 from inspector.safeedit.verdict import Remembered, Verdict, verdicts
 
@@ -12,7 +14,7 @@ class Counting(MatcherJudge):
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    def judge(self, pairs: list[tuple[str, str]]) -> list[Verdict]:
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Judge pairs."""
         self.asked += pairs
         return super().judge(pairs)
