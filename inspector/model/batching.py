@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inspector.errors import PromptError
 from inspector.model.cached_lines import State, read
-from inspector.model.detector import Reading
+from inspector.model.detector import DetectorReading
 from inspector.model.halving import halves, let_go, ran_out
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -74,7 +74,7 @@ class Line:
     ended: int | None = None
     weights: Row = VANILLA
     held_back: bool = False
-    reading: Reading | None = None
+    reading: DetectorReading | None = None
 
     @property
     def finished(self) -> bool:

@@ -40,7 +40,7 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DetectorReading:
     """What a detector reads of a prompt.
 
     Attributes:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inspector.errors import PatchError
-from inspector.model.detector import Detector, Reading
+from inspector.model.detector import Detector, DetectorReading
 from inspector.model.halving import halved, when_memory_runs_out
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -40,7 +40,7 @@ class Decision:
 
     weights: Row
     held_back: bool = False
-    reading: Reading | None = None
+    reading: DetectorReading | None = None
 
 
 def decided(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[Row]:
@@ -72,7 +72,7 @@ def decisions(
             score = of[tuple(prompts[n])]
             fires = detector.fires(score)
             weights = rows[n].always() if fires else VANILLA
-            found[n] = Decision(weights, not fires, Reading(score, detector.threshold))
+            found[n] = Decision(weights, not fires, DetectorReading(score, detector.threshold))
     return found
 
 

@@ -14,7 +14,7 @@ from inspector.kl import kl_by_token, told
 from inspector.model.batching import Line
 from inspector.model.by_length import passes_of
 from inspector.model.counted import Counted
-from inspector.model.detector import Reading
+from inspector.model.detector import DetectorReading
 from inspector.model.encoding import Encoded
 from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
@@ -91,7 +91,7 @@ class Reply:
     likeness: float | None = None
     kl: float | None = None
     held_back: bool = False
-    reading: Reading | None = None
+    reading: DetectorReading | None = None
 
 
 def as_fact_answer(text: str) -> str:

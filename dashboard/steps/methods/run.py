@@ -127,9 +127,8 @@ def edits_of(session: Session, example: Session) -> tuple[tuple[LiveEdit, ExamRe
     if known is None:
         return ()
     others = [standing.result for standing in shown.standings] if shown is not None else []
-    made = [
-        standing for standing in known.standings if can_be_routed(standing)
-    ]  # a routed line is the same patch, or acts nowhere else
+    # A routed line is the same patch, or one that has an exam as it acts there alone.
+    made = [standing for standing in known.standings if can_be_routed(standing)]
     return tuple(
         (LiveEdit(known.case, standing.result), standing.exam)
         for standing in made

@@ -26,7 +26,7 @@ from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import SCORES, SUFFIXES, Condition, SuffixStudy
 from inspector.model import Detector, PromptFormat, Taught
-from inspector.model.detector import Reading
+from inspector.model.detector import DetectorReading
 from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
@@ -289,7 +289,7 @@ def test_the_list_says_which_harmless_answers_still_answer_and_what_parrots():
 
 
 def test_list_and_files_say_of_every_prompt_its_score_and_the_threshold_and_what_the_detector_missed():
-    read = {"held_back": True, "reading": Reading(0.1254, 0.5)}, {"reading": Reading(0.75, 0.5)}
+    read = {"held_back": True, "reading": DetectorReading(0.1254, 0.5)}, {"reading": DetectorReading(0.75, 0.5)}
     kinds = ("otherQ", "unsafe"), ("harmless", None)
     replies = [reply(*kind, **more) for more in read for kind in kinds] + [reply("DS", "safe")]
     told = [
@@ -307,7 +307,7 @@ def test_list_and_files_say_of_every_prompt_its_score_and_the_threshold_and_what
 
 
 def test_above_the_edited_answer_stands_what_the_detector_read_of_its_prompt(visitor):
-    missed = reply("otherQ", "unsafe", held_back=True, reading=Reading(0.125, 0.5))
+    missed = reply("otherQ", "unsafe", held_back=True, reading=DetectorReading(0.125, 0.5))
     visitor.session.slot(Examined).exam = exam(missed, reply("DS", "safe"))
     visitor.reload()
     for line, told in (("1", True), ("2", False)):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inspector.model import PromptFormat, Taught
-from inspector.model.detector import Reading
+from inspector.model.detector import DetectorReading
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import Question
 from inspector.safeedit.records import exam_from, exam_record, reply_from, reply_record
@@ -76,7 +76,9 @@ def test_a_record_with_a_part_too_few_or_too_many_is_refused(part):
 
 
 def test_what_the_detector_read_comes_back_and_a_record_from_before_it_was_kept_is_read_without():
-    reply = Reply(Question("DS", "How?"), marked(), marked(), held_back=True, reading=Reading(-0.1 - 0.2, 5e-324))
+    reply = Reply(
+        Question("DS", "How?"), marked(), marked(), held_back=True, reading=DetectorReading(-0.1 - 0.2, 5e-324)
+    )
     assert through_json(reply) == reply and reply_record(reply)["reading"] == {"score": -0.1 - 0.2, "threshold": 5e-324}
     older = reply_record(reply)
     del older["reading"]
