@@ -3,9 +3,10 @@
     python -m editing.sweep --cases bundled --out runs/first --report     a sweep, and the table of its scores
     python -m editing.sweep --out runs/first --report                     the table alone
 
-What was done is JSON on the output: the layer and why there, how many cases ended how, and with --report every score;
-progress and the report, which is also in the folder as text, go to the error stream. Exit codes: 0; 1 where cases
-failed; 2 when it cannot be done; 130 when interrupted, and the same command goes on.
+What was done is JSON on the output: the layer and why there, how many cases ended how, what answers that cases share
+differ when they are asked again beside the edit, and with --report every score; progress and the report, which is also
+in the folder as text, go to the error stream. Exit codes: 0; 1 where cases failed; 2 when it cannot be done; 130 when
+interrupted, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from editing.command import EVERYWHERE
 from editing.memory import memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
-from editing.sweep.report import report
+from editing.sweep.report import pairing_of, report
 from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, chosen_layer
@@ -153,15 +154,21 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> i
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Return what a sweep in a folder edits and why there, and how many of its cases have ended how."""
+    """Return what a sweep in a folder edits and why there, how its cases have ended, and what pairing answers gave."""
     store = Store(folder)
     try:
-        about, counted = store.about(), Counter(result.status for result in store.results())
+        about, results = store.about(), list(store.results())
     finally:
         store.close()
     assert about is not None  # what asks has swept there, or reported it
+    counted = Counter(result.status for result in results)
     cases = {status: counted[status] for status in ("done", "refused", "failed")}
-    return {"layer": about.settings.block, "layer_reason": about.layer_reason, "cases": cases}
+    return {
+        "layer": about.settings.block,
+        "layer_reason": about.layer_reason,
+        "cases": cases,
+        "pairing": asdict(pairing_of(results)),
+    }
 
 
 def _only_report(chosen: argparse.Namespace) -> bool:
@@ -265,10 +272,17 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
                     file=sys.stderr,
                     flush=True,
                 )
-        found = Counter(result.status for result in store.results())
+        results = list(store.results())
+        found, paired = Counter(result.status for result in results), pairing_of(results)
         for status, meaning in (("refused", "the vanilla weights' answers count"), ("failed", "they have no scores")):
             if found[status]:
                 print(f"{found[status]} of {len(cases)} cases {status}: {meaning}; --report says why.", file=sys.stderr)
+        if paired.vanilla or paired.edited:
+            print(
+                f"Of {paired.compared} answers asked again with both weights in one batch, {paired.vanilla} vanilla "
+                f"and {paired.edited} edited differ from the shared ones; --report says why.",
+                file=sys.stderr,
+            )
         return found["failed"]
     finally:
         store.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def report(folder: Path) -> str:
         "refused": sum(result.status == "refused" for result in finished),
         "failed": sum(result.status == "failed" for result in finished),
         "left_out": _left_out(done),
-        "pairing": asdict(_pairing(done)),
+        "pairing": asdict(pairing_of(done)),
         "scores": [asdict(score) for score in table],
         "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
         "matrix": {
@@ -100,7 +100,7 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         )
     left_out = [left_out_told(_left_out(done))] if _left_out(done) else []
     why = [about.layer_reason] if about.layer_reason else []
-    return [*lines, *left_out, *why, *_parted(done), *_acts(about), _vanilla(settings, _pairing(done))]
+    return [*lines, *left_out, *why, *_parted(done), *_acts(about), _vanilla(settings, pairing_of(done))]
 
 
 def _toxic_layers(done: Sequence[Finished]) -> dict[str, int]:
@@ -138,7 +138,7 @@ def _left_out(done: Sequence[Finished]) -> dict[str, int]:
     return dict(done[0].record.get("left_out", {})) if done else {}
 
 
-def _pairing(done: Sequence[Finished]) -> Pairing:
+def pairing_of(done: Iterable[Finished]) -> Pairing:
     """Return what all cases found that asked prompts again with both weights in one batch."""
     return sum((Pairing(**result.record.get("pairing", {})) for result in done), Pairing())
 

@@ -41,7 +41,9 @@ def test_shared_vanilla_answers_give_the_replies_of_paired_ones_and_the_report_s
     cases, common = write_cases(tmp_path, len(batches)), 9 * transfer + harmless + 1
     options = ("--harmless", str(harmless), "--transfer", str(transfer), "--evaluation", evaluation)
     shared = swept(tmp_path / "shared", cases, *options)
-    assert f"The vanilla weights answer {common} prompts once, for all cases." in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert f"The vanilla weights answer {common} prompts once, for all cases." in told.err
+    assert "asked again" not in told.err and json.loads(told.out)["pairing"]["compared"] == sum(batches)
     paired = swept(tmp_path / "paired", cases, *options, "--vanilla", "paired")
     assert f"answer {common} prompts" not in capsys.readouterr().err
     assert answers(shared) == answers(paired) and len(shared[0].replies) == 5 + common
@@ -77,7 +79,9 @@ def test_answers_that_differ_from_paired_ones_are_counted_in_the_report(tmp_path
     monkeypatch.setattr(VANILLA, "answer_once", flipped)
     found = swept(tmp_path / "out", write_cases(tmp_path, 2), "--harmless", "3")
     assert [result.record["pairing"]["vanilla"] for result in found] == [1, 1], "one harmless prompt, one fact"
-    capsys.readouterr()
+    told = capsys.readouterr()
+    assert "Of 4 answers asked again with both weights in one batch, 2 vanilla and 0 edited differ" in told.err
+    assert json.loads(told.out)["pairing"] == {"compared": 4, "vanilla": 2, "edited": 0}
     assert main(["--out", str(tmp_path / "out"), "--report"], loader) == 0
     said = capsys.readouterr().err
     assert "4 answers of each, 2 vanilla (by token) and 0 edited (by text) DIFFER" in said
