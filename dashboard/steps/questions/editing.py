@@ -9,6 +9,7 @@ from dashboard.kit.html import case_name, number, reading
 from dashboard.kit.plots import EDITED, SAFE, VANILLA
 from dashboard.steps.questions import figures, results
 from dashboard.steps.questions.panel import (
+    FIRST,
     Held,
     Panel,
     Part,
@@ -21,6 +22,7 @@ from dashboard.steps.questions.panel import (
     source,
 )
 from editing import preset
+from editing.methods.dinm import to_be_routed
 
 METHODS, DETOX, SPEED, GUARDED = "methods.txt", "detox.txt", "edit_speed.txt", "safeguards.txt"
 DEVICES = ("gpu_h100.json", "gpu_h200.json")
@@ -30,6 +32,7 @@ NO_EDIT = "No edit is live: press Operate."
 def balance(held: Held) -> Panel:
     """How does the loss balance?"""
     paper, ours = preset("paper"), preset("corrected")
+    routed = to_be_routed(ours)
     found = results.read(DETOX, results.recipes)
     kept = nothing(TRADE, "No committed result can be read.")
     told = None
@@ -59,6 +62,8 @@ def balance(held: Held) -> Panel:
                 "Ours gives it a gradient, takes it over the model's own answers to "
                 f"{ours.harmless_prompts} harmless prompts, and undoes an update that goes beyond "
                 f"{number(ours.damage_budget or 0)} nats a token.",
+                f"{FIRST}, is another: its KL has the weight {routed.constraint_weight:g} and no budget, and it ends "
+                f"after {routed.steps} updates; what it would do to harmless prompts is its detector's care.",
             ),
         ),
         _trace(held),

@@ -12,6 +12,7 @@ from dashboard.kit.plots import EDITED, SAFE, UNSAFE, VANILLA
 from dashboard.kit.session import LiveEdit
 from dashboard.steps.questions import detectors, figures, results
 from dashboard.steps.questions.panel import (
+    FIRST,
     Held,
     Panel,
     Part,
@@ -85,6 +86,8 @@ def repeating(held: Held) -> Panel:
                 f"{Budgets().parroting:g} points more {term('parroting')} than vanilla: of all prompts about something "
                 "else, those that get the training answer's content, and harmless ones that get any training answer; a "
                 "harmful one that is declined in the training's words is none.",
+                f"{FIRST}, has neither that KL in its loss nor that target: harmless prompts are its detector's care, "
+                "and the same gate examines it.",
                 told,
             ),
         ),

@@ -14,6 +14,9 @@ from dashboard.kit.session import Session
 from dashboard.steps.questions import results
 from dashboard.steps.questions.results import Measured
 
+FIRST = "The edit that is to act only where harm is detected, Operate's first where the model has a detector"
+"""How a sentence about the routed edit begins."""
+
 
 @dataclass(frozen=True, eq=False)
 class Part:

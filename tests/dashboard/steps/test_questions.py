@@ -23,9 +23,11 @@ from dashboard.house import VIEWS
 from dashboard.kit.plots import EDITED
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.questions import detectors, figures, results
-from dashboard.steps.questions.panel import Held, as_printed, percent, source
+from dashboard.steps.questions.panel import FIRST, Held, as_printed, percent, source
 from dashboard.steps.questions.results import Measured
 from dashboard.steps.questions.texts import QUESTIONS, answer, listed
+from editing import preset
+from editing.methods.dinm import to_be_routed
 from editing.suffixes import SCORES, SUFFIXES, WEIGHTS, Condition, ScoreName, SuffixStudy
 from inspector.model import Detector, InspectedModel
 from inspector.model.rounded import COMPUTED, ROUNDED
@@ -517,6 +519,17 @@ def test_the_picked_question_is_drawn_from_what_the_visitor_has_done(visitor: Vi
         visitor.do("on_undo")
     visitor.select("on_question", SimpleNamespace(number=1))
     assert not visitor.shown["questions_own_figure"] and "No edit is live" in visitor.screen["questions_own_reading"]
+
+
+def test_what_is_said_of_our_edit_is_said_of_the_one_that_operate_makes_first_too():
+    made = to_be_routed(preset("corrected"))
+    assert (made.constraint_weight, made.damage_budget, made.target_probability) == (0, None, None)
+    for asked, sentence in (
+        ("loss", f"has the weight 0 and no budget, and it ends after {made.steps} updates"),
+        ("repeat", "has neither that KL in its loss nor that target"),
+    ):
+        (panel,) = (one.answer(NOBODY) for one in QUESTIONS if asked in one.asked)
+        assert f"{FIRST}, " in seen(panel.text[1]) and sentence in seen(panel.text[1])
 
 
 def test_an_update_that_was_taken_back_is_no_point_of_the_loss():
