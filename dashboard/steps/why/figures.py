@@ -103,7 +103,6 @@ def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
         if name in ANSWERED:
             figure.update_yaxes(range=[0, 104], row=number, col=1)
     figure.update_yaxes(nticks=4, title_font_size=11, tickfont_size=10)
-    figure.update_yaxes(type="log", row=2, col=1)
     figure.update_xaxes(dtick=max(1, made.blocks // 15))
     figure.update_xaxes(title_text="layer that was edited (block, numbered from 0)", row=len(names), col=1)
     return figure

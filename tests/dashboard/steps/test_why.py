@@ -377,7 +377,9 @@ def test_the_atlas_figure_marks_the_best_layer_and_leaves_unmade_ones_empty():
     figure = why_figures.atlas(made_atlas(-2.0, -1.0, -2.5), 0)
     gains = figure.data[0]
     assert list(gains.y) == [1.0, 2.0, 0.5, None] and gains.marker.color[1] == why_figures.UNSAFE
-    assert figure.layout.yaxis2.type == "log" and len(figure.data) == 3
+    harm = figure.data[1]
+    assert list(harm.y) == [0.01, 0.02, 0.03, None] and len(figure.data) == 3
+    assert all(axis.type is None for axis in figure.select_yaxes()), "bars stand on zero"
     assert "layer 1 lifts" in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5)))
     assert "budget" not in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5)))
 
