@@ -17,7 +17,7 @@ def parts(visit: Visit) -> list[Part]:
         said = words.locators_reading(known.located, picked, known.refused)
         drawn.append(Figure("Every locator, by layer", figures.locators(known.located, picked), said))
     if known.atlas is not None and known.atlas.entries:
-        said = words.atlas_reading(known.atlas)
+        said = words.atlas_reading(known.atlas, picked)
         drawn.append(Figure("Atlas: the same edit at each layer", figures.atlas(known.atlas, picked), said))
     if known.padding is not None:
         said = words.padding_reading(known.padding)

@@ -54,7 +54,7 @@ def clock(message: str, fraction: float) -> str:
     return progress_bar(message, fraction)
 
 
-def locators_reading(located: Sequence[Located], picked: int | None, refused: Sequence[NotLocated] = ()) -> str:
+def locators_reading(located: Sequence[Located], picked: int, refused: Sequence[NotLocated] = ()) -> str:
     """Say how far the locators agree, and which ones this model does not allow."""
     absent = "".join(f" No {item.locator}: {item.why}" for item in refused)
     if not located:
@@ -62,15 +62,16 @@ def locators_reading(located: Sequence[Located], picked: int | None, refused: Se
     blocks = [item.block for item in located]
     common = max(set(blocks), key=blocks.count)
     here = [item.locator for item in located if item.block == picked]
-    said = f"{', '.join(here)} would edit the picked layer {picked}." if here else f"No locator picks layer {picked}."
+    said = f"{', '.join(here)} would edit it" if here else "no locator names it"
     return reading(
         f"{len(located)} locators name {len(set(blocks))} different layers; layer {common} most often "
-        f"({blocks.count(common)} times). {said} A bar's height is only comparable within its own chart.{absent}"
+        f"({blocks.count(common)} times). Layer {picked} is picked (crossed): {said}. A bar's height is only "
+        f"comparable within its own chart.{absent}"
     )
 
 
-def atlas_reading(atlas: Atlas | None) -> str:
-    """Say what the best edit of the atlas costs and what the last layer's does."""
+def atlas_reading(atlas: Atlas | None, picked: int) -> str:
+    """Say what the best edit of the atlas costs, which does the least harm, and how the picked layer is marked."""
     if atlas is None or not atlas.entries:
         return reading(
             "The atlas makes the same small edit (three updates) at every layer and measures each: the ground truth "
@@ -92,11 +93,13 @@ def atlas_reading(atlas: Atlas | None) -> str:
             f" That is beyond DINM's damage budget of {BUDGET:g}; within it layer {choice.block} is best, with "
             f"{margin[choice.block]:.2f} nats at a KL of {number(choice.kl)}."
         )
+    here = any(entry.block == picked for entry in atlas.entries)
+    crossed = f" Layer {picked} is picked (crossed)." if here else f" Layer {picked} is picked and not measured."
     asked = "" if best.defended is None else f" Asked: {EVALUATIONS[atlas.settings.evaluation]}."
     return reading(
         f"The same {atlas.settings.steps} updates at each of {len(atlas.entries)} layers: layer {best.block} {what}, "
         f"at a harmless KL of {number(best.kl)} nats. Layer {gentle.block} does the least harm "
-        f"({number(gentle.kl)} nats) and lifts it by {margin[gentle.block]:.2f}.{within}{asked}"
+        f"({number(gentle.kl)} nats) and lifts it by {margin[gentle.block]:.2f}.{within}{crossed}{asked}"
     )
 
 

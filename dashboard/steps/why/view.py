@@ -225,7 +225,7 @@ class WhyRoom(Room):
             self.locators: figures.locators(known.located, block),
             self.locators_reading: words.locators_reading(known.located, block, known.refused),
             self.atlas: figures.atlas(known.atlas, block),
-            self.atlas_reading: words.atlas_reading(known.atlas),
+            self.atlas_reading: words.atlas_reading(known.atlas, block),
             self.agreement: words.agreements(known.agreements(), known.atlas),
         }
 

@@ -380,14 +380,26 @@ def test_the_atlas_figure_marks_the_best_layer_and_leaves_unmade_ones_empty():
     harm = figure.data[1]
     assert list(harm.y) == [0.01, 0.02, 0.03, None] and len(figure.data) == 3
     assert all(axis.type is None for axis in figure.select_yaxes()), "bars stand on zero"
-    assert "layer 1 lifts" in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5)))
-    assert "budget" not in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5)))
+    assert "layer 1 lifts" in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5), 0))
+    assert "budget" not in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5), 0))
+
+
+def test_readings_say_which_bar_is_the_picked_layer_s():
+    atlas, scores = made_atlas(-2.0, -1.0, -2.5), np.array([1.0, 3.0, 2.0])
+    located = [Located("one", "", "", scores, 0.0), Located("two", "", "", scores, 0.0)]
+    for picked, said in ((1, "one, two would edit it"), (2, "no locator names it")):
+        drawn = why_figures.locators(located, picked).data + why_figures.atlas(atlas, picked).data
+        assert all([n for n, shape in enumerate(bar.marker.pattern.shape) if shape == "x"] == [picked] for bar in drawn)
+        crossed = f"Layer {picked} is picked (crossed)"
+        assert f"{crossed}: {said}." in seen(why_texts.locators_reading(located, picked))
+        assert f"{crossed}." in seen(why_texts.atlas_reading(atlas, picked))
+    assert "Layer 3 is picked and not measured." in seen(why_texts.atlas_reading(atlas, 3))
 
 
 def test_a_best_layer_that_does_too_much_harm_is_named_beside_the_best_one_within_the_budget():
     atlas = made_atlas(-2.0, -1.0, -2.5)
     dear = replace(atlas, entries=(*atlas.entries[:1], replace(atlas.entries[1], kl=0.5), *atlas.entries[2:]))
-    assert "within it layer 0 is best, with 1.00 nats" in seen(why_texts.atlas_reading(dear))
+    assert "within it layer 0 is best, with 1.00 nats" in seen(why_texts.atlas_reading(dear, 0))
 
 
 def test_the_table_judges_locators_in_order_of_regret():
