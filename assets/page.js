@@ -49,6 +49,8 @@
       if (link.dataset.view === view) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
+    // On a phone the row of views scrolls.
+    find("nav.views a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     const opener = find(`#open-${view}`);
     if (opener && !linked && !opened.has(view)) {
       opened.add(view);

@@ -99,7 +99,7 @@ def views(titles: Mapping[str, str]) -> str:
     """
     links = "".join(f'<a href="#{name}" data-view="{name}">{title}</a>' for name, title in titles.items())
     return (
-        f'<nav class="views" aria-label="Views">{links}'
+        f'<nav class="views" aria-label="Views"><div class="links">{links}</div>'
         '<button type="button" class="chip chip-button" id="copy-link" aria-label="Copy link" title="Copy link: view, '
         f'case, layer, settings and choices">{LINK}<span>Copy link</span></button>'
         '<button type="button" class="chip chip-button" id="theme-switch" aria-label="Dark theme">◐</button>'

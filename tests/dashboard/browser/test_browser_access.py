@@ -239,6 +239,29 @@ def test_on_a_phone_the_case_is_a_drawer(shared):
     at_width(shared, 1280)
 
 
+def test_on_a_phone_the_head_stays_low_and_the_keyboard_brings_every_view_into_its_row(shared):
+    view(shared, "operate")
+    at_width(shared, 390)
+    shared.evaluate("window.scrollTo(0, 600)")
+    head = shared.locator("#top").bounding_box()
+    assert head["y"] == 0 and head["height"] <= 130
+    inside = """e => { const row = e.closest('.links').getBoundingClientRect(), box = e.getBoundingClientRect();
+        return box.left >= row.left - 1 && box.right <= row.right + 1; }"""
+    shared.locator("nav.views a").first.focus()
+    for name in VIEWS:
+        link = shared.locator(f"nav.views a[data-view={name}]")
+        assert shared.evaluate("document.activeElement.dataset.view") == name and link.evaluate(inside), name
+        shared.keyboard.press("Tab")
+    for name in ("copy-link", "theme-switch", "help-switch"):
+        box = shared.locator(f"#{name}").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390, name
+    assert too_wide(shared) == []
+    view(shared, VIEWS[-1])
+    assert shared.locator("nav.views a[aria-current]").evaluate(inside)
+    view(shared, "operate")
+    at_width(shared, 1280)
+
+
 def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shared):
     view(shared, "operate")
     assert shared.evaluate("document.querySelector('a[href], button, input, textarea').id") == "skip"

@@ -113,6 +113,12 @@ def test_the_header_names_model_layers_and_number_type(tmp_path):
     assert "tiny-llama" in text and "3 layers" in text and "float32" in text and "cpu" in text
 
 
+def test_only_the_views_stand_in_the_row_that_scrolls_on_a_phone():
+    """What copies a link, turns the theme and opens the help is always in sight."""
+    row, _, after = heading.views({"operate": "Operate", "keep": "Keep"}).partition("</div>")
+    assert row.count("<a ") == 2 and "<button" not in row and after.count("<button") == 3
+
+
 def recorded_on(session: Session, word: dict) -> None:
     """Let the live patch bear a word of the gate."""
     live = session.live
