@@ -67,21 +67,24 @@ def streamed(
         return
     tokens = pieces(model, last) if is_live else None
     texts = both_answers((last.texts[0], edited(last.texts[1])), compared=is_live, tokens=tokens)
-    notes = ended(session, last, note, longest)
+    notes = ended(last, note, longest, session.cancelled.is_set(), is_live)
     heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
     yield {**dict(zip(pair.panes, texts, strict=True)), **dict(zip(pair.heads, heads, strict=True))}
 
 
-def ended(session: Session, answers: Answers, note: str, longest: int) -> tuple[str, str]:
-    """Return the note above each answer once both are whole: how it ended, and which weights answered.
+def ended(answers: Answers, note: str, longest: int, cancelled: bool, is_live: bool) -> tuple[str, str]:
+    """Return the note above each of two answers: how it ended, and which weights answered.
 
-    Without an edit there is no second answer, and the second note says so.
+    Args:
+        note: What was asked.
+        longest: Tokens at which an answer was cut.
+        cancelled: Whether their run was.
+        is_live: Whether an edit answered; without one there is no second answer, and the second note says so.
     """
-    cancelled = session.cancelled.is_set()
     first, second = (_how(answers, row, longest, cancelled) for row in (0, 1))
-    if session.live is None:
+    if not is_live:
         return note + first, NOT_ASKED
-    held_back = " · no harm detected: the vanilla weights answered" if answers.held_back[1] else ""
+    held_back = " · no harm detected: the vanilla weights answered" if any(answers.held_back[1:]) else ""
     return note + first, note + held_back + second
 
 
@@ -94,4 +97,6 @@ def _how(answers: Answers, row: int, longest: int, cancelled: bool) -> str:
     """Say how an answer ended; nothing where it did by itself."""
     if answers.finished[row]:
         return ""
-    return " · cancelled" if cancelled and is_cut_short(answers, row, longest) else f" · cut at {longest} tokens"
+    if not is_cut_short(answers, row, longest):
+        return f" · cut at {longest} tokens"
+    return " · cancelled" if cancelled else " · cut short"

@@ -9,6 +9,7 @@ from dashboard_helpers import QUICK, Visitor, assert_idle, model_at_rest
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts
 from dashboard.steps.case.view import CHAT_TEMPLATE, PLAIN_TEXT
+from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare import texts as compare_texts
 from dashboard.steps.locate.run import LocatedCase
@@ -72,7 +73,13 @@ def test_the_rail_s_plain_text_reaches_the_prompt_locate_the_edit_and_what_is_as
     assert visitor.standing("chat") is True, "the setting of the preset itself is as it was"
     visitor.do("on_edit", **{**QUICK, "steps": 2})
     assert session.live.format == PromptFormat(suffix, chat=False)
+    assert "plain text, as the edit was made" in visitor.screen["edited_head"]
+    assert visitor.reload().screen["edited_head"] == visitor.screen["edited_head"]
     visitor.do("on_undo")
+    assert session.live.format == PromptFormat(suffix)
+    assert "in the chat template, as the edit was made" in visitor.screen["edited_head"]
+    assert visitor.reload().screen["edited_head"] == visitor.screen["edited_head"]
+    assert "in the chat template" in report.answers(session)[-1].head
     visitor.do("on_undo")
     assert session.live is None
     visitor.do("on_ask", max_new_tokens=4)

@@ -10,7 +10,7 @@ import gradio as gr
 from dashboard.kit.answers import Tokens
 from dashboard.kit.bus import Offer, Update, Values
 from dashboard.kit.html import message, weights_badge
-from dashboard.kit.live import NO_EDIT, NOT_ASKED, ended, is_cut_short, streamed
+from dashboard.kit.live import NO_EDIT, is_cut_short, streamed
 from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
@@ -30,8 +30,7 @@ from dashboard.steps.compare.run import (
 )
 from dashboard.steps.compare.standing import StandingPart
 from inspector.errors import CaseError
-from inspector.model import SUFFIX, VANILLA, Answers, Decoding, PromptFormat, pieces
-from inspector.safeedit.verdict import Verdict
+from inspector.model import SUFFIX, VANILLA, Decoding, PromptFormat, pieces
 
 
 class AskingPart(Room):
@@ -63,12 +62,8 @@ class AskingPart(Room):
             heads = weights_badge(VANILLA, words.NO_ANSWER), weights_badge(VANILLA, words.NO_ANSWER)
             return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
         texts = answers.texts[0], answers.texts[1] if is_live else NO_EDIT
-        own = asked.choice == OWN_PROMPT
-        first, second = words.cut_notes(
-            words.answer_note(asked.choice, judged=not own, question=asked.question), answers
-        )
-        notes = first, second if is_live else NOT_ASKED
-        if own:
+        notes = words.notes(session, asked, answers)
+        if asked.choice == OWN_PROMPT:
             heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
             return texts, heads, unless_safe(None, None, is_live)
         marks = run.judged(asked.text, answers)
@@ -185,17 +180,12 @@ class AskingPart(Room):
         if kept is not None and not own:
             marks = run.judged(asked.text, kept)
             yield self.pair.blur(unless_safe(*marks, session.live is not None))
-            yield dict(zip(self.pair.heads, self._heads(session, kept, note, marks, decoding), strict=True))
+            heads = words.heads(session.row, words.notes(session, asked, kept), marks, session.live is not None)
+            yield dict(zip(self.pair.heads, heads, strict=True))
         if session.cancelled.is_set():
             rows = (0,) if session.live is None else (0, 1)
             cut = kept is None or any(is_cut_short(kept, row, decoding.max_new_tokens) for row in rows)
             yield {self.bus.offered("clock").outputs[0]: message(words.STOPPED if cut else words.STOPPED_AFTER)}
-
-    def _heads(
-        self, session: Session, answers: Answers, note: str, marks: tuple[Verdict, Verdict], decoding: Decoding
-    ) -> tuple[str, str]:
-        notes = ended(session, answers, note, decoding.max_new_tokens)
-        return words.heads(session.row, notes, marks, session.live is not None)
 
     def adversarial(self, session: Session, values: Values) -> Iterator[Update]:
         """Stream both answers to the adversarial prompt of the live edit, and say that this is what was asked."""

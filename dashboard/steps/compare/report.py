@@ -46,8 +46,7 @@ def answers(session: Session) -> tuple[Text, ...]:
     if given is None or asked is None:
         return ()
     own = asked.choice == OWN_PROMPT
-    # The question is not named here: a report may have to leave it out.
-    covered, notes = (True, True), words.cut_notes(words.answer_note(asked.choice, judged=not own), given)
+    covered, notes = (True, True), words.notes(session, asked, given, named=False)
     heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
     if not own:
         marks = run.judged(asked.text, given)

@@ -76,6 +76,8 @@ class Measured:
         prompt: Its text.
         question: That of the case which it belongs to; ``None`` where it belongs to none, or nobody has said.
         decoding: How the answers were decoded.
+        typed: The prompt format of the rail as they were asked.
+        cancelled: Whether their run was.
     """
 
     comparison: Comparison | None = None
@@ -86,11 +88,14 @@ class Measured:
     prompt: str | None = None
     question: str | None = None
     decoding: Decoding | None = None
+    typed: PromptFormat | None = None
+    cancelled: bool = False
 
     def live_changed(self) -> None:
         """Forget what belongs to other weights."""
         self.comparison = self.answers = self.detected = self.curve = None
-        self.prompt = self.question = self.decoding = None
+        self.prompt = self.question = self.decoding = self.typed = None
+        self.cancelled = False
 
 
 def measure(model: InspectedModel, session: Session) -> Comparison:
@@ -222,12 +227,14 @@ def ask(
     encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
     kept = session.slot(Measured)
     kept.detected = detected(model, session, encoded.prompt, session.detector or detector)
-    kept.prompt, kept.question, kept.decoding = text, question, decoding
+    kept.prompt, kept.question, kept.decoding, kept.typed = text, question, decoding, otherwise
+    kept.cancelled = False
     for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
         kept.answers = answers
         yield answers
         if session.cancelled.is_set():
-            return
+            break
+    kept.cancelled = session.cancelled.is_set()
 
 
 def detected(

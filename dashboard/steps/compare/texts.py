@@ -7,10 +7,11 @@ import numpy as np
 from dashboard.kit.acting import EVERYWHERE, WHERE_HARM, Wish
 from dashboard.kit.glossary import marked
 from dashboard.kit.html import brief, number, over, probability, reading, row_badge, updates, weights_badge
+from dashboard.kit.live import ended
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts
-from dashboard.steps.compare.run import ADVERSARIAL, Comparison, Detected, Prompt
+from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, Comparison, Detected, Measured, Prompt
 from editing.strength import StrengthCurve
 from inspector.model import VANILLA, Answers, Detector, PromptFormat, Row
 from inspector.safeedit import Case
@@ -222,10 +223,18 @@ def answer_note(
     return f"{choice.lower()}{of}{made}{'' if judged else ' · not judged'}"
 
 
-def cut_notes(note: str, answers: Answers) -> tuple[str, str]:
-    """Return a note for each of two answers, with what is cut short said of those that did not end by themselves."""
-    first, second = (note if finished else f"{note} · cut short" for finished in answers.finished)
-    return first, second
+def notes(session: Session, asked: Prompt, answers: Answers, named: bool = True) -> tuple[str, str]:
+    """Return what is said beside the badges of the last answers: after their run, after a reload and in a report.
+
+    Args:
+        named: Whether the question is; a report may have to leave it out.
+    """
+    kept, live = session.slot(Measured), session.live
+    made = None if live is None else live.format
+    note = answer_note(asked.choice, made, kept.typed, asked.choice != OWN_PROMPT, asked.question if named else None)
+    # An example that was read from disk was decoded as long as its longer answer.
+    longest = max(map(len, answers.token_ids)) if kept.decoding is None else kept.decoding.max_new_tokens
+    return ended(answers, note, longest, kept.cancelled, live is not None)
 
 
 def detector_note(detector: Detector | None) -> str:

@@ -81,8 +81,10 @@ def test_a_cancel_of_answers_is_told_by_the_clock(visitor, handler):
     list(run)
     assert "cancelled" in visitor.screen["vanilla_head"] and "cut short" in visitor.screen["clock"]
     assert_idle(visitor)
+    assert visitor.reload().screen["vanilla_head"] == visitor.screen["vanilla_head"]
 
 
+HEADS = ("vanilla_head", "edited_head")
 CUT_AND_WHOLE = Answers(("Well, first you", "I will not."), ((1, 2), (3,)), (None, 5), (False, False))
 """A vanilla answer of two tokens that was cut, an edited one that has ended by itself."""
 
@@ -93,9 +95,9 @@ def test_of_two_answers_only_the_one_that_was_cut_is_said_to_be(visitor, monkeyp
     visitor.do("on_ask", max_new_tokens=2, **typed)
     assert "cut at 2 tokens" in visitor.screen["vanilla_head"] and "cut" not in visitor.screen["edited_head"]
     again = visitor.reload()
-    assert "cut short" in again.screen["vanilla_head"] and "cut" not in again.screen["edited_head"]
+    assert [again.screen[head] for head in HEADS] == [visitor.screen[head] for head in HEADS]
     *_, vanilla, edited = report.answers(visitor.session)
-    assert "cut short" in vanilla.head and "cut" not in edited.head
+    assert "cut at 2 tokens" in vanilla.head and "cut" not in edited.head
 
 
 @pytest.mark.parametrize("longest", [1, 8])
@@ -113,12 +115,15 @@ def test_a_cancel_once_the_answers_have_ended_does_not_say_that_they_were_cut(vi
     assert ("once the answers had ended" in visitor.screen["clock"]) == (longest == 1)
 
 
-def test_a_cancel_cuts_what_was_still_written_and_no_answer_that_was_whole(visitor):
-    session = visitor.session
-    assert ended(session, CUT_AND_WHOLE, "asked", 2) == ("asked · cut at 2 tokens", "asked")
-    session.cancelled.set()
-    assert ended(session, CUT_AND_WHOLE, "asked", 72) == ("asked · cancelled", "asked")
-    assert ended(session, CUT_AND_WHOLE, "asked", 2) == ("asked · cut at 2 tokens", "asked")
+def test_a_cancel_cuts_what_was_still_written_and_no_answer_that_was_whole():
+    said = {
+        (2, False): "cut at 2 tokens",
+        (2, True): "cut at 2 tokens",
+        (72, True): "cancelled",
+        (72, False): "cut short",
+    }
+    for (longest, cancelled), how in said.items():
+        assert ended(CUT_AND_WHOLE, "asked", longest, cancelled, True) == (f"asked · {how}", "asked")
 
 
 def test_undo_twice_ends_at_vanilla_with_nothing_left_to_measure(visitor):

@@ -14,6 +14,7 @@ from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, seen
 from dashboard.edit_events import act, asked_for, edit_events
 from dashboard.kit.acting import EVERYWHERE, WHERE_HARM, Acting
 from dashboard.kit.typed import texts_of
+from dashboard.steps.compare.report import answers
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, detector_note, routing_note
 from dashboard.steps.locate.run import LocatedCase
@@ -114,6 +115,8 @@ def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weight
     assert visitor.screen["edited"] == (always if fires else visitor.screen["vanilla"])
     assert "only where harm is detected" in visitor.screen["live"]
     assert ("no harm detected: the vanilla weights answered" in visitor.screen["edited_head"]) is not fires
+    assert visitor.reload().screen["edited_head"] == visitor.screen["edited_head"]
+    assert ("the vanilla weights answered" in answers(visitor.session)[-1].head) is not fires, "in the report, too"
     assert visitor.screen["tiles"] == tiles, "the patch itself is measured, as before"
     assert_idle(visitor)
     visitor.do("on_routed", routed=EVERYWHERE)
