@@ -130,20 +130,26 @@ def gate_line(session: Session, detector: bool = False) -> str:
     Args:
         detector: The model has one, so that a refused edit can be tried where harm is detected only.
     """
-    held, live = session.slot(Gated).held, session.live
-    lines = []
+    kept, live = session.slot(Gated), session.live
+    held, lines = kept.held, []
     if held is not None:
         lines.append(_held_line(held, session.row, detector))
     if live is not None:
         record = record_of(live)
-        named = f"Live, {live.patch.where()}, patch {live.patch.identifier}: " if held is not None else ""
+        is_named = held is not None or kept.drawn_over
+        named = f"Live, {live.patch.where()}, patch {live.patch.identifier}: " if is_named else ""
         lines.append(budget_line(live.result, named) if record is None else _live_line(record, session.row, named))
     return "".join(lines)
 
 
 def gate_brief(session: Session, detector: bool = False) -> str:
-    """Say the same in one line, the budgets that are nearest to their limits first; the whole opens over the page."""
-    held, live = session.slot(Gated).held, session.live
+    """Say the same in one line, the budgets that are nearest to their limits first; the whole opens over the page.
+
+    Where the vital signs are of another run, for example one that was cancelled, the line says that it is of the live
+    edit.
+    """
+    kept, live = session.slot(Gated), session.live
+    held = kept.held
     whole = gate_line(session, detector)
     if not whole:
         return ""
@@ -155,6 +161,8 @@ def gate_brief(session: Session, detector: bool = False) -> str:
     else:
         assert live is not None, "without an edit there is nothing to say"
         kind, said, checks = _live_word(live, session.row)
+        if kept.drawn_over:
+            said = f"Live edit: {said[0].lower()}{said[1:]}"
     said_of = sorted(checks, key=lambda check: -_share(check))
     chips = "".join(
         f'<span class="budget {"kept" if _is_kept(check) else "broken"}">{escape(_chip_words(check))}</span>'

@@ -203,6 +203,7 @@ class OperateRoom(Room):
 
         def making(settings: DinmSettings, first: Made | None) -> Generator[Update, None, Made | None]:
             edit = run.make(self.model, session, texts, block, settings, on_top)
+            session.slot(Gated).drawn_over = session.live is not None
             made = yield from self._watched(edit, settings, words.goes_on(first))
             return None if made is None else (yield from self.gating.examined(session, values, made))
 

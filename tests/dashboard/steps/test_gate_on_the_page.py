@@ -34,6 +34,21 @@ def refused(visitor: Visitor) -> None:
     visitor.do("on_edit", **STRICT)
 
 
+def test_under_the_charts_of_a_cancelled_run_the_gate_s_word_is_said_to_be_of_the_live_edit(visitor):
+    visitor.do("on_edit", **QUICK)
+    live, run = visitor.session.live, visitor.press("on_edit", **QUICK)
+    while "Step 1" not in visitor.standing("clock"):
+        next(run)
+    visitor.do("on_cancel")
+    list(run)
+    line, whole = visitor.screen["gate"].split("</summary>")
+    assert visitor.session.live is live and seen(line).startswith("Live edit: gate passed")
+    assert f"patch {live.patch.identifier}: Gate passed" in seen(whole)
+    assert len(visitor.screen["vitals"].data[0].x) < len(live.result.trace), "they are of the cancelled run"
+    visitor.do("on_edit", **QUICK)
+    assert seen(visitor.screen["gate"]).startswith("Gate passed"), "it is of what the charts show again"
+
+
 def test_an_edit_that_passes_is_live_and_its_line_has_a_chip_for_each_budget(visitor):
     said = []
     for changed in visitor.press("on_edit", **QUICK):
