@@ -39,11 +39,12 @@ class StrengthPart(Room):
 
     def build(self) -> None:
         """Lay the figure out with its two buttons."""
-        curve = self.context.example.session.slot(Measured).curve
+        session = self.context.example.session
+        curve = session.slot(Measured).curve
         gr.HTML(heading(3, "Strength", "defence against damage, 0 to 1.5"))
         with gr.Row():
-            self.measure = gr.Button("Measure the curve", size="sm", elem_id="curve-measure", min_width=140)
-            self.take = gr.Button(NOTHING, size="sm", interactive=False, elem_id="curve-take", min_width=140)
+            self.measure = gr.Button(size="sm", elem_id="curve-measure", min_width=140, **state_of_measure(session))
+            self.take = gr.Button(size="sm", elem_id="curve-take", min_width=140, **state_of_take(session))
         self.curve_plot = plot(figures.strength_curve(curve), "strength-curve", "Defence and damage over the strength")
         self.curve_reading = gr.HTML(words.curve_reading(curve), elem_id="strength-curve-reading")
 
@@ -55,8 +56,8 @@ class StrengthPart(Room):
     def hear(self) -> None:
         """Follow the live weights."""
         self.bus.hear(News.ENDED, self.on_ended, outputs=self.drawn)
-        self.context.lock(self.measure, state_of_measure)
-        self.context.lock(self.take, state_of_take)
+        self.context.lock(self.measure, lambda session: gr.update(**state_of_measure(session)))
+        self.context.lock(self.take, lambda session: gr.update(**state_of_take(session)))
 
     def wire(self, asked: list[Any], compared: list[Any]) -> None:
         """Wire the buttons.
@@ -108,23 +109,20 @@ class StrengthPart(Room):
         yield from self._taken(session, values, curve.suggestion)
 
 
-NOTHING = "No suggestion yet"
-
-
-def state_of_measure(session: Session) -> Any:
-    """Return the button's state: it says why it is off."""
+def state_of_measure(session: Session) -> dict[str, Any]:
+    """Return what the button says and whether it is on: it says why it is off."""
     if session.live is None:
-        return gr.Button("No edit to measure", interactive=False)
-    return gr.Button("Measure the curve", interactive=True)
+        return {"value": "No edit to measure", "interactive": False}
+    return {"value": "Measure the curve", "interactive": True}
 
 
-def state_of_take(session: Session) -> Any:
-    """Return the state of the button that takes the suggestion: it says which, or why it is off."""
+def state_of_take(session: Session) -> dict[str, Any]:
+    """Return the same of the button that takes the suggestion: it says which, or why it is off."""
     curve = session.slot(Measured).curve
     if curve is None:
-        return gr.Button(NOTHING, interactive=False)
+        return {"value": "No suggestion yet", "interactive": False}
     if curve.suggestion is None:
-        return gr.Button("No strength is better than vanilla", interactive=False)
+        return {"value": "No strength is better than vanilla", "interactive": False}
     if np.isclose(curve.suggestion, session.strength):
-        return gr.Button(f"Strength {curve.suggestion:g} is taken", interactive=False)
-    return gr.Button(f"Take strength {curve.suggestion:g}", interactive=True)
+        return {"value": f"Strength {curve.suggestion:g} is taken", "interactive": False}
+    return {"value": f"Take strength {curve.suggestion:g}", "interactive": True}

@@ -43,7 +43,7 @@ class GatePart(Room):
         session = self.context.example.session
         self.stack = gr.HTML(words.stack_line(session), elem_id="stack")
         self.keep = gr.Button("Keep it anyway", size="sm", visible=can_be_kept(session), elem_id="keep", min_width=110)
-        self.examine = gr.Button("Examine", size="sm", elem_id="examine", min_width=90)
+        self.examine = gr.Button(size="sm", elem_id="examine", min_width=90, **state_of_examine(session))
 
     def build(self) -> None:
         """Lay the gate's line out."""
@@ -92,7 +92,7 @@ class GatePart(Room):
         for news in (News.ENDED, News.CALIBRATED):
             self.bus.hear(news, self.on_ended, outputs=self.drawn)
         self.context.lock(self.keep, state_of_keep)
-        self.context.lock(self.examine, state_of_examine)
+        self.context.lock(self.examine, lambda session: gr.update(**state_of_examine(session)))
 
     def connect(self) -> None:
         """Wire the buttons."""
@@ -211,11 +211,10 @@ def can_be_kept(session: Session) -> bool:
     return gating.is_refused(session.live) if held is None else held.acceptance is not None
 
 
-def state_of_examine(session: Session) -> Any:
-    """Return the state of Examine: it says why it is off."""
+def state_of_examine(session: Session) -> dict[str, Any]:
+    """Return what Examine says and whether it is on: it says why it is off."""
     held = session.slot(Gated).held
     if held is None and session.live is None:
-        return gr.Button("No edit to examine", interactive=False)
-    return gr.Button(
-        "Examine" if held is not None or gating.record_of(session.live) is None else "Examine again", interactive=True
-    )
+        return {"value": "No edit to examine", "interactive": False}
+    again = held is None and gating.record_of(session.live) is not None
+    return {"value": "Examine again" if again else "Examine", "interactive": True}

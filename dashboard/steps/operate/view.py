@@ -65,7 +65,8 @@ class OperateRoom(Room):
     def build_buttons(self) -> None:
         """Lay the buttons out that edit alone and that stop."""
         self.edit = gr.Button(edit_words(self.context.example.block), elem_id="edit", min_width=100)
-        self.on_top = gr.Checkbox(False, label=ON_TOP, elem_id="on-top", container=False, min_width=90, scale=0)
+        state = state_of_on_top(self.context.example.session)
+        self.on_top = gr.Checkbox(elem_id="on-top", container=False, min_width=90, scale=0, **state)
 
     def build_cancel(self) -> None:
         """Lay the button out that ends what runs."""
@@ -98,7 +99,7 @@ class OperateRoom(Room):
         self.bus.hear(News.BACK, self.on_back, outputs=drawn)
         self.context.lock(self.edit)
         self.context.lock(self.operate_all)
-        self.context.lock(self.on_top, state_of_on_top)
+        self.context.lock(self.on_top, lambda session: gr.update(**state_of_on_top(session)))
         self.gating.hear()
 
     def connect(self) -> None:
@@ -256,8 +257,8 @@ def edit_words(block: int) -> str:
     return f"Edit layer {block}"
 
 
-def state_of_on_top(session: Session) -> Any:
-    """Return the state of the choice to edit on top of the live edit: it says why it is off."""
+def state_of_on_top(session: Session) -> dict[str, Any]:
+    """Return what the choice to edit on top of the live edit says and whether it is on: it says why it is off."""
     if session.live is None:
-        return gr.Checkbox(value=False, interactive=False, label=f"{ON_TOP} (no edit is live)")
-    return gr.Checkbox(interactive=True, label=ON_TOP)
+        return {"value": False, "interactive": False, "label": f"{ON_TOP} (no edit)"}
+    return {"interactive": True, "label": ON_TOP}

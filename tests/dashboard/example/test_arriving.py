@@ -91,8 +91,10 @@ def test_without_an_example_every_step_says_what_to_press(empty):
     assert "Press Stress test" in shown["stress_head"] and "Press Ask all locators" in shown["why_head"]
     assert "Press Ask all locators" in shown["why_lens_reading"] and "press Run methods" in shown["methods_clock"]
     assert "no edit is live" in shown["live"] and empty.parts.undo.value == "Nothing to undo"
-    for name in ("undo", "strength", "stress", "stress_csv"):
+    for name in ("undo", "strength", "examine", "on_top", "measure", "take", "stress", "stress_csv"):
         assert empty.roles[name].interactive is False, name
+    assert (shown["examine"], shown["measure"]) == ("No edit to examine", "No edit to measure")
+    assert empty.parts.on_top.label == "On top (no edit)"
     assert empty.parts.operate_all.interactive is not False and not empty.parts.figures.visible
 
 

@@ -282,6 +282,14 @@ def test_a_cancelled_exam_of_a_stack_leaves_the_one_before(visitor):
     assert run(made) is None and before is not None and kept.stack is before
 
 
+def test_a_new_page_s_buttons_say_what_they_say_after_any_run(visitor):
+    named = ("examine", "measure", "take")
+    at_first = [visitor.page.roles[name].value for name in named]
+    assert at_first[0] == "Examine again", "the gate has examined the example"
+    visitor.do("on_ask", max_new_tokens=2)
+    assert at_first == [visitor.screen[name] for name in named]
+
+
 def test_an_edit_starts_from_vanilla_unless_it_is_asked_on_top(visitor):
     visitor.do("on_edit", **QUICK, block=0)
     assert edits_in(visitor.session.live.patch) == 1 and visitor.screen["stack"] == ""
