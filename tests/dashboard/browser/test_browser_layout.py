@@ -32,6 +32,10 @@ CUT = """() => ['.live .badge', '.live .badge > *', '.tiles.four .tile-name', '.
   .filter(e => e.scrollWidth > e.clientWidth && getComputedStyle(e).display !== 'inline')
   .map(e => `${e.className}: ${e.innerText}`)"""
 
+BESIDE = ("#on-top", "#undo", "#cancel", "#strength", "#numbers", "#vanilla", "#edited")
+CORNERS = """names => names.map(name => document.querySelector(name).getBoundingClientRect())
+  .map(box => [box.left, box.top + window.scrollY])"""
+
 STILL = ("#operate", "#numbers", "#vanilla", "#edited")
 WATCH = """names => { window.places = {}; const look = () => {
     for (const name of names) { const e = document.querySelector(name);
@@ -115,6 +119,22 @@ def test_it_fits_after_an_operation_too_and_the_gate_s_word_opens_over_the_page(
     assert whole.is_visible()
     shared.locator("#numbers").click()
     assert not whole.is_visible()
+
+
+@pytest.mark.parametrize("width", [1280, 1440])
+def test_nothing_moves_where_the_first_edit_becomes_live(shared, width):
+    at_width(shared, width)
+    while shared.locator("#undo").is_enabled():
+        shared.click("#undo")
+        shared.wait_for_function("() => document.querySelector('#undo').disabled", timeout=WAIT)
+        wait_until_idle(shared)
+    wait_for_text(shared, "#numbers", "No edit is live")
+    before = shared.evaluate(CORNERS, list(BESIDE))
+    operated(shared)
+    wait_for_text(shared, "#live", "DINM")
+    after = shared.evaluate(CORNERS, list(BESIDE))
+    for name, one, other in zip(BESIDE, before, after, strict=True):
+        assert other == pytest.approx(one, abs=1), name
 
 
 def test_it_fits_and_nothing_moves_where_a_question_is_typed_and_what_to_press_opens_over_the_page(shared):
