@@ -241,7 +241,7 @@ def rounding_runs(progress: Progress) -> str:
 STOPPED = "Stopped: what was measured before stays."
 ROUNDED_SHOWN = "The column Rounded says what rounding to bfloat16 does to the same harmless answers."
 SUFFIXES_SHOWN = "Suffix alone, weights alone and both are in the panel below the scores."
-EVERYWHERE = "The live edit acts only where harm is detected; in this panel its weights act on every prompt."
+SUFFIXES_EVERYWHERE = "The live edit acts only where harm is detected; in this panel its weights act on every prompt."
 
 
 def suffix_table(study: SuffixStudy | None, routed: bool = False) -> str:
@@ -279,7 +279,7 @@ def suffix_reading(kept: Examined, live: Row | None) -> str:
     Args:
         live: What is live, with the detector that routes it; ``None`` if it is what was studied.
     """
-    everywhere = f" {EVERYWHERE}" if live is not None and live.detector is not None else ""
+    everywhere = f" {SUFFIXES_EVERYWHERE}" if live is not None and live.detector is not None else ""
     if kept.study is None:
         return reading(
             "Not asked yet: the case's prompts and eight harmless ones, with the paper's suffix S, with one of "
