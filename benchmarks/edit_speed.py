@@ -134,7 +134,7 @@ def edit_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Wo
 def predicted_need(model: InspectedModel, case: Case, block: int) -> MemoryNeed:
     """Predict the memory of an edit of the preset ``reference``: its own texts in the place of the default edit's."""
     answer, constraint = worked_on(model, case)
-    texts = {
+    texts: Any = {
         "SAFE_ANSWERS": 1,
         "COUNTED": answer.counted,
         "HARMLESS": 1,
