@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ import pytest
 import torch
 from sweep_helpers import HERE, PLAIN, SHORT, finished, is_first, loader, note, noted, stripped, watch, write_cases
 
+from benchmarks import sweep_speed
 from editing.sweep import Finished, Store, SweepSettings
 from editing.sweep.__main__ import main
 
@@ -106,3 +108,27 @@ def test_ray_workers_give_what_this_process_gives_whoever_dies_or_has_not_the_me
     assert sum(result.record["pairing"]["compared"] for result in found) == 12 + 12 + 6 + 1
     assert main(["--out", str(out), "--report"], loader) == 0
     assert "Compared with paired batches: 31 answers of each, all the same." in capsys.readouterr().err
+
+
+def test_the_benchmark_of_sweeps_has_rows_of_workers_with_the_answers_of_this_process(
+    tmp_path, monkeypatch, one_thread
+):
+    """Their start is told apart from their work; the cluster is the one that runs."""
+    own, few = sweep_speed.SweepSettings, {"null_space": None, "own_refusals": 0}
+    few |= {"harmless_prompts": 1, "harmless_tokens": 2}
+    monkeypatch.setattr(
+        sweep_speed, "SweepSettings", lambda **asked: own(**{**asked, "changes": asked["changes"] | few})
+    )
+    monkeypatch.setattr(sweep_speed, "_cluster", lambda _workers: None)
+    model, _ = loader(SweepSettings())
+    model.network.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    size = ["--transfer", "0", "--harmless", "1", "--facts", "1", "--passages", "0", "--max-new-tokens", "4"]
+    asked = ["--model", str(tmp_path / "model"), "--cases", write_cases(tmp_path, 1), "--steps", "1", *size]
+    assert sweep_speed.main([*asked, "--workers", "1", "--out", str(tmp_path / "speed.json")]) == 0
+    rows = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))["rows"]
+    found = [(row["engine"], row["vanilla"], row["cases"]) for row in rows]
+    assert found == [(engine, way, 1) for engine in ("local", "ray") for way in ("paired", "shared")]
+    assert all(row["same"] == row["answers"] == 14 for row in rows)
+    assert all(row["start"] > 0 and row["work"] > 0 for row in rows[2:])
+    assert [row["pairing"]["compared"] for row in rows] == [0, 1, 0, 1]
