@@ -6,7 +6,8 @@
 The first type is what the others stand beside. Edits are `corrected`, weights alone, all at the layer that the
 calibration recommends in the first type (--layer for another), so that one thing differs. Each model makes its own
 answers to harmless prompts, and its own edit. Seconds leave out the first case, which also pays for what is kept of a
-model; they hold within one run.
+model; answers' are those of a token step of vanilla and edited weights together, as `benchmarks.generation_speed` has
+them. They hold within one run.
 
 The table is printed. Exit codes: 0; 2 when it cannot be done.
 """
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.generation_speed import measure
 from benchmarks.gpu import weight_bytes
 from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
@@ -129,6 +131,15 @@ def column(found: Sequence[Found], base: Sequence[Found]) -> dict[str, Any]:
     }
 
 
+def answering(model: InspectedModel, tokens: int, rounds: int) -> dict[str, float]:
+    """Return what a token step of vanilla and edited weights together takes, and beside transformers' ``generate``."""
+    found = measure(model, tokens, rounds)["vanilla and DINM"]
+    return {
+        "a token of both answers, ms": found["a token step, ms"],
+        "both answers, of generate's tokens a second": found["of generate's tokens a second"],
+    }
+
+
 def table(columns: dict[str, dict[str, Any]]) -> str:
     """Return a line a number, a column a type."""
     names = list(next(iter(columns.values())))
@@ -150,6 +161,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="the first is the yardstick")
     parser.add_argument("--layer", type=int, default=None, help="the one recommended in the first type by default")
     parser.add_argument("--cases", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=64, help="of the answers that are timed")
+    parser.add_argument("--rounds", type=int, default=3, help="of them, of which the median counts")
     parser.add_argument("--out", type=Path, default=None, help="file for the numbers as JSON")
     options = parser.parse_args(arguments)
     return finished(lambda: _measure(options, loader, print))
@@ -167,7 +180,11 @@ def _measure(options: argparse.Namespace, loader: Loader, show: Callable[[str], 
             show(f"{model.name}, corrected at layer {layer}, {len(cases)} cases, {torch.get_num_threads()} threads")
         found = [worked(model, case, layer, GateSettings()) for case in cases]
         base = base or found
-        columns[model.dtype_name] = {"weights, MiB": weight_bytes(model) / 2**20, **column(found, base)}
+        columns[model.dtype_name] = {
+            "weights, MiB": weight_bytes(model) / 2**20,
+            **column(found, base),
+            **answering(model, options.tokens, options.rounds),
+        }
         del model
     show(table(columns))
     if options.out is not None:

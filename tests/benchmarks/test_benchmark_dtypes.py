@@ -24,7 +24,8 @@ def test_each_type_stands_beside_the_first_one(case, monkeypatch, tmp_path, caps
         network = tiny_models.network("llama").to(getattr(torch, options.dtype))
         return from_parts(network, tiny_models.tokenizer(), "tiny")
 
-    asked = ["--layer", "1", "--cases", "2", "--dtypes", "float32", "bfloat16", "--out", str(tmp_path / "types.json")]
+    asked = ["--layer", "1", "--cases", "2", "--dtypes", "float32", "bfloat16", "--tokens", "4", "--rounds", "1"]
+    asked += ["--out", str(tmp_path / "types.json")]
     assert dtypes.main(asked, loaded) == 0
     told = capsys.readouterr().out
     assert "tiny, corrected at layer 1, 2 cases" in told and told.splitlines()[1].split() == ["float32", "bfloat16"]
@@ -36,3 +37,6 @@ def test_each_type_stands_beside_the_first_one(case, monkeypatch, tmp_path, caps
     assert 0 < rounded[moved] < 0.1 and 0.5 < rounded[least] < 1 - 1e-5
     assert first["toxic layer"] == rounded["toxic layer"] and rounded["weights, MiB"] < first["weights, MiB"]
     assert first["updates kept"] == rounded["updates kept"] == "2, 2"
+    for one in (first, rounded):
+        assert "a token of both answers, ms" in one and one["both answers, of generate's tokens a second"] != 0
+    assert "a token of both answers, ms" in told
