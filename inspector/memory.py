@@ -2,25 +2,40 @@
 
     python -m inspector.memory --model meta-llama/Llama-2-70b-chat-hf
     python -m inspector.memory --model FOLDER --dtype nf4 --tokens 256    a folder with a config.json will do
+    python -m inspector.memory --model NAME --device-map auto --max-memory 0=70GiB --max-memory cpu=200GiB
 
 Weights are exact. Reading (two rows, their key-value cache included) and editing (the default edit of the middle layer,
-or of --layer) are estimates for prompts of --tokens. The output is JSON, in bytes; a table in GB (10^9 bytes) goes to
-the error stream. Exit codes: 0; 1 where none of the types fits the device; 2 when it cannot be done.
+or of --layer) are estimates for prompts of --tokens. With --device-map the weights are spread as they would be, over
+the cards, CPU memory and disk. What is left beside them is then that of the card with least, and an edit is counted as
+if all of it were there: which blocks lie where, and that several cards share an edit's states, is not predicted. A card
+that this machine has not is taken to have free what --max-memory says. The output is JSON, in bytes; a table in GB
+(10^9 bytes) goes to the error stream. Exit codes: 0; 1 where none of the types fits; 2 when it cannot be done.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inspector.command import finished, say, tell
+import torch
+
+from inspector.command import add_spread, finished, say, tell
 from inspector.errors import ModelLoadError
 from inspector.model.embedded import ensure
-from inspector.model.loading import DTYPES, QUANTISED, chosen_device, configuration
+from inspector.model.loading import (
+    DTYPES,
+    QUANTISED,
+    chosen_device,
+    configuration,
+    read_max_memory,
+    spread_options,
+)
 from inspector.model.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
+from inspector.model.spread_need import Device, placed
 
+_Bytes = Mapping[Device, int]
 MADE = ("int8", "nf4")
 """Quantisations that are told of unasked; fp4 takes as much as nf4."""
 
@@ -31,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="hub id or folder; the embedded model by default")
     parser.add_argument("--revision", help="of a hub model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    add_spread(parser)
     parser.add_argument(
         "--dtype", choices=[*DTYPES, *QUANTISED], help="one type alone (default: all that are possible)"
     )
@@ -50,9 +66,12 @@ def _predicted(chosen: argparse.Namespace) -> int:
         )
     if chosen.tokens < 1:
         raise ModelLoadError("A prompt has at least one token. Give --tokens 1 or more.")
-    free = free_memory(device)
+    spread = spread_options(device, chosen.device_map, read_max_memory(chosen.max_memory))
     needs = [predict(config, name, block=chosen.layer, tokens=chosen.tokens) for name in _types(config, chosen.dtype)]
     name = chosen.model or "the embedded model"
+    if spread:
+        return _told_spread(needs, name, chosen.tokens, *_rooms(spread.get("max_memory")))
+    free = free_memory(device)
     say(f"{name}, {told(free)} GB free on {device}, prompts of {chosen.tokens} tokens")
     say(f"{'GB':<10}{'weights':>9}{'loading':>9}{'reading':>9}{'editing':>9}{'to read':>9}{'to edit':>9}  fits")
     for need in needs:
@@ -60,6 +79,43 @@ def _predicted(chosen: argparse.Namespace) -> int:
     types = {need.dtype: {**_parts(need), "fits": _fits(need, free)} for need in needs}
     tell({"model": name, "device": str(device), "free": free, "tokens": chosen.tokens, "types": types})
     return 0 if any(need.read <= free for need in needs) else 1
+
+
+def _rooms(max_memory: Mapping[Device, int] | None) -> tuple[_Bytes, _Bytes]:
+    """Return what each card and CPU memory may hold of the weights, and what is free there."""
+    cards = torch.cuda.device_count()
+    known: dict[Device, torch.device] = {"cpu": torch.device("cpu")}
+    known |= {number: torch.device("cuda", number) for number in range(cards)}
+    free = {name: free_memory(place) for name, place in known.items() if max_memory is None or name in max_memory}
+    if max_memory is None:  # of a single card accelerate leaves a tenth for what computes
+        return {name: int(0.9 * size) if cards == 1 and name != "cpu" else size for name, size in free.items()}, free
+    free = {name: free.get(name, size) for name, size in max_memory.items()}
+    return {name: min(size, free[name]) for name, size in max_memory.items()}, free
+
+
+def _told_spread(needs: Sequence[MemoryNeed], name: str, tokens: int, may_hold: _Bytes, free: _Bytes) -> int:
+    """Tell what a model needs that is spread over devices."""
+    there = ", ".join(f"{told(size)} GB free on {_named(device)}" for device, size in free.items())
+    found = [(need, placed(need, may_hold, free)) for need in needs]
+    heads = ("weights", *map(_named, found[0][1].weights), "left", "reading", "editing")
+    say(f"{name}, spread; {there}; prompts of {tokens} tokens")
+    say(f"{'GB':<10}{''.join(f'{head:>9}' for head in heads)}  fits")
+    types = {}
+    for need, where in found:
+        sizes = (need.weights, *where.weights.values(), max(0, where.left), need.reading, need.editing)
+        fits = _ROOM[where.room_for(need)]
+        say(f"{need.dtype:<10}{''.join(f'{told(size):>9}' for size in sizes)}  {fits}")
+        parts = {key: size for key, size in _parts(need).items() if not key.startswith("to_")}
+        types[need.dtype] = {**parts, "places": dict(where.weights), "left": where.left, "fits": fits}
+    tell({"model": name, "device_map": "auto", "free": free, "tokens": tokens, "types": types})
+    return 0 if any(kept["fits"] != "no" for kept in types.values()) else 1
+
+
+_ROOM = {"edit": "yes", "read": "to read", "nothing": "no"}
+
+
+def _named(device: Device) -> str:
+    return f"card {device}" if isinstance(device, int) else device
 
 
 def _parts(need: MemoryNeed) -> dict[str, int]:

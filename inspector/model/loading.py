@@ -16,7 +16,15 @@ from inspector.model.architecture import resolve
 from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
 from inspector.model.halving import ran_out
 from inspector.model.inspected import InspectedModel
-from inspector.model.memory_need import MemoryNeed, free_memory, predict, quantised_in, require_room, room_told
+from inspector.model.memory_need import (
+    MemoryNeed,
+    free_memory,
+    predict,
+    quantised_in,
+    require_room,
+    room_told,
+    warn_of_room_beside,
+)
 from inspector.model.patch import fingerprint
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
@@ -68,7 +76,7 @@ def load(
         ArchitectureError: Its parts are not where the map says.
     """
     target = chosen_device(device)
-    spread = _spread(target, device_map, max_memory)
+    spread = spread_options(target, device_map, max_memory)
     weight_type = _dtype(dtype, target)
     if name_or_path is None or str(name_or_path) == "embedded":
         checked = embedded.checking()
@@ -102,12 +110,15 @@ def load(
         model = from_parts(network, tokenizer, name, paths)
         model.revision = revision
         model.placed = _placed(device, device_map, max_memory)
-        return model
     except ImportError as error:  # what multiplies FP8 matrices is a package of its own
         raise ModelLoadError(
             f"'{name}' cannot be computed with here: {first_line(error)}. Install what it names, or use a checkpoint "
             "in plain weights with --dtype nf4."
         ) from error
+    if spread:
+        rest = str(model.dtype).removeprefix("torch.")
+        warn_of_room_beside(network.config, model.dtype_name, rest, model.devices)
+    return model
 
 
 def import_readers() -> None:
@@ -191,8 +202,12 @@ def _size(count: int) -> str:
     return f"{count / 1000:.3f}KB"
 
 
-def _spread(device: torch.device, device_map: str | None, max_memory: MaxMemory | None) -> dict[str, Any]:
-    """Return the options that spread a model; none for one device."""
+def spread_options(device: torch.device, device_map: str | None, max_memory: MaxMemory | None) -> dict[str, Any]:
+    """Return the options that spread a model; none for one device.
+
+    Raises:
+        ModelLoadError: They do not go together.
+    """
     if device_map is None:
         if max_memory:
             raise ModelLoadError("What each device may hold is for a spread model. Add --device-map auto.")

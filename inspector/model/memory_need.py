@@ -9,6 +9,7 @@ A GB is 10^9 bytes.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -198,17 +199,53 @@ _SMALLER = {"float32": ("bfloat16", "nf4"), "bfloat16": ("nf4",), "float16": ("n
 def require_room(config: Any, dtype: str, rest: str, device: torch.device) -> None:
     """Check that a model fits before anything of it is loaded; the first two types as for :func:`predict`.
 
+    Where it can be read and its default edit will not fit, that is a warning.
+
     Raises:
         NoRoom: It does not; the message has what is needed, what is free and what would do.
     """
     need, free = predict(config, dtype, rest), free_memory(device)
     if need.read <= free:
+        if need.edit > free:
+            smaller = [name for name in _smaller(config, dtype) if predict(config, name).edit <= free]
+            way = f"load it with --dtype {smaller[0]}" if smaller else "use a larger machine"
+            _warn_of_edits(need.edit - need.weights, free - need.weights, device, way)
         return
     ways = " or ".join(remedies(config, dtype, free, device)) or "a smaller model or a larger machine"
     raise NoRoom(
         f"The model in {dtype} needs {told(need.read)} GB on {device.type}, {told(free)} free: use {ways}. "
         "python -m inspector.memory has the table."
     )
+
+
+def warn_of_room_beside(config: Any, dtype: str, rest: str, devices: Sequence[torch.device]) -> None:
+    """Warn where a spread model has been loaded and a default edit does not fit beside it.
+
+    All of the edit is counted as if it were on the one device that has least left.
+
+    Args:
+        dtype: As for :func:`predict`, as is ``rest``; several quantisations in one count as none.
+        devices: Those that compute.
+    """
+    need = predict(config, dtype if dtype in _QUANTISED else rest, rest)
+    tightest = min(devices, key=free_memory)
+    free = free_memory(tightest)
+    if need.editing > free:
+        _warn_of_edits(need.editing, free, tightest, "let that device hold less of it (--max-memory)")
+
+
+def _warn_of_edits(needed: int, free: int, device: torch.device, way: str) -> None:
+    warnings.warn(
+        f"This model can be read, but an edit of its middle layer takes about {told(needed)} GB beside its weights, "
+        f"and {told(max(0, free))} are left on {device}. Edit a higher layer, or {way}. "
+        "python -m inspector.memory has the table.",
+        stacklevel=4,
+    )
+
+
+def _smaller(config: Any, dtype: str) -> Sequence[str]:
+    """Return the types that take less, the one that rounds least first; a checkpoint's own type stays."""
+    return _SMALLER.get(dtype, ()) if quantised_in(config) is None else ()
 
 
 def remedies(config: Any, dtype: str, free: int, device: torch.device) -> list[str]:
@@ -221,8 +258,7 @@ def remedies(config: Any, dtype: str, free: int, device: torch.device) -> list[s
         free: Bytes that are free.
         device: On what.
     """
-    smaller = _SMALLER.get(dtype, ()) if quantised_in(config) is None else ()  # a checkpoint's own type stays
-    fits = [name for name in smaller if predict(config, name).read <= free]
+    fits = [name for name in _smaller(config, dtype) if predict(config, name).read <= free]
     spread = dtype not in _QUANTISED or (device.type == "cuda" and torch.cuda.device_count() > 1)
     return [*(f"--dtype {name}" for name in fits[:1]), *(["--device-map auto"] if spread else [])]
 

@@ -56,6 +56,34 @@ def test_one_type_a_layer_and_longer_prompts_can_be_asked_for(folder, capsys):
     assert needs == sorted(needs) and needs[0] < needs[-1]
 
 
+def test_a_spread_model_is_told_with_where_its_weights_go_and_what_is_left(folder, capsys):
+    """Cards that this machine has not are taken to have what is named."""
+    cards = [f"{number}=80GB" for number in range(7, 9)]
+    named = [part for entry in (*cards, "cpu=40GB") for part in ("--max-memory", entry)]
+    asked = ["--model", str(folder), "--device-map", "auto", "--tokens", "64", *named]
+    assert memory.main(asked) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert found["free"] == {"7": 80 * GB, "8": 80 * GB, "cpu": 80 * GB} and found["device_map"] == "auto"
+    bfloat16, float32, nf4 = (found["types"][name] for name in ("bfloat16", "float32", "nf4"))
+    assert round(bfloat16["places"]["7"] / GB) == round(bfloat16["places"]["8"] / GB) == 69
+    assert bfloat16["left"] == 80 * GB - bfloat16["places"]["7"] and bfloat16["places"]["disk"] == 0
+    assert (round(bfloat16["weights"] / GB), bfloat16["fits"], nf4["fits"]) == (138, "to read", "yes")
+    assert float32["places"]["cpu"] == 40 * GB and round(float32["places"]["disk"] / GB) == 76
+    assert float32["fits"] == "no", "cards that are full have no room to read"
+    assert "80 GB free on card 7, 80 GB free on card 8, 80 GB free on cpu; prompts of 64 tokens" in told.err
+    assert rows(told.err)["bfloat16"][:5] == ["138", "69", "69", "0", "0"]
+
+
+def test_a_spread_model_without_a_card_may_lie_on_disk_and_one_that_has_no_room_to_read_ends_with_1(folder, capsys):
+    asked = ["--model", str(folder), "--device", "cpu", "--device-map", "auto", "--dtype", "bfloat16"]
+    asked += ["--layer", "79", "--tokens", "64"]
+    assert memory.main([*asked, "--max-memory", "cpu=60GB"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["types"].values()
+    assert found["places"]["cpu"] == 60 * GB and found["left"] == 20 * GB and found["fits"] == "yes"
+    assert memory.main([*asked, "--max-memory", "cpu=80GB"]) == 1
+
+
 def test_where_nothing_fits_the_exit_code_says_so(folder, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda _device: 24 * GB)
     assert memory.main(["--model", str(folder), "--device", "cpu"]) == 1
@@ -78,6 +106,7 @@ def test_a_checkpoint_that_is_quantised_has_its_own_type_only(tmp_path, capsys):
         (["--layer", "80"], "Layer 80 does not exist: this model has layers 0 to 79."),
         (["--tokens", "0"], "--tokens 1 or more"),
         (["--dtype", "fp8"], "cannot be loaded in fp8"),
+        (["--max-memory", "cpu=8GiB"], "Add --device-map auto."),
         (["--model", "some.gguf"], "no configuration of its own"),
     ],
 )

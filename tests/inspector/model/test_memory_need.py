@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -144,10 +145,32 @@ def test_what_does_not_fit_is_refused_before_a_weight_is_read(tmp_path, monkeypa
         require_room(LLAMA_70B, "nf4", "bfloat16", torch.device("cpu"))
 
 
-def test_what_fits_is_not_refused(monkeypatch):
-    need = predict(LLAMA_70B, "bfloat16")
+def test_what_fits_is_not_refused_and_an_edit_that_does_not_is_told(monkeypatch):
+    need, asked = predict(LLAMA_70B, "bfloat16"), (LLAMA_70B, "bfloat16", "bfloat16", torch.device("cpu"))
+    monkeypatch.setattr(memory, "free_memory", lambda _device: need.edit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        require_room(*asked)
     monkeypatch.setattr(memory, "free_memory", lambda _device: need.read)
-    require_room(LLAMA_70B, "bfloat16", "bfloat16", torch.device("cpu"))
+    taken, left = told(need.edit - need.weights), told(need.read - need.weights)
+    words = rf"can be read, but an edit .* about {taken} GB .* {left} are left on cpu\. .*load it with --dtype nf4\."
+    with pytest.warns(UserWarning, match=words):
+        require_room(*asked)
+
+
+def test_a_spread_model_that_leaves_no_room_for_an_edit_says_so_when_it_is_loaded(tmp_path, monkeypatch):
+    folder = quantised_models.saved("llama", tmp_path)
+    need = predict(AutoConfig.from_pretrained(folder), "float32")
+    spread = {"device": "cpu", "dtype": "float32", "device_map": "auto", "max_memory": {"cpu": 60_000}}
+    monkeypatch.setattr(memory, "free_memory", lambda _device: need.editing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load(folder, **spread)
+    monkeypatch.setattr(memory, "free_memory", lambda _device: need.editing - 1)
+    with pytest.warns(
+        UserWarning, match=r"can be read, but an edit .*let that device hold less of it \(--max-memory\)"
+    ):
+        load(folder, **spread)
 
 
 def test_a_type_that_halves_is_offered_before_one_that_rounds(monkeypatch):
