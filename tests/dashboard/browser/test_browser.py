@@ -10,6 +10,7 @@ from browser_helpers import (
     MARKS,
     WAIT,
     answer_of,
+    at_width,
     details,
     pick_cinema,
     text_of,
@@ -158,6 +159,12 @@ def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_ou
     hidden = "document.querySelector('#stress-edited .answer').getAttribute('aria-hidden') === 'true'"
     shared.locator("#stress-edited .answer").click()
     shared.wait_for_function(f"!({covered}) && !({hidden})")  # a reader's voice is not left out
+    at_width(shared, 1440)
+    cut = """() => [...document.querySelectorAll('#stress-rows th *')]
+        .filter(e => getComputedStyle(e).overflowX === 'hidden' && e.scrollWidth > e.clientWidth && e.clientWidth > 2)
+        .map(e => e.innerText)"""
+    shared.wait_for_function(f"({cut})().length === 0")  # its heads can be read
+    at_width(shared, 1280)
     shared.locator("#stress-rows [role=gridcell]", has_text="otherA").first.click()
     shared.wait_for_function(f"({covered}) && ({hidden})")
     shared.wait_for_function("document.querySelector('#stress-prompt textarea').value !== ''")

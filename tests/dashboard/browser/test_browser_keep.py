@@ -21,6 +21,9 @@ pytestmark = MARKS
 
 def test_an_edit_is_saved_brought_back_after_a_reload_and_compared(shared, tmp_path):
     view(shared, "keep")
+    boxes = [shared.locator(f"#keep-{form}").bounding_box() for form in ("patch", "adapter", "model")]
+    places = [box["y"] for box in boxes if box is not None]
+    assert len(places) == 3 and max(places) - min(places) < 1, "the three buttons stand in a row"
     shared.click("#keep-patch")
     shared.wait_for_selector("#keep-patch-file", timeout=WAIT)
     assert "no logit differs" in text_of(shared, "#keep-patch-line")
