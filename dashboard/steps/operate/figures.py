@@ -73,7 +73,7 @@ def vitals(trace: Sequence[Step], steps: int, budget: float | None, target: floa
         frame[axis] = {**frame[axis], "range": [-0.5, steps + 0.5]}
     for axis, shown in (("yaxis2", max(0.02, highest * 1.25)), ("yaxis3", 1.02)):
         frame[axis] = {**frame[axis], "range": [0, shown]}
-    names = _line_names(trace[-1], steps) if trace else []
+    names = _line_names(trace, steps, target) if trace else []
     layout = {**frame, "shapes": shapes, "annotations": [*frame["annotations"], *names]}
     return go.Figure({"data": lines, "layout": layout})
 
@@ -83,19 +83,36 @@ def _axes(column: int) -> dict[str, str]:
     return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
 
 
-def _line_names(last: Step, steps: int) -> list[dict[str, Any]]:
-    """Write each line's name at its end, so that colour is not the only key."""
+NAME_OFF, NAME_HIGH, LETTER = 0.09, 0.15, 0.065
+"""How far a line's name is from it and how high it is, in probability, and a letter's width as a share of the panel."""
+
+
+def _line_names(trace: Sequence[Step], steps: int, target: float | None) -> list[dict[str, Any]]:
+    """Write each line's name at its end, so that colour is not the only key.
+
+    It stands above the line, or below where the dashed target would strike it through.
+    """
+    last = trace[-1]
     side = "right" if last.step > steps * 0.6 else "left"
-    values = [(last.safe_probability, "safe")]
+    lines = {"safe": {s.step: s.safe_probability for s in trace}}
     if last.unsafe_probability is not None:
-        values.append((last.unsafe_probability, "unsafe"))
-    # Lines that lie on each other have their names side by side.
-    close = len(values) == 2 and abs(values[0][0] - values[1][0]) < 0.15
+        lines["unsafe"] = {s.step: s.unsafe_probability for s in trace if s.unsafe_probability is not None}
+    placed = []
+    for name, values in lines.items():
+        end = values[last.step]
+        struck = target is not None and 0 <= target - end < NAME_OFF + NAME_HIGH / 2
+        # A name that reaches back over its line is below all of it.
+        covers = last.step - len(name) * LETTER * steps if side == "right" else last.step
+        lowest = min(value for step, value in values.items() if step >= covers)
+        placed.append((name, lowest if struck else end, -1 if struck else 1))
+    # Names that would lie on each other stand side by side.
+    heights = [value + NAME_OFF * sign for _, value, sign in placed]
+    close = max(heights) - min(heights) < NAME_HIGH
     aside = (-32 if side == "right" else 32) if close else 0
-    looks = {"showarrow": False, "font": {"size": 11}, "xanchor": side, "yshift": 9, "xref": "x3", "yref": "y3"}
+    looks = {"showarrow": False, "font": {"size": 11}, "xanchor": side, "xref": "x3", "yref": "y3"}
     return [
-        {"x": last.step, "y": value, "text": name, "xshift": aside * number, **looks}
-        for number, (value, name) in enumerate(values)
+        {"x": last.step, "y": value, "text": name, "xshift": aside * number, "yshift": 9 * sign, **looks}
+        for number, (name, value, sign) in enumerate(placed)
     ]
 
 

@@ -156,6 +156,19 @@ def test_vitals_of_an_unwatched_unsafe_answer_do_not_name_it():
     assert "unsafe" not in texts(figure) and "safe" in texts(figure)
 
 
+@pytest.mark.parametrize("limit", [6, 40], ids=["to the limit", "stopped early"])
+@pytest.mark.parametrize(("end", "is_below"), [(0.45, False), (0.6, True), (0.69, True), (0.72, False)])
+def test_a_line_that_ends_near_its_target_has_its_name_below_where_neither_strikes_it_through(limit, end, is_below):
+    trace = steps(0.1, 0.2, 0.3, 0.35, 0.4, 0.43, end, limit=limit)
+    named = operate_figures.vitals(trace, limit, None, 0.7).layout.annotations
+    (safe,) = [note for note in named if note.text == "safe"]
+    assert safe.yshift == (-9 if is_below else 9)
+    middle, half = safe.y + safe.yshift / 100, 0.065  # a panel is 100 pixels high
+    assert not middle - half <= 0.7 <= middle + half
+    if is_below:
+        assert middle + half < (0.43 if limit == 6 else end), "it lies on the line's last steps or beside them"
+
+
 def test_vitals_draw_the_target_always_and_the_budget_once_it_is_near():
     low, high = steps(0.1, 0.2, limit=40), steps(*[0.1] * 21, limit=40)  # KL is 0.01 a step
     assert [shape.y0 for shape in operate_figures.vitals(low, 40, 0.2, 0.8).layout.shapes] == [0.8]
