@@ -20,7 +20,6 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from unittest.mock import patch
 
 import torch
 
@@ -30,10 +29,10 @@ from editing.methods.dinm import DinmSettings, dinm
 from editing.optimising.objectives import reference_constraint
 from editing.optimising.replay import FullReplay, ReplayFactory, TailReplay
 from inspector.command import add_layer
-from inspector.model import InspectedModel, PromptFormat, encode, memory_need
+from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.architecture import canonical_shape
 from inspector.model.encoding import tokenise, tokenise_whole, with_suffix
-from inspector.model.memory_need import MemoryNeed
+from inspector.model.memory_need import EditTexts, MemoryNeed, predict
 from inspector.safeedit import Case, bundled_cases
 
 PLAIN_WAY = partial(FullReplay, every_logit=True)
@@ -134,17 +133,16 @@ def edit_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Wo
 def predicted_need(model: InspectedModel, case: Case, block: int) -> MemoryNeed:
     """Predict the memory of an edit of the preset ``reference``: its own texts in the place of the default edit's."""
     answer, constraint = worked_on(model, case)
-    texts: Any = {
-        "SAFE_ANSWERS": 1,
-        "COUNTED": answer.counted,
-        "HARMLESS": 1,
-        "HARMLESS_AT_ONCE": 1,
-        "HARMLESS_TOKENS": constraint.positions,
-        "HARMLESS_COUNTED": constraint.counted,
-    }
+    texts = EditTexts(
+        safe_answers=1,
+        counted=answer.counted,
+        harmless=1,
+        at_once=1,
+        tokens=constraint.positions,
+        harmless_counted=constraint.counted,
+    )
     rest = str(model.dtype).removeprefix("torch.")
-    with patch.multiple(memory_need, **texts):
-        return memory_need.predict(model.network.config, model.dtype_name, rest, block, answer.positions)
+    return predict(model.network.config, model.dtype_name, rest, block, answer.positions, texts)
 
 
 def edit(

@@ -251,7 +251,8 @@ def atlas_gflop(model: InspectedModel, case: Case, settings: AtlasSettings) -> f
     text, form = case.adversarial_prompt, settings.format
     asked = settings.harmless_prompts, settings.harmless_tokens
     safe, unsafe = (_worked([encode(model, text, answer, form)]) for answer in (case.safe, case.unsafe))
-    harmless = _worked(run(harmless_answers(model, case, *asked, form)) or [])
+    answered = run(harmless_answers(model, case, *asked, form))
+    harmless = _worked(answered or [])
     trials = 1 + (settings.learning_rate is None)
     tails = sum(
         (2 * settings.steps - 1) * tail_gflop(model, block, safe)

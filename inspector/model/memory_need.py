@@ -33,14 +33,33 @@ TOKENS = 512
 """Tokens of a long prompt with its answer."""
 COUNTED = 64
 """Tokens of an answer, whose logits are computed."""
-SAFE_ANSWERS = 3
-HARMLESS = 120
-"""Harmless sequences that the default edit is held to, questions that the model declines among them."""
-HARMLESS_AT_ONCE = 8
-HARMLESS_TOKENS, HARMLESS_COUNTED = 64, 12
 MASTERS = 9
 """Float32 matrices of the edited one's size: dequantised, descending, gradient, Adam's two moments, the last good step,
 the change, and two in passing."""
+
+
+@dataclass(frozen=True)
+class EditTexts:
+    """The texts of an edit beside its own prompt; those of the default edit unless told otherwise.
+
+    Attributes:
+        safe_answers: How many, each as long as the longest prompt with its answer.
+        counted: Tokens of each of them whose logits are computed.
+        harmless: Sequences that the edit is held to, questions that the model declines among them.
+        at_once: How many of these a step runs.
+        tokens: Length of each of them.
+        harmless_counted: Tokens of each of them whose logits are computed.
+    """
+
+    safe_answers: int = 3
+    counted: int = COUNTED
+    harmless: int = 120
+    at_once: int = 8
+    tokens: int = 64
+    harmless_counted: int = 12
+
+
+DEFAULT_EDIT = EditTexts()
 
 
 @dataclass(frozen=True)
@@ -157,7 +176,12 @@ def quantised_in(config: Any) -> str | None:
 
 
 def predict(
-    config: Any, dtype: str, rest: str = "bfloat16", block: int | None = None, tokens: int = TOKENS
+    config: Any,
+    dtype: str,
+    rest: str = "bfloat16",
+    block: int | None = None,
+    tokens: int = TOKENS,
+    texts: EditTexts = DEFAULT_EDIT,
 ) -> MemoryNeed:
     """Predict what a model needs from its configuration; no weight is read.
 
@@ -167,6 +191,7 @@ def predict(
         rest: Type of all that is not quantised where ``dtype`` is one of the last four, and of the states.
         block: The block that is edited; the middle one by default. The lower, the more blocks are replayed.
         tokens: Length of the longest prompt with its answer.
+        texts: What else the edit is made with.
     """
     stored = dtype if dtype in _QUANTISED else None
     plain = getattr(torch, rest if stored else dtype)
@@ -187,7 +212,7 @@ def predict(
         weights=weights,
         loading=shape.largest * max(size, 2 if stored else 0),
         reading=_reading(shape, size, tokens) + passing,
-        editing=_editing(shape, size, shape.blocks // 2 if block is None else block, tokens) + passing,
+        editing=_editing(shape, size, shape.blocks // 2 if block is None else block, tokens, texts) + passing,
     )
 
 
@@ -380,14 +405,14 @@ def _reading(shape: Shape, size: int, tokens: int) -> int:
     return ROWS * tokens * (cache + inside) + 2 * 4 * ROWS * COUNTED * shape.vocabulary
 
 
-def _editing(shape: Shape, size: int, block: int, tokens: int) -> int:
-    """Return what the default edit holds: matrices, states of the tails, vanilla distributions, one graph, logits."""
+def _editing(shape: Shape, size: int, block: int, tokens: int, texts: EditTexts) -> int:
+    """Return what an edit holds: matrices, states of the tails, vanilla distributions, one graph, logits."""
     above = shape.blocks - block
-    answers, harmless = SAFE_ANSWERS * tokens, HARMLESS * HARMLESS_TOKENS
+    answers, harmless = texts.safe_answers * tokens, texts.harmless * texts.tokens
     # What enters each block from the edited one on; of that one also what enters its matrix and what that is added to.
     states = (answers + tokens + harmless) * ((above + 1) * shape.d_model + shape.d_ff) * size
-    vanilla = 4 * HARMLESS * HARMLESS_COUNTED * shape.vocabulary
-    graph = (answers + HARMLESS_AT_ONCE * HARMLESS_TOKENS) * above
+    vanilla = 4 * texts.harmless * texts.harmless_counted * shape.vocabulary
+    graph = (answers + texts.at_once * texts.tokens) * above
     graph *= (14 * shape.d_model + 4 * shape.d_ff) * size + 4 * shape.heads * tokens
-    logits = 4 * 4 * (SAFE_ANSWERS * COUNTED + HARMLESS_AT_ONCE * HARMLESS_COUNTED) * shape.vocabulary
+    logits = 4 * 4 * (texts.safe_answers * texts.counted + texts.at_once * texts.harmless_counted) * shape.vocabulary
     return 4 * MASTERS * shape.d_model * shape.d_ff + states + vanilla + graph + logits

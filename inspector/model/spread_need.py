@@ -70,5 +70,5 @@ def placed(need: MemoryNeed, may_hold: Mapping[Device, int], free: Mapping[Devic
         held["cpu"] = min(rest, may_hold["cpu"])
         rest -= held["cpu"]
     held["disk"] = rest
-    computing = [card for card in cards if held[card]] or ["cpu"]
+    computing: list[Device] = [card for card in cards if held[card]] or ["cpu"]
     return Places(held, min(free.get(device, 0) - held.get(device, 0) for device in computing))

@@ -372,7 +372,9 @@ def test_page_and_report_say_that_a_routed_edit_s_weights_act_on_every_prompt_in
         for said in (page.standing("study") + page.standing("study_reading"), "".join(part.readings)):
             rows = said.count("edited weights on every prompt, suffix: "), said.count("vanilla weights, suffix: ")
             assert rows == (0 if detector is None else len(SUFFIXES), len(SUFFIXES))
-            assert (stress_texts.SUFFIXES_EVERYWHERE in said) is (detector is not None) and "other weights: " not in said
+            assert (stress_texts.SUFFIXES_EVERYWHERE in said) is (
+                detector is not None
+            ) and "other weights: " not in said
     kept.study = None
     assert stress_texts.SUFFIXES_EVERYWHERE in visitor.reload().standing("study_reading"), "before it is asked, too"
 

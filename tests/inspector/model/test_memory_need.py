@@ -19,7 +19,7 @@ from inspector.divergence import divergence
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import from_parts, load, thin_products
 from inspector.model import memory_need as memory
-from inspector.model.memory_need import GB, bytes_in, bytes_of, predict, require_room, room_told, told
+from inspector.model.memory_need import GB, EditTexts, bytes_in, bytes_of, predict, require_room, room_told, told
 
 FACTOR = {"editing": 2.0, "reading": 3.0}
 """Most by which a predicted peak may be off a measured one, up or down: reading a small model is a few MiB."""
@@ -87,21 +87,19 @@ def within(what: str, predicted: int, measured: float) -> bool:
 
 
 @pytest.mark.usefixtures("honest_peaks")
-def test_the_peak_of_a_default_edit_is_within_the_stated_factor(middling, case, monkeypatch):
+def test_the_peak_of_a_default_edit_is_within_the_stated_factor(middling, case):
     """It is held to fewer harmless prompts than the default, for speed, and the prediction is told."""
-    monkeypatch.setattr(memory, "HARMLESS", 24)
     settings = preset("corrected", steps=1, target_probability=None, harmless_prompts=22, own_refusals=2)
     tokens = 350
     with peak_memory(torch.device("cpu")) as peak:
         run(dinm(middling, long(case, middling, tokens), 2, settings))
-    need = predict(middling.network.config, "float32", block=2, tokens=tokens)
+    need = predict(middling.network.config, "float32", block=2, tokens=tokens, texts=EditTexts(harmless=24))
     assert within("editing", need.editing, peak.mebibytes), (need.editing / 2**20, peak.mebibytes)
 
 
 @pytest.mark.parametrize(("width", "inner", "block"), [(32, 4096, 3), (64, 2048, 2), (256, 512, 1)])
 def test_what_a_default_edit_allocates_is_predicted_whatever_the_shape(case, monkeypatch, width, inner, block):
     """Counted to the byte, so that it sees what a process of hundreds of MiB hides: a matrix of d_ff squared, say."""
-    monkeypatch.setattr(memory, "HARMLESS", 24)
     monkeypatch.setattr(thin_products, "LEAST_PACKED", 2**40)  # what is packed takes only what is free
     shape = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 4}
     config = LlamaConfig(**{**tiny_models._LLAMA, **shape})
@@ -110,7 +108,7 @@ def test_what_a_default_edit_allocates_is_predicted_whatever_the_shape(case, mon
     tokens = 200
     with counted_allocations(model.network) as counted:
         run(dinm(model, long(case, model, tokens), block, settings))
-    predicted = predict(config, "float32", block=block, tokens=tokens).editing
+    predicted = predict(config, "float32", block=block, tokens=tokens, texts=EditTexts(harmless=24)).editing
     assert 1 / COUNTED_FACTOR <= predicted / counted.peak <= COUNTED_FACTOR, (predicted, counted.peak)
 
 
