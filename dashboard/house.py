@@ -52,6 +52,11 @@ VIEWS = {kind.view: kind.title for kind in STEPS if kind.title}
 """The views of the page by the names in its address, with what they are called; the operation comes first."""
 LATER = {view: tuple(kind.name for kind in STEPS if kind.view == view) for view in VIEWS if view != FIRST}
 """The views beside the operation, and the steps that stand in each, one below the other."""
+DETAILS = (
+    *("Token by token", "What the edit changed", "Prompt", "Layer and distance", "All settings"),
+    "Decoding and routing",
+)
+"""What is folded below the operation: what stands on each part's tab, in order."""
 
 
 class House:
@@ -153,16 +158,11 @@ class House:
         compare.build_numbers()
         compare.build()
         compare.build_shifts()
-        details.build(
-            [
-                ("Token by token", locate.build_detail),
-                ("What the edit changed", compare.build_details),
-                ("Prompt", case.build_prompt),
-                ("Layer and distance", locate.build_settings),
-                ("All settings", operate.build_settings),
-                ("Decoding and routing", compare.build_decoding),
-            ]
+        parts = (
+            *(locate.build_detail, compare.build_details, case.build_prompt, locate.build_settings),
+            *(operate.build_settings, compare.build_decoding),
         )
+        details.build(list(zip(DETAILS, parts, strict=True)))
 
     def _later(self, name: str, steps: tuple[str, ...]) -> None:
         """A view that the browser gets, drawn, when it is first opened; the page's script presses the button then."""

@@ -1,8 +1,11 @@
-"""Take the screenshots in ``assets/screenshots`` from two running pages, light and dark; what it does not make goes.
+"""Take the screenshots in ``assets/screenshots`` from running pages, light and dark; what it does not make goes.
 
 python app.py --port 7861 &
 python app.py --port 7862 --no-example &
-python -m scripts.screenshots http://127.0.0.1:7861 http://127.0.0.1:7862
+python app.py --port 7863 --no-example --model A --model B &
+python -m scripts.screenshots http://127.0.0.1:7861 http://127.0.0.1:7862 http://127.0.0.1:7863
+
+Without the third page, the view of two models is that of the first one, which says how a second model is listed.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from dashboard.house import VIEWS
+from dashboard.house import DETAILS, VIEWS
 from dashboard.steps.compare.texts import EVERYWHERE
 
 HEIGHT = 900
@@ -30,35 +33,81 @@ LASTING = {"number input for Step limit": 100, "Target P(safe)": 0, "Damage budg
 """Settings with which only Cancel ends an edit soon."""
 HEAD_STAYS = "#top { position: static !important; }"
 """A style for pictures of what is longer than the window: the page's head would come along and lie over it."""
-OF_A_PAGE = ("page", "details", *tuple(VIEWS)[1:], "phone", "phone-case")
-"""What is taken of the finished example, in each theme."""
+PARTS = {f"details-{title.lower().replace(' ', '-')}": title for title in DETAILS}
+"""The pictures of what is folded below the operation, with what stands on each part's tab."""
+FIRST_FIGURE = {"Token by token": "#heatmap .js-plotly-plot .main-svg"}
+"""What a part waits for that is drawn when it is first opened."""
+TWO_MODELS = "models"
+OF_A_PAGE = ("page", *PARTS, *tuple(VIEWS)[1:], "phone", "phone-case")
+"""What is taken beside the states of an operation, in each theme."""
 
 
-def take(page: Page, url: str, theme: str, width: int) -> None:
-    """Save the pictures of one theme: the first view as it opens, its details, the other views whole, a phone."""
-    page.set_viewport_size({"width": width, "height": HEIGHT})
+def take(browser: Browser, url: str, two: str | None, theme: str, width: int) -> None:
+    """Save the pictures of one theme: the first view as it opens, its details, the other views whole, a phone.
+
+    Args:
+        url: A page with the finished example.
+        two: One with two models; ``None`` where there is none.
+    """
+    page = browser.new_page(viewport={"width": width, "height": HEIGHT})
     open_example(page, url, theme)
     save(page.screenshot(), f"page-{theme}")
-    details = page.locator("#details")
-    page.locator("#shortcuts button", has_text="Token by token").click()
-    page.wait_for_selector("#heatmap .js-plotly-plot .main-svg", timeout=60_000)
-    page.wait_for_timeout(1500)
-    save(details.screenshot(), f"details-{theme}")
-    details.locator("button").first.click()
     page.add_style_tag(content=HEAD_STAYS)
+    take_details(page, theme)
     for name in tuple(VIEWS)[1:]:
-        page.locator(f"nav.views a[href='#{name}']").click()
-        view = page.locator(f"#view-{name}")
-        view.wait_for(timeout=60_000)
-        page.wait_for_timeout(3000)
-        save(view.screenshot(), f"{name}-{theme}")
-    page.locator("nav.views a[href='#operate']").click()
-    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
-    page.wait_for_timeout(1500)
+        if name != TWO_MODELS or two is None:
+            take_view(page, name, theme)
+    page.close()
+    if two is not None:
+        take_two_models(browser, two, theme, width)
+    take_phone(browser, url, theme)
+
+
+def take_details(page: Page, theme: str) -> None:
+    """Save a picture of each part that is folded below the operation."""
+    details = page.locator("#details")
+    for name, title in PARTS.items():
+        page.locator("#shortcuts").get_by_role("button", name=title, exact=True).click()
+        page.get_by_role("tab", name=title, exact=True).wait_for()
+        if title in FIRST_FIGURE:
+            page.wait_for_selector(FIRST_FIGURE[title], timeout=60_000)
+        page.wait_for_timeout(1500)
+        save(details.screenshot(), f"{name}-{theme}")
+        details.locator("button").first.click()
+
+
+def take_view(page: Page, name: str, theme: str) -> None:
+    """Open a view and save a picture of all of it."""
+    page.locator(f"nav.views a[href='#{name}']").click()
+    view = page.locator(f"#view-{name}")
+    view.wait_for(timeout=60_000)
+    page.wait_for_timeout(3000)
+    save(view.screenshot(), f"{name}-{theme}")
+
+
+def take_two_models(browser: Browser, two: str, theme: str, width: int) -> None:
+    """Compare the first two models of a page that lists several, and save a picture of their view."""
+    page = browser.new_page(viewport={"width": width, "height": HEIGHT})
+    page.goto(f"{two}?__theme={theme}")
+    wait_until_idle(page)
+    page.add_style_tag(content=HEAD_STAYS)
+    page.locator(f"nav.views a[href='#{TWO_MODELS}']").click()
+    page.click("#models-compare")
+    wait_for(page, "#models-clock", "Compared in")
+    page.wait_for_selector("#models-curves .js-plotly-plot .main-svg", timeout=60_000)
+    take_view(page, TWO_MODELS, theme)
+    page.close()
+
+
+def take_phone(browser: Browser, url: str, theme: str) -> None:
+    """Save pictures of a page that was opened on a phone: the first view, and the case in its drawer."""
+    page = browser.new_page(viewport={"width": PHONE[0], "height": PHONE[1]})
+    open_example(page, url, theme)
     save(page.screenshot(), f"phone-{theme}")
     page.locator("#rail-switch").click()
     page.wait_for_timeout(500)
     save(page.screenshot(), f"phone-case-{theme}")
+    page.close()
 
 
 def open_example(page: Page, url: str, theme: str) -> None:
@@ -96,6 +145,7 @@ def failed(page: Page, other: Page) -> None:
     page.locator("#template textarea").fill("An attack without a place for the question")
     page.click("#operate")
     wait_for(page, "#clock", "Stopped: ")
+    page.wait_for_selector(".toast-body", timeout=60_000)
     page.wait_for_selector(".toast-body", state="detached", timeout=60_000)  # else it covers what it is about
 
 
@@ -224,12 +274,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="address of the running page")
     parser.add_argument("empty", help="address of one that was started with --no-example")
+    parser.add_argument("two", nargs="?", help="address of one that was started with two models")
     parser.add_argument("--width", type=int, default=1440)
     parser.add_argument("--only", choices=STATES, nargs="+", default=[], help="these states alone")
     parser.add_argument("--themes", choices=THEMES, nargs="+", default=list(THEMES))
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     url, empty = (address.rstrip("/") + "/" for address in (options.url, options.empty))
+    two = None if options.two is None else options.two.rstrip("/") + "/"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
@@ -237,7 +289,7 @@ def main() -> None:
         )
         for theme in options.themes:
             if not options.only:
-                take(browser.new_page(), url, theme, options.width)
+                take(browser, url, two, theme, options.width)
                 take_nothing(browser, empty, theme, options.width)
             take_states(browser, url, theme, options.width, options.only or STATES)
         browser.close()
