@@ -66,6 +66,9 @@
   }
   window.addEventListener("hashchange", show);
   window.addEventListener("popstate", show);
+  document.addEventListener("focusin", (event) => {
+    if (event.target.closest("nav.views a")) event.target.scrollIntoView({ block: "nearest", inline: "center" });
+  });
 
   // Buttons bear the names of views as ids; the browser would scroll to them if it followed the link itself.
   function turn(view) {

@@ -142,7 +142,7 @@ class StressRoom(Room):
                 wrap=False,
                 show_label=False,
                 buttons=[],
-                column_widths=["4%", "8%", "10%", "14%", "8%", "8%", "12%", "8%", "7%", "7%", "14%"],
+                column_widths=["4%", "8%", "10%", "13%", "8%", "8%", "12%", "8%", "7%", "8%", "14%"],
                 elem_id="stress-rows",
             )
             gr.HTML(columns(headers))

@@ -257,7 +257,7 @@ def test_on_a_phone_the_head_stays_low_and_the_keyboard_brings_every_view_into_i
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390, name
     assert too_wide(shared) == []
     view(shared, VIEWS[-1])
-    assert shared.locator("nav.views a[aria-current]").evaluate(inside)
+    shared.wait_for_function(f"({inside})(document.querySelector('nav.views a[aria-current]'))")
     view(shared, "operate")
     at_width(shared, 1280)
 
