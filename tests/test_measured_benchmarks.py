@@ -98,12 +98,13 @@ def test_the_devices_in_the_table_are_those_of_the_results():
 
 
 def test_whole_edits_in_the_table_are_those_of_the_result():
-    found = results.recipes(result("detox.txt"))
+    found = results.recipes(result("detox.txt")) | results.recipes(result("detox_computed.txt"))
     called = {
         "vanilla, no suffix": "vanilla without S",
         "vanilla": "vanilla",
         "the suffix S alone": "the suffix S alone",
         "the same weights rounded to bfloat16": "same weights rounded to bfloat16",
+        "the same weights, computed in bfloat16": "the same weights, computed in bfloat16",
         "released code, toxic layer": "released code, toxic layer",
         "`corrected`, toxic layer": "corrected, toxic layer",
         "`corrected`, recommended layer: weights alone": "corrected, recommended layer",
@@ -321,6 +322,10 @@ def whole_edits() -> Iterator[str]:
     yield f"{WORDS[results.cases_of(text)].capitalize()} of eighteen cases"
     yield f"{harmful[1]} % of the {harmful[2]} questions of others and {fires[1]} % of the {fires[2]} harmless prompts"
     yield f"harmless KL {line['harmless KL'].mean:.3f}"
+    (computed,) = results.recipes(result("detox_computed.txt")).values()
+    weights = results.recipes(text)["corrected, recommended layer"]["DL"]
+    yard = computed["DL"]
+    yield f"is against: {yard.mean:.0f} [{yard.low:.0f}, {yard.high:.0f}], and weights alone have {weights.mean:.0f}"
 
 
 def test_what_is_said_in_sentences_is_what_was_measured():
