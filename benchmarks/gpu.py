@@ -246,6 +246,7 @@ def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argpa
     say({key: value for key, value in found.items() if "locate" in key or "forward" in key})
     found["edits"] = [_edits(clock, model, case, block, options) for block in options.layers or _blocks(model)]
     found["answers"] = _answers(clock, model, list(prompt), found["limits"]["copy, GB/s"], options)
+    found["peak memory, GiB"] = max(edit["peak, MiB"] for edit in found["edits"]) / 1024
     found["weights, GiB"] = sum(bytes_of(model.network).values()) / 2**30
     found["predicted weights, GiB"] = predicted_need(model, case, model.blocks // 2).weights / 2**30
     return found

@@ -51,7 +51,7 @@ def once_smaller(edit: Callable[_Given, EditEvents]) -> Callable[_Given, EditEve
                 raise
             let_go(error)
         # No longer within the handler, which holds the error and all below it.
-        yield Preparation("Memory ran out: making the edit once more, with half as many texts at once", 0.0)
+        yield Preparation("Memory ran out: once more, with half as many texts at once", 0.0)
         named["smaller"] = True
         result = yield from _again(edit(*given, **named), told)
         return replace(result, smaller=True, seconds=time.perf_counter() - started)

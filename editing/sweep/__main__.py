@@ -256,7 +256,10 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]
         print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
         if todo:
-            run = local(model, judge, used, todo) if cluster is None else on_ray(used, todo, cluster, loader, model)
+            if cluster is None:
+                run = local(model, judge, used, todo, detector)
+            else:
+                run = on_ray(used, todo, cluster, loader, model, detector)
             asked: list[Reply] = []  # the prompts edited on, for the DS so far
             begun = time.perf_counter()
             for count, finished in enumerate(run, start=1):

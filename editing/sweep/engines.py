@@ -42,8 +42,13 @@ def load_all(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
     return model, load_judge(settings.judge, device=settings.device)
 
 
-def local(model: InspectedModel, judge: Judge, settings: SweepSettings, todo: Todo) -> Iterator[Finished]:
+def local(
+    model: InspectedModel, judge: Judge, settings: SweepSettings, todo: Todo, detector: str = ""
+) -> Iterator[Finished]:
     """Do the cases one after the other in this process, after the vanilla answers that they share.
+
+    Args:
+        detector: Digest of the detector that all patches have to act by, see :func:`editing.sweep.work.work`.
 
     Raises:
         EditError: The model's calibration is damaged.
@@ -60,7 +65,7 @@ def local(model: InspectedModel, judge: Judge, settings: SweepSettings, todo: To
         known |= answered(model, batch) or {}
     for number, case in todo:
         begun = time.perf_counter()
-        status, record = work(model, judge, case, settings, texts, known, number)
+        status, record = work(model, judge, case, settings, texts, known, number, detector)
         yield _finished(number, case, status, record, time.perf_counter() - begun)
 
 
@@ -89,7 +94,12 @@ class Cluster:
 
 
 def on_ray(
-    settings: SweepSettings, todo: Todo, cluster: Cluster, loader: Loader = load_all, like: InspectedModel | None = None
+    settings: SweepSettings,
+    todo: Todo,
+    cluster: Cluster,
+    loader: Loader = load_all,
+    like: InspectedModel | None = None,
+    detector: str = "",
 ) -> Iterator[Finished]:
     """Do the cases on Ray workers, each with its own model; results come as they are ready, in any order.
 
@@ -99,6 +109,7 @@ def on_ray(
 
     Args:
         like: The driver's model, whose base weights and data type every worker must have; ``None`` for no check.
+        detector: As for :func:`local`.
 
     Raises:
         EditError: Ray is not installed, there is no such cluster, it cannot hold a worker, workers die while they load,
@@ -116,7 +127,9 @@ def on_ray(
         _connect(ray, cluster)
     try:
         remote = ray.remote(num_gpus=cluster.gpus_per_worker, num_cpus=cluster.cpus_per_worker)(_Worker)
-        crew = Crew(lambda: remote.remote(settings, loader, identity), max(1, min(cluster.workers, len(todo))))
+        crew = Crew(
+            lambda: remote.remote(settings, loader, identity, detector), max(1, min(cluster.workers, len(todo)))
+        )
         lent = ray.put(_answered_by(crew) if settings.vanilla == "shared" else {})
         for (number, case), found in crew.do(todo, lambda worker, item: worker.do.remote(*item, [lent])):
             if isinstance(found, Died):
@@ -161,8 +174,10 @@ class _Worker:
     An error while an actor is made reaches the driver as a dead worker; one of ``open`` keeps its own words.
     """
 
-    def __init__(self, settings: SweepSettings, loader: Loader, identity: tuple[str, str] | None) -> None:
-        self._settings, self._loader, self._identity = settings, loader, identity
+    def __init__(
+        self, settings: SweepSettings, loader: Loader, identity: tuple[str, str] | None, detector: str = ""
+    ) -> None:
+        self._settings, self._loader, self._identity, self._detector = settings, loader, identity, detector
         self._known: Known | None = None
 
     def open(self) -> None:
@@ -197,7 +212,9 @@ class _Worker:
 
             self._known = ray.get(lent[0])
         begun = time.perf_counter()
-        status, record = work(self._model, self._judge, case, self._settings, self._texts, self._known, number)
+        status, record = work(
+            self._model, self._judge, case, self._settings, self._texts, self._known, number, self._detector
+        )
         return _finished(number, case, status, record, time.perf_counter() - begun)
 
 

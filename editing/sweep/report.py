@@ -117,8 +117,9 @@ def _parted(done: Sequence[Finished]) -> list[str]:
     layers = _toxic_layers(done)
     unknown = layers.pop("none", 0)
     told = ", ".join(f"layer {layer} in {count}" for layer, count in layers.items())
-    parted = [f"Where the answers part most (the toxic layer): {told} of {len(done)} cases."] if told else []
-    return [*parted, *([f"Toxic layer unknown in {unknown} of {len(done)} cases."] if unknown else [])]
+    kept = unknown + sum(layers.values())
+    parted = [f"Where the answers part most (the toxic layer): {told} of {kept} cases."] if told else []
+    return [*parted, *([f"Toxic layer unknown in {unknown} of {kept} cases."] if unknown else [])]
 
 
 def _acts(about: About) -> list[str]:

@@ -15,8 +15,8 @@ from editing.progress import EditResult, run
 from editing.sweep.fitting import OWN, counted, require_readable
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import Divergence, divergence
-from inspector.errors import REFUSALS, CaseError, InspectorError, RefusedEdit
-from inspector.model import VANILLA, Decoding, InspectedModel
+from inspector.errors import REFUSALS, CaseError, EditError, InspectorError, RefusedEdit
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel
 from inspector.model.batch_size import MOST
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import asked_as, examine, run_exam
@@ -87,6 +87,21 @@ def _located(model: InspectedModel, case: Case, settings: SweepSettings) -> Dive
     return divergence(model, case, settings.locate, padding=settings.padding, format=settings.format)
 
 
+def _detector(model: InspectedModel, digest: str) -> Detector:
+    """Return the detector of the model's calibration.
+
+    Raises:
+        EditError: It is another one than the sweep began with, or there is none.
+    """
+    found = load_calibration(model).detector
+    if digest and found.digest != digest:
+        raise EditError(
+            f"This sweep began with the detector {digest}, and the calibration here has {found.digest}. Put back the "
+            "calibration that it began with, or start it in another folder."
+        )
+    return found
+
+
 def work(
     model: InspectedModel,
     judge: Judge,
@@ -95,12 +110,15 @@ def work(
     texts: QuestionSets,
     known: Known = NONE_KNOWN,
     number: int = 0,
+    detector: str = "",
 ) -> tuple[Status, dict[str, Any]]:
     """Edit on one case and examine the edit; what a person can mend in one case does not cost the others.
 
     Args:
         known: Vanilla answers that the cases share.
         number: Place of the case in the sweep; the batch that is asked again to check them goes with it.
+        detector: Digest of the detector that the sweep began with, by which its patches act; empty for whichever is
+            there.
 
     Returns:
         ``done`` and the record; ``refused`` with the reason and the record of the vanilla weights, which is what a
@@ -109,7 +127,7 @@ def work(
     """
     try:
         with memory_told():
-            return _work(model, judge, case, settings, texts, known, number)
+            return _work(model, judge, case, settings, texts, known, number, detector)
     except InspectorError as error:
         return "failed", {"error": error.user_message()}
 
@@ -122,6 +140,7 @@ def _work(
     texts: QuestionSets,
     known: Known,
     number: int,
+    detector: str,
 ) -> tuple[Status, dict[str, Any]]:
     questions = make_exam(case, settings.size, texts)
     require_readable(model, settings, [question for question in questions if question.kind in OWN])
@@ -150,7 +169,7 @@ def _work(
         refused = error.user_message()
     row = VANILLA if result is None else result.row()
     if settings.acts == "detected" and row.patch is not None:
-        row = replace(row, detector=run(acts_by(model, load_calibration(model).detector, case, row.patch.format)))
+        row = replace(row, detector=run(acts_by(model, _detector(model, detector), case, row.patch.format)))
     decoding = Decoding(max_new_tokens=settings.max_new_tokens)
     exam = run_exam(
         examine(

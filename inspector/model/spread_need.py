@@ -63,8 +63,9 @@ def placed(need: MemoryNeed, may_hold: Mapping[Device, int], free: Mapping[Devic
     cards = sorted(device for device in may_hold if isinstance(device, int))
     held: dict[Device, int] = dict.fromkeys(cards, 0)
     rest = need.weights
-    for number, card in enumerate(sorted(cards, key=lambda card: may_hold[card])):
-        held[card] = min(may_hold[card], -(-rest // (len(cards) - number)))
+    alike = -(-need.weights // len(cards)) if cards else 0
+    for card in cards:  # each but the last gets its share at most, however much room it has
+        held[card] = min(may_hold[card], rest, rest if card == cards[-1] else alike)
         rest -= held[card]
     if "cpu" in may_hold:
         held["cpu"] = min(rest, may_hold["cpu"])

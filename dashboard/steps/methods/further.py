@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from dashboard.kit.run import drain
@@ -37,6 +37,14 @@ def can_be_routed(standing: Standing) -> bool:
         and not standing.failed
         and not standing.method.title.endswith(ROUTED)
     )
+
+
+def of_own_patches(standings: Sequence[Standing]) -> list[Standing]:
+    """Return the methods that made a patch, and the routed lines whose patch is no other line's."""
+    plain = [standing for standing in standings if can_be_routed(standing)]
+    known = {standing.result.patch for standing in plain if standing.result is not None}
+    made = [one for one in standings if one.result is not None and one.result.patch is not None and not one.failed]
+    return [one for one in made if one in plain or (one.result is not None and one.result.patch not in known)]
 
 
 def routed_standing(
@@ -132,7 +140,7 @@ def write_regions(
     known = kept.contest
     if known is None:
         raise CaseError("No method was run yet. Tick some and press Run methods.")
-    chosen = [standing for standing in known.standings if can_be_routed(standing)]
+    chosen = of_own_patches(known.standings)
     if not chosen:
         raise CaseError("No patch of these methods is at hand. Press Run methods to make them again.")
     yield Preparation("Reading the toxicity probe", 0.0)

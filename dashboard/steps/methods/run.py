@@ -10,7 +10,7 @@ from dashboard.kit.acting import make_live
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
 from dashboard.kit.values import WAYS
-from dashboard.steps.methods.further import ROUTED, can_be_routed
+from dashboard.steps.methods.further import ROUTED, can_be_routed, of_own_patches
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
@@ -127,11 +127,10 @@ def edits_of(session: Session, example: Session) -> tuple[tuple[LiveEdit, ExamRe
     if known is None:
         return ()
     others = [standing.result for standing in shown.standings] if shown is not None else []
-    # A routed line is the same patch, or one that has an exam as it acts there alone.
-    made = [standing for standing in known.standings if can_be_routed(standing)]
+    # An exam of a routed line is of the patch as it acts there, not of the weights alone.
     return tuple(
-        (LiveEdit(known.case, standing.result), standing.exam)
-        for standing in made
+        (LiveEdit(known.case, standing.result), standing.exam if can_be_routed(standing) else None)
+        for standing in of_own_patches(known.standings)
         if standing.result is not None and all(standing.result is not other for other in others)
     )
 

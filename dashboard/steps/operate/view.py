@@ -151,6 +151,7 @@ class OperateRoom(Room):
 
     def on_live(self, session: Session, _values: Values) -> Update:
         """Show the vital signs of the edit that is live now."""
+        session.slot(Gated).drawn_over = False
         said = self.gating.on_ended(session, {})
         if session.live is None:
             return {

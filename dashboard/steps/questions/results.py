@@ -325,6 +325,7 @@ def device(text: str) -> Mapping[str, Any]:
     found = json.loads(text)
     for edit in found["edits"]:
         edit["block"], edit["locate and edit, s"], edit["plain way, s"]
+    found["peak memory, GiB"], found["weights, GiB"]
     return found
 
 

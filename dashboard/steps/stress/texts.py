@@ -9,13 +9,14 @@ from dashboard.kit.acting import EVERYWHERE, WHERE_HARM
 from dashboard.kit.glossary import heads, linked, term
 from dashboard.kit.html import heading, progress_bar, reading, score_value
 from dashboard.kit.plain import escape
+from dashboard.kit.session import Session
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
 from inspector.model.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
-from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told
+from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, score_table
 
 HEADING = heading(
     2,
@@ -101,6 +102,15 @@ class OtherWay:
         return "".join(
             f"<th>{term(way(exam))}{' <b>live</b>' if exam.key == self.live.key else ''}</th>" for exam in self.exams
         )
+
+
+def other_way(session: Session) -> OtherWay | None:
+    """Return the column of the visitor's edit as it acts elsewhere, ``None`` where it was not examined so."""
+    kept = session.slot(Examined)
+    if kept.exam is None or kept.other is None:
+        return None
+    scores = score_table(kept.other.replies, kept.other.judge)
+    return OtherWay(scores, (kept.exam, kept.other), session.row)
 
 
 def table(scores: Sequence[Score], rounded: Sequence[Score] = (), other: OtherWay | None = None) -> str:

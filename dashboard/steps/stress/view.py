@@ -219,13 +219,13 @@ class StressRoom(Room):
         assert kept.exam is not None
         scores = score_table(kept.exam.replies, kept.exam.judge)
         return {
-            self.table: words.table(scores, kept.yardstick, _other_way(session)),
+            self.table: words.table(scores, kept.yardstick, words.other_way(session)),
             self.reading: words.scores_reading(scores, kept.yardstick, kept.exam.replies, bool(kept.exam.detector)),
         }
 
     def on_ended(self, session: Session, _values: Values) -> Update:
         """Say whose scores these are, and which column is that of the live weights."""
-        kept, other = session.slot(Examined), _other_way(session)
+        kept, other = session.slot(Examined), words.other_way(session)
         said = {self.head: words.head(kept.exam, session.row, kept.other)}
         if kept.exam is None or other is None:
             return said
@@ -357,15 +357,6 @@ class StressRoom(Room):
         if exam is None or not 1 <= number <= len(exam.replies):
             return {}
         return self._answer(exam, number - 1)
-
-
-def _other_way(session: Session) -> words.OtherWay | None:
-    """Return the column of the visitor's edit as it acts elsewhere, ``None`` where it was not examined so."""
-    kept = session.slot(Examined)
-    if kept.exam is None or kept.other is None:
-        return None
-    scores = score_table(kept.other.replies, kept.other.judge)
-    return words.OtherWay(scores, (kept.exam, kept.other), session.row)
 
 
 def state_of_run(session: Session) -> Any:

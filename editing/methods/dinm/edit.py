@@ -122,7 +122,7 @@ def dinm(
         edit_loss, safe_probability, kl, total = term_values(terms, weight, settings, gradient, number)
         return signs(weight, edit_loss, safe_probability, total, not_negative(kl))
 
-    yield Preparation("Computing what the constraint is measured from, and how large a step may be", 0.95)
+    yield Preparation("Computing what the constraint is measured from, and the step size", 0.95)
     if cancel():
         return cancelled()
     first = terms.constraint[0]  # made here, as the first step may be captured

@@ -67,10 +67,17 @@ def assert_nothing_is_cut(page: Any) -> None:
     assert titled and all(one.get_attribute("title") for one in titled)
 
 
+BEGINS = """() => { window.began = false;
+    new MutationObserver(() => { window.began ||= document.querySelector('#operate').disabled; })
+        .observe(document.body, { subtree: true, attributes: true, attributeFilter: ["disabled"] }); }"""
+"""Notes that Operate is locked, however soon it is free again."""
+
+
 def operated(page: Any) -> None:
     """Operate, and wait until it has ended."""
+    page.evaluate(BEGINS)
     page.click("#operate")
-    page.wait_for_function("() => document.querySelector('#operate').disabled", timeout=WAIT)
+    page.wait_for_function("() => window.began", timeout=WAIT)
     wait_until_idle(page)
 
 

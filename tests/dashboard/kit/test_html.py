@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, replace
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,11 +225,19 @@ def test_the_clock_of_an_ended_edit_is_one_line_and_the_whole_is_behind_it(reaso
     assert STOP_TEXT[reason] in seen(whole) and "Memory ran out" in seen(whole)
 
 
+EDITS_SAY = ("editing/methods/dinm/edit.py", "editing/optimising/smaller.py", "editing/texts/harmless.py")
+"""Whose words the clock shows as they are while an edit is prepared."""
+
+
 def test_what_the_clock_says_that_matters_is_one_line(session):
     refused = operate_texts.refused(session.live.result, session.row).split("</summary>")[0]
     kept = operate_texts.kept_by_hand(session.live).split("</summary>")[0]
     lines = [seen(refused), seen(kept), Place(11, 345.0, False).text(), Place(11, 345.0, True).text()]
     lines += [case_texts.DOUBTFUL[0], case_texts.MEANWHILE[0], operate_texts.STACK_NEXT]
+    sources = "".join(Path(source).read_text("utf-8") for source in EDITS_SAY)
+    preparing = re.findall(r'Preparation\("([^"]+)"', sources)
+    assert len(preparing) >= len(EDITS_SAY)
+    lines += preparing
     for line in lines:
         assert len(line) <= kit_html.LINE, line
     assert lines[0] == f"Held back by the gate; patch {session.live.patch.identifier} stays live."

@@ -45,6 +45,7 @@ def test_under_the_charts_of_a_cancelled_run_the_gate_s_word_is_said_to_be_of_th
     assert visitor.session.live is live and seen(line).startswith("Live edit: gate passed")
     assert f"patch {live.patch.identifier}: Gate passed" in seen(whole)
     assert len(visitor.screen["vitals"].data[0].x) < len(live.result.trace), "they are of the cancelled run"
+    assert seen(visitor.reload().standing("gate")).startswith("Gate passed"), "its charts are there again"
     visitor.do("on_edit", **QUICK)
     assert seen(visitor.screen["gate"]).startswith("Gate passed"), "it is of what the charts show again"
 

@@ -478,6 +478,8 @@ def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_load
     assert more.result.patch is not plain.result.patch is routed.result.patch
     assert all(reply.held_back and reply.reading is not None for reply in more.exam.replies)
     assert title in seen(visitor.screen["methods_scores"])
+    edits = methods.edits_of(visitor.session, page.context.example.session)
+    assert [(edit.result, exam is not None) for edit, exam in edits] == [(plain.result, True), (more.result, False)]
     visitor.do("on_method_load", methods_picked=title)
     assert visitor.session.live.patch is more.result.patch and visitor.session.detector is made
     assert_idle(visitor)

@@ -13,6 +13,7 @@ from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, seen
 
 from dashboard.edit_events import act, asked_for, edit_events
 from dashboard.kit.acting import EVERYWHERE, WHERE_HARM, Acting
+from dashboard.kit.parts import Visit
 from dashboard.kit.typed import texts_of
 from dashboard.steps.compare.report import answers
 from dashboard.steps.compare.run import Measured
@@ -22,6 +23,7 @@ from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.run import make
 from dashboard.steps.operate.texts import vitals_line
+from dashboard.steps.stress.report import parts as stress_parts
 from dashboard.steps.stress.run import Examined
 from editing import preset
 from editing.calibrating.calibration import Calibration
@@ -238,6 +240,9 @@ def test_a_stress_test_has_a_column_for_each_way_marks_the_live_one_and_reads_ev
     visitor.do("on_routed", routed=names[1])
     assert columns() == [names[0], f"{names[1]} live"] and len(read) <= 1, "its detector is made once"
     assert f"The edit now {names[1]}: that column" in seen(visitor.screen["stress_head"])
+    (part,) = stress_parts(Visit(visitor.session))
+    reported = seen("".join(part.readings))
+    assert f"{names[1]} live" in reported and f"The edit now {names[1]}: that column" in reported
 
     visitor.do("on_stress", stress_size="This case", stress_tokens=4, stress_both=False)
     assert kept.other is None and kept.exam.key == visitor.session.row.key and columns() == []

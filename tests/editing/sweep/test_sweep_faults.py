@@ -303,6 +303,20 @@ def test_a_sweep_whose_patches_act_by_one_detector_does_not_go_on_by_another(tmp
     assert main(options, loader=loader) == 0, "what decides is the same"
 
 
+def test_a_case_of_a_sweep_does_not_act_by_a_detector_that_came_while_it_ran(tmp_path, monkeypatch):
+    cases = write_cases(tmp_path, 1)
+    settings = SweepSettings(cases=str(cases), block="1", acts="detected")
+    model, judge = loader(settings)
+    first, later = (Detector((0,), torch.ones(1, 32), 0.0, bound, model.fingerprint) for bound in (-1.0, -2.0))
+    known = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), later)
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "load_calibration", lambda _: known)
+    todo = list(enumerate(cases_of(settings)))
+    (same,) = engines.local(model, judge, settings, todo, later.digest)
+    assert same.status == "done"
+    (other,) = engines.local(model, judge, settings, todo, first.digest)
+    assert other.status == "failed" and f"began with the detector {first.digest}" in other.record["error"]
+
+
 def test_a_case_that_cannot_be_located_is_edited_at_another_layer_all_the_same_and_told(tmp_path, monkeypatch, capsys):
     def broken(*_given, **_named):
         raise NotFinite("The states of these texts are not finite numbers.")

@@ -22,7 +22,8 @@ def gb(**sizes: int) -> dict[int | str, int]:
     ("may_hold", "expected"),
     [
         (gb(card0=80, card1=80, cpu=500), gb(card0=50, card1=50, cpu=0, disk=0)),
-        (gb(card0=80, card1=20, cpu=500), gb(card0=80, card1=20, cpu=0, disk=0)),
+        (gb(card0=80, card1=20, cpu=500), gb(card0=50, card1=20, cpu=30, disk=0)),
+        (gb(card0=20, card1=90, cpu=500), gb(card0=20, card1=80, cpu=0, disk=0)),
         (gb(card0=30, card1=10, cpu=40), gb(card0=30, card1=10, cpu=40, disk=20)),
         (gb(cpu=70), gb(cpu=70, disk=30)),
         (gb(card0=60), gb(card0=60, disk=40)),
