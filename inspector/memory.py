@@ -87,8 +87,9 @@ def _rooms(max_memory: Mapping[Device, int] | None) -> tuple[_Bytes, _Bytes]:
     known: dict[Device, torch.device] = {"cpu": torch.device("cpu")}
     known |= {number: torch.device("cuda", number) for number in range(cards)}
     free = {name: free_memory(place) for name, place in known.items() if max_memory is None or name in max_memory}
-    if max_memory is None:  # of a single card accelerate leaves a tenth for what computes
-        return {name: int(0.9 * size) if cards == 1 and name != "cpu" else size for name, size in free.items()}, free
+    if max_memory is None:  # of CPU memory transformers leaves a tenth, and of a single card for what computes
+        spared = {"cpu"} if cards != 1 else set(free)
+        return {name: int(0.9 * size) if name in spared else size for name, size in free.items()}, free
     free = {name: free.get(name, size) for name, size in max_memory.items()}
     return {name: min(size, free[name]) for name, size in max_memory.items()}, free
 

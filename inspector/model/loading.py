@@ -18,6 +18,7 @@ from inspector.model.halving import ran_out
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory_need import (
     MemoryNeed,
+    bytes_of,
     free_memory,
     predict,
     quantised_in,
@@ -117,7 +118,8 @@ def load(
         ) from error
     if spread:
         rest = str(model.dtype).removeprefix("torch.")
-        warn_of_room_beside(network.config, model.dtype_name, rest, model.devices)
+        fetched = torch.device("meta") in bytes_of(network)
+        warn_of_room_beside(network.config, model.dtype_name, rest, model.devices, fetched)
     return model
 
 

@@ -243,7 +243,9 @@ def require_room(config: Any, dtype: str, rest: str, device: torch.device) -> No
     )
 
 
-def warn_of_room_beside(config: Any, dtype: str, rest: str, devices: Sequence[torch.device]) -> None:
+def warn_of_room_beside(
+    config: Any, dtype: str, rest: str, devices: Sequence[torch.device], fetched: bool = False
+) -> None:
     """Warn where a spread model has been loaded and a default edit does not fit beside it.
 
     All of the edit is counted as if it were on the one device that has least left.
@@ -251,12 +253,14 @@ def warn_of_room_beside(config: Any, dtype: str, rest: str, devices: Sequence[to
     Args:
         dtype: As for :func:`predict`, as is ``rest``; several quantisations in one count as none.
         devices: Those that compute.
+        fetched: Whether weights lie elsewhere, so that the largest matrix has to fit beside the edit.
     """
     need = predict(config, dtype if dtype in _QUANTISED else rest, rest)
     tightest = min(devices, key=free_memory)
     free = free_memory(tightest)
-    if need.editing > free:
-        _warn_of_edits(need.editing, free, tightest, "let that device hold less of it (--max-memory)")
+    needed = need.editing + (need.loading if fetched else 0)
+    if needed > free:
+        _warn_of_edits(needed, free, tightest, "let that device hold less of it (--max-memory)")
 
 
 def _warn_of_edits(needed: int, free: int, device: torch.device, way: str) -> None:

@@ -45,6 +45,7 @@ class Examined:
     Attributes:
         exam: The test.
         other: The same test of the same patch where it did not act so: on every prompt, or only where harm is detected.
+        marked: Key of the weights whose column of the table is marked as live.
         rounded: The same weights rounded to bfloat16, asked some test's harmless prompts.
         study: What suffix and weights do alone and together.
         studied: The weights of the study, by their label: they act on every prompt, whichever detector routes them.
@@ -52,6 +53,7 @@ class Examined:
 
     exam: ExamResult | None = None
     other: ExamResult | None = None
+    marked: tuple[str, str] | None = None
     rounded: ExamResult | None = None
     study: SuffixStudy | None = None
     studied: str = ""

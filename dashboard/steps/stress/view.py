@@ -227,8 +227,9 @@ class StressRoom(Room):
         """Say whose scores these are, and which column is that of the live weights."""
         kept, other = session.slot(Examined), words.other_way(session)
         said = {self.head: words.head(kept.exam, session.row, kept.other)}
-        if kept.exam is None or other is None:
+        if kept.exam is None or other is None or kept.marked == session.row.key:
             return said
+        kept.marked = session.row.key
         return {**said, self.table: words.table(score_table(kept.exam.replies, kept.exam.judge), kept.yardstick, other)}
 
     def on_arrived(self, session: Session, values: Values) -> Update:
