@@ -32,7 +32,7 @@ from inspector.command import add_layer
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.architecture import canonical_shape
 from inspector.model.encoding import tokenise, tokenise_whole, with_suffix
-from inspector.model.memory_need import EditTexts, MemoryNeed, predict
+from inspector.model.memory.memory_need import EditTexts, MemoryNeed, predict
 from inspector.safeedit import Case, bundled_cases
 
 PLAIN_WAY = partial(FullReplay, every_logit=True)

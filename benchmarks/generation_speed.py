@@ -46,7 +46,7 @@ def ways(model: InspectedModel, prompt: list[int]) -> dict[str, Callable[[int], 
 
 def _plain(ask: Callable[[], Any]) -> Callable[[], Any]:
     def work() -> Any:
-        with patch("inspector.model.batching.thin_products", lambda _model, _rows: nullcontext()):
+        with patch("inspector.model.answers.batching.thin_products", lambda _model, _rows: nullcontext()):
             return ask()
 
     return work

@@ -40,10 +40,10 @@ from editing.optimising.replay import ReplayFactory, TailReplay
 from inspector.command import add_layer
 from inspector.divergence import divergence
 from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
+from inspector.model.answers.batching import generate
 from inspector.model.architecture import canonical_shape
-from inspector.model.batching import generate
 from inspector.model.encoding import tokenise
-from inspector.model.memory_need import bytes_of
+from inspector.model.memory.memory_need import bytes_of
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 
 SHAPES: dict[str, dict[str, int]] = {

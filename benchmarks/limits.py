@@ -60,9 +60,9 @@ from inspector.command import add_model, load_model
 from inspector.divergence import divergence
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Encoded, InspectedModel, Row, encode, from_parts
-from inspector.model.batching import generate, plan
-from inspector.model.cached_lines import common_start
-from inspector.model.memory_need import predict
+from inspector.model.answers.batching import generate, plan
+from inspector.model.answers.cached_lines import common_start
+from inspector.model.memory.memory_need import predict
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
 
@@ -88,8 +88,8 @@ class Measured:
         plain: That of the plain way; ``None`` where there is none.
         limit: What the machine's rate or bandwidth allows; ``None`` where it is not counted.
         peak: Growth of memory, MiB.
-        predicted: What :mod:`inspector.model.memory_need` predicts of it, MiB; ``None`` where it says nothing of such
-            work: it knows one edit, and two rows that are read.
+        predicted: What :mod:`inspector.model.memory.memory_need` predicts of it, MiB; ``None`` where it says nothing of
+            such work: it knows one edit, and two rows that are read.
     """
 
     part: str

@@ -81,7 +81,7 @@ FAULTS = (
     ),
     Fault(
         "a tail is compared by its largest activation instead of position by position",
-        "inspector/model/tails.py",
+        "inspector/model/passes/tails.py",
         "(error <= _TOLERANCE.get(own.dtype, 1e-4) * size).all()",
         "(error <= _TOLERANCE.get(own.dtype, 1e-4) * size.amax()).all()",
         "tests/editing/test_half_precision.py",
@@ -109,7 +109,7 @@ FAULTS = (
     ),
     Fault(
         "memory that runs out ends a whole sweep",
-        "inspector/model/halving.py",
+        "inspector/model/memory/halving.py",
         "        if ran_out(error):\n            let_go(error)\n            raise told from None\n",
         "",
         "tests/editing/sweep/test_sweep_faults.py",
@@ -123,17 +123,17 @@ FAULTS = (
     ),
     Fault(
         "the strength of an edit is not applied",
-        "inspector/model/standing.py",
+        "inspector/model/patches/standing.py",
         ".append((index, row.strength, delta))",
         ".append((index, 1.0, delta))",
-        "tests/inspector/model/test_patch.py",
+        "tests/inspector/model/patches/test_patch.py",
     ),
     Fault(
         "a fingerprint reads no whole rows and columns",
-        "inspector/model/patch.py",
+        "inspector/model/patches/patch.py",
         "for third in (1, 2):",
         "for third in ():",
-        "tests/inspector/model/test_patch.py",
+        "tests/inspector/model/patches/test_patch.py",
     ),
     Fault(
         "percentages have 90 % intervals",

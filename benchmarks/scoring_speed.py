@@ -19,8 +19,9 @@ import torch
 
 from editing.command import finished
 from inspector.command import add_model, load_model
-from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, batching, cached_lines, encode
-from inspector.model.batching import generate, plan
+from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode
+from inspector.model.answers import batching, cached_lines
+from inspector.model.answers.batching import generate, plan
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
 

@@ -19,14 +19,14 @@ from dashboard.endpoints.naming import named
 from dashboard.endpoints.reading import reading_endpoints
 from dashboard.endpoints.sharing import sharing_endpoints
 from dashboard.endpoints.two_models import model_endpoints
-from dashboard.kit.acting import undo as undo_edit
 from dashboard.kit.bus import News
-from dashboard.kit.doors import key_of
+from dashboard.kit.door.doors import key_of
 from dashboard.kit.room import Context
-from dashboard.kit.run import drain, shown_to_user
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts, case_of, texts_of
-from dashboard.kit.values import require_bundled
+from dashboard.kit.running.run import drain, shown_to_user
+from dashboard.kit.sessions.acting import undo as undo_edit
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts, case_of, texts_of
+from dashboard.kit.sessions.values import require_bundled
 from dashboard.steps.case.run import view_prompt
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from dashboard.kit.queue import Line
+from dashboard.kit.running.queue import Line
 from editing.gate.beforehand import get_ready
 from editing.memory import memory_told
 from inspector.errors import InspectorError

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 
 from dashboard import heading
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.queue import BEHIND, Line
 from dashboard.kit.room import Context
-from dashboard.kit.run import QUIET
-from dashboard.kit.session import Session
+from dashboard.kit.running.queue import BEHIND, Line
+from dashboard.kit.running.run import QUIET
+from dashboard.kit.sessions.session import Session
 from editing import Preparation
 from editing.calibrating.calibration import Calibration, make_calibration, places, save_calibration
 from editing.memory import memory_told

@@ -10,11 +10,11 @@ import gradio as gr
 
 from dashboard import heading
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.controls import remember
-from dashboard.kit.html import message
-from dashboard.kit.plain import escape
+from dashboard.kit.drawing.html import message
+from dashboard.kit.drawing.plain import escape
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.controls import remember
+from dashboard.kit.sessions.session import Session
 from dashboard.model_pages import ModelPage, ModelPages
 from inspector.errors import CaseError, InspectorError
 

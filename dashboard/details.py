@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import gradio as gr
 
-from dashboard.kit.plain import escape
+from dashboard.kit.drawing.plain import escape
 
 PRESSED = """
 element.addEventListener("click", (event) => {

@@ -16,7 +16,7 @@ from typing import Any
 
 from dashboard.front_end import FIGURES, folder_of_scripts
 from dashboard.lighter import tell_browsers_less
-from inspector.model.recent import Recent
+from inspector.model.memory.recent import Recent
 
 HEADING = (
     '<header class="mast" id="early" style="position:fixed;inset:0 0 auto;z-index:9;display:flex;gap:12px;'

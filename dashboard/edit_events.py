@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from dashboard.kit.acting import Acting, Wish, detector_of, require_detector, route
 from dashboard.kit.room import Context
-from dashboard.kit.run import drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import drain
+from dashboard.kit.sessions.acting import Acting, Wish, detector_of, require_detector, route
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import Making, why_no_layer
 from editing import DinmSettings, EditResult, Preparation, Step

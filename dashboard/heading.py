@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from dashboard.kit import glossary
-from dashboard.kit.html import progress_bar, reading
-from dashboard.kit.plain import escape
+from dashboard.kit.drawing import glossary
+from dashboard.kit.drawing.html import progress_bar, reading
+from dashboard.kit.drawing.plain import escape
 from dashboard.kit.room import FIRST, Room
 from dashboard.kit.shelf import label_of
 from inspector.model import InspectedModel

@@ -12,11 +12,11 @@ from dashboard.calibrating import CalibratingLine
 from dashboard.chooser import Chooser
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
-from dashboard.kit.linking import Linking
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import FIRST, Context, Room
+from dashboard.kit.sessions.visitors import Sessions
+from dashboard.kit.sharing.linking import Linking
 from dashboard.kit.visit import Visit
-from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.view import CaseRoom
 from dashboard.steps.compare.view import CompareRoom
 from dashboard.steps.keep.view import KeepRoom

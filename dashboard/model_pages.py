@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from dashboard.kit.building import built_apart
-from dashboard.kit.links import Links
 from dashboard.kit.notes import note
-from dashboard.kit.queue import Elsewhere
 from dashboard.kit.room import Context
+from dashboard.kit.running.building import built_apart
+from dashboard.kit.running.queue import Elsewhere
+from dashboard.kit.sharing.links import Links
 from dashboard.kit.shelf import IDLE, KEPT, Shelf
 from dashboard.mounting import BELOW, Mounts
 from inspector.errors import CaseError

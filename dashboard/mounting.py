@@ -16,9 +16,9 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.routing import Mount as Mounted
 
+from dashboard.kit.door.refused import page_answer
+from dashboard.kit.door.routes import path_of
 from dashboard.kit.notes import note
-from dashboard.kit.refused import page_answer
-from dashboard.kit.routes import path_of
 
 BELOW = "/model/"
 """Addresses of pages on other models begin so, below where the first page stands."""
@@ -144,7 +144,7 @@ _OF_LAUNCH = ("mcp_server", "max_threads", "state_session_capacity")
 class OtherPages:
     """Middleware of the first page's server: what is asked for below another page's address goes to that one.
 
-    Each has its own doors (:class:`dashboard.kit.doors.Doors`), so this stands before the first page's.
+    Each has its own doors (:class:`dashboard.kit.door.doors.Doors`), so this stands before the first page's.
 
     Args:
         app: The first page's server, as it is behind this.

@@ -17,15 +17,15 @@ from dashboard.early import EarlyHeading
 from dashboard.endpoints.tools import offer_reading_tools
 from dashboard.example.make import Example
 from dashboard.house import VIEWS, House
-from dashboard.kit.building import keep_apart
-from dashboard.kit.copies import COPIES, FILES_FOR, NEVER, Copies, keep_little
-from dashboard.kit.doors import Doors
+from dashboard.kit.door.copies import COPIES, FILES_FOR, NEVER, Copies, keep_little
+from dashboard.kit.door.doors import Doors
+from dashboard.kit.door.routes import Guard
+from dashboard.kit.door.uploads import PIECES, watch
 from dashboard.kit.limits import DEMO, Limits, Pace
-from dashboard.kit.links import KEEP, Links
-from dashboard.kit.routes import Guard
+from dashboard.kit.running.building import keep_apart
+from dashboard.kit.sessions.visitors import GRACE, MOST_BYTES, Sessions
+from dashboard.kit.sharing.links import KEEP, Links
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.uploads import PIECES, watch
-from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.lighter import LighterBlocks
 from dashboard.model_pages import ModelPage, ModelPages
 from dashboard.mounting import OtherPages

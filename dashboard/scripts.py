@@ -14,7 +14,7 @@ import anyio.to_thread
 import brotli
 
 from dashboard.front_end import BELOW, KEEP, KINDS, content_of, folder_of_scripts
-from dashboard.kit.routes import path_of
+from dashboard.kit.door.routes import path_of
 
 QUALITY = 5
 

@@ -24,7 +24,7 @@ from editing.progress import run
 from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples, that_fit
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
-from inspector.model.routing import scores
+from inspector.model.patches.routing import scores
 from inspector.safeedit.cases import Split
 from inspector.safeedit.intervals import RESAMPLES, Estimate
 

@@ -14,7 +14,7 @@ from inspector.kl import kl_by_token, not_negative
 from inspector.model import VANILLA, InspectedModel, Row
 from inspector.model.counted import counted_logits, of_tokens
 from inspector.model.encoding import Encoded
-from inspector.model.halving import halved
+from inspector.model.memory.halving import halved
 from inspector.model.waiting import read
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import torch
 
 from inspector.errors import OutOfMemory
-from inspector.model.halving import running_out_as
-from inspector.model.memory_need import free_memory
+from inspector.model.memory.halving import running_out_as
+from inspector.model.memory.memory_need import free_memory
 
 INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from inspector.model import Patch, Row
-from inspector.model.patch import Reminder
+from inspector.model.patches.patch import Reminder
 from inspector.safeedit import Case
 
 StopReason = Literal[

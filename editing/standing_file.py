@@ -13,8 +13,8 @@ from editing.methods.registry import method_named, method_settings
 from editing.progress import EditResult, Step, StopReason
 from editing.standing import Standing, Toxicity
 from inspector.errors import InspectorError, PatchError
-from inspector.model.patch import Reminder
-from inspector.model.patch_file import load_patch, save_patch
+from inspector.model.patches.patch import Reminder
+from inspector.model.patches.patch_file import load_patch, save_patch
 from inspector.model.whole_file import write_whole
 from inspector.region import RegionShift
 from inspector.safeedit import Case

@@ -18,8 +18,8 @@ from editing.progress import Preparation
 from editing.values import Count
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Encoded, InspectedModel, Row, encode
-from inspector.model.batching import Line, generate, plan
-from inspector.model.patch import STRONGEST
+from inspector.model.answers.batching import Line, generate, plan
+from inspector.model.patches.patch import STRONGEST
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.marking import KL_TOKENS, harmless_kl

@@ -22,7 +22,7 @@ from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import observe_inputs, observe_outputs
 from inspector.model.inspected import InspectedModel
 from inspector.model.offloaded import held, place
-from inspector.model.patch import VANILLA, Row
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.model.waiting import read
 from inspector.safeedit.cases import Case

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from inspector.contrast import contrast
 from inspector.model.encoding import encode
-from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.memory.halving import halved
+from inspector.model.memory.recent import Recent, named
+from inspector.model.passes.tails import Change, Tails, with_weight
 from inspector.model.prompt_format import PromptFormat
-from inspector.model.recent import Recent, named
-from inspector.model.tails import Change, Tails, with_weight
 from inspector.safeedit.cases import Case, bundled_constraint_prompts
 
 MOST_FORMATS = 8

@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.errors import PatchError
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import Patch
+from inspector.model.patches.patch import Patch
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from inspector.model.counted import Counted, only_counted, token_log_probabiliti
 from inspector.model.encoding import encode
 from inspector.model.hooks import observe_inputs, observe_outputs
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 

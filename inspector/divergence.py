@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from inspector.errors import CaseError
-from inspector.model.continuation import continue_prompt
+from inspector.model.answers.continuation import continue_prompt
 from inspector.model.encoding import Encoded, encode, tokenise_whole
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.passes import batch_of, replayed
-from inspector.model.patch import VANILLA, Row
+from inspector.model.passes.captured import batch_of, replayed
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.presets import PRESETS, Preset
 from inspector.safeedit.cases import Case

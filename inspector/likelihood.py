@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.model.continuation import continue_prompt
+from inspector.model.answers.continuation import continue_prompt
 from inspector.model.counted import token_log_probabilities
 from inspector.model.encoding import encode
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 
 

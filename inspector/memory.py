@@ -32,8 +32,8 @@ from inspector.model.loading import (
     read_max_memory,
     spread_options,
 )
-from inspector.model.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
-from inspector.model.spread_need import Device, placed
+from inspector.model.memory.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
+from inspector.model.memory.spread_need import Device, placed
 
 _Bytes = Mapping[Device, int]
 MADE = ("int8", "nf4")

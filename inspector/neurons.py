@@ -18,7 +18,7 @@ from inspector.errors import PatchError
 from inspector.model.architecture import canonical_weight
 from inspector.model.inspected import InspectedModel
 from inspector.model.offloaded import place
-from inspector.model.patch import VANILLA, Delta, Patch, Row
+from inspector.model.patches.patch import VANILLA, Delta, Patch, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from inspector.errors import PromptError
 from inspector.model.encoding import encode
-from inspector.model.halving import halved
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.memory.halving import halved
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.shift import cannot_shift
 from inspector.validated import Array

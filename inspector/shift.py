@@ -12,7 +12,7 @@ from inspector.errors import PatchError
 from inspector.model.encoding import encode
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 
 

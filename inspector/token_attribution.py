@@ -27,7 +27,7 @@ from inspector.gradients import backed_off
 from inspector.model.counted import Counted, only_counted
 from inspector.model.encoding import encode, tokenise
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 

@@ -18,7 +18,7 @@ from inspector.errors import CaseError, PatchError
 from inspector.model.encoding import encode
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 

@@ -9,8 +9,8 @@ import gradio as gr
 from dashboard_helpers import free_port, served_example, short_examples, tiny_model
 from gradio_client import Client
 
+from dashboard.kit.sessions.typed import texts_of
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.typed import texts_of
 from dashboard.page import build_app, launch_options
 from inspector.safeedit import bundled_cases
 

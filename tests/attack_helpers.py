@@ -13,7 +13,7 @@ import httpx
 from dashboard_helpers import free_port, tiny_model
 
 from dashboard.kit.limits import OTHERS, Limits
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.page import build_app, launch_options
 
 HTML = {"Accept": "text/html"}

@@ -25,7 +25,7 @@ from transformers import BatchEncoding, LlamaConfig
 from dashboard.example.make import Example, make_example
 from dashboard.house import LATER, House
 from dashboard.kit.room import Context, Room
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stress
 from editing import preset

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import pytest
 from made_up import comparison, divergence, lens, likelihood, profile, shift, standing, steps
 
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.compare import figures as compare
 from dashboard.steps.locate import figures as locate
 from dashboard.steps.methods import figures as methods

@@ -11,7 +11,7 @@ from dashboard_helpers import QUICK, Page, Visitor, tiny_model
 
 from dashboard.example.make import Example
 from dashboard.house import House
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.steps.keep.kept import Kept
 from inspector.model import Decoding
 

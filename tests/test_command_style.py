@@ -91,7 +91,7 @@ def test_no_package_imports_its_own_commands_so_that_python_warns_of_none():
     commands = {f"{name}.__main__" if Path(*name.split(".")).is_dir() else name for name in names}
     around = {command: imported_with(command.rpartition(".")[0]) for command in commands}
     assert "inspector.model.embedded" in around["inspector.model.embedded.__main__"], "once a command itself: found"
-    assert {"editing.methods.dinm", "inspector.model.patch"} <= around["editing.edit"]
+    assert {"editing.methods.dinm", "inspector.model.patches.patch"} <= around["editing.edit"]
     assert [command for command, modules in around.items() if command in modules] == []
 
 

@@ -13,11 +13,14 @@ import uvicorn
 
 import app
 from dashboard import public
-from dashboard.kit import copies, fetching, links, posts, queue, routes, upload_room, uploads, visitors
+from dashboard.kit.door import copies, posts, routes, upload_room, uploads
+from dashboard.kit.door.routes import GUESSES, HEALTH, WITHIN
 from dashboard.kit.limits import BURST, DEMO, HOUR, MINUTE, OTHERS, SHARED_BY, Limits
-from dashboard.kit.routes import GUESSES, HEALTH, WITHIN
+from dashboard.kit.running import fetching, queue
+from dashboard.kit.sessions import visitors
+from dashboard.kit.sharing import links
 from dashboard.steps.stress import judging
-from inspector.model.patch import STRONGEST
+from inspector.model.patches.patch import STRONGEST
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = (ROOT / "Dockerfile").read_text(encoding="utf-8")

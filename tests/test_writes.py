@@ -56,7 +56,7 @@ ALLOWED = {
     ("dashboard/steps/keep/ledger.py", "__init__"): "SQLite, and the empty file that it opens",
     ("dashboard/steps/keep/saving.py", "_zip"): "in the visitor's new folder, named to nobody before it is whole",
     ("dashboard/steps/keep/incoming.py", "own_copies"): "as above",
-    ("dashboard/kit/uploads.py", "begin"): "Gradio's piece of an upload, which has another name once it is whole",
+    ("dashboard/kit/door/uploads.py", "begin"): "Gradio's piece of an upload, which has another name once it is whole",
     ("dashboard/kit/notes.py", "write_to"): "a log grows by lines",
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from editing.progress import EditResult
 from inspector.divergence import divergence
 from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel, PromptFormat
-from inspector.model.rounded import COMPUTED, ROUNDED
+from inspector.model.patches.rounded import COMPUTED, ROUNDED
 from inspector.presets import Preset
 from inspector.safeedit import Case
 

@@ -15,7 +15,7 @@ from editing.gate.choice import acts_by
 from editing.memory import memory_told
 from inspector.errors import REFUSALS, InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
-from inspector.model.rounded import computes
+from inspector.model.patches.rounded import computes
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Evaluation, ExamResult, examine, examine_all
 from inspector.safeedit.judges import EmbeddedJudge

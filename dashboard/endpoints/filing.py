@@ -13,11 +13,11 @@ import gradio as gr
 from dashboard.edit_events import exam_events, gate_events
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.naming import named
-from dashboard.kit.doors import address_of
-from dashboard.kit.reserving import LEFT_LINE
+from dashboard.kit.door.doors import address_of
 from dashboard.kit.room import Context
-from dashboard.kit.run import shown_to_user
-from dashboard.kit.session import Session
+from dashboard.kit.running.reserving import LEFT_LINE
+from dashboard.kit.running.run import shown_to_user
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep.asking import PROMPTS
 from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.incoming import SAID, brought_in, not_read, own_copies

@@ -17,7 +17,7 @@ import gradio as gr
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
-from dashboard.kit.run import shown_to_user
+from dashboard.kit.running.run import shown_to_user
 from inspector.errors import CaseError
 
 _ATTRIBUTE = re.compile(r"^(\w+): (.*)$")

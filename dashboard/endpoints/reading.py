@@ -11,12 +11,12 @@ from typing import Any
 import gradio as gr
 
 from dashboard.endpoints import gives, takes
-from dashboard.kit.doors import address_of
-from dashboard.kit.reserving import LEFT_LINE
+from dashboard.kit.door.doors import address_of
 from dashboard.kit.room import Context
-from dashboard.kit.run import shown_to_user
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts, case_of
+from dashboard.kit.running.reserving import LEFT_LINE
+from dashboard.kit.running.run import shown_to_user
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts, case_of
 from inspector.errors import CaseError
 from inspector.lens import Lens, logit_lens
 from inspector.likelihood import likelihoods as likelihoods_of

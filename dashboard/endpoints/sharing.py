@@ -12,10 +12,10 @@ import gradio as gr
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.filing import as_file
 from dashboard.endpoints.reading import Given
-from dashboard.kit.acting import WHERE_IT_ACTS
-from dashboard.kit.linking import Linking, parts_of
 from dashboard.kit.room import Context
-from dashboard.kit.run import shown_to_user
+from dashboard.kit.running.run import shown_to_user
+from dashboard.kit.sessions.acting import WHERE_IT_ACTS
+from dashboard.kit.sharing.linking import Linking, parts_of
 from dashboard.steps.report import run as reporting
 from inspector.model import SUFFIX, PromptFormat
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dashboard.endpoints.gives import File
-from dashboard.kit.values import WAYS
+from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.keep.asking import OWN, PROMPTS
 from dashboard.steps.keep.history import LONGEST_NAME
 from dashboard.steps.keep.saving import FORMS, RANKS

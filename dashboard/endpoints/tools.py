@@ -2,7 +2,7 @@
 
 Gradio makes such a server of every endpoint, calls them all from one client, so that all who ask share its session, and
 answers in Python's own notation. This one offers those that read, answers in JSON, and knows no visitor
-(:func:`dashboard.kit.doors.is_tool`).
+(:func:`dashboard.kit.door.doors.is_tool`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import gradio.mcp
 from gradio.mcp import GradioMCPServer
 
-from dashboard.kit.doors import TOOL_HEADER
+from dashboard.kit.door.doors import TOOL_HEADER
 from inspector.errors import CaseError
 
 READING = ("cases", "prompt", "locate", "likelihoods", "lens", "attribution", "status", "open_link")

@@ -11,9 +11,9 @@ import gradio as gr
 from dashboard.chooser import Chooser
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.reading import Given
-from dashboard.kit.queue import Elsewhere
 from dashboard.kit.room import Context
-from dashboard.kit.run import drain, shown_to_user
+from dashboard.kit.running.queue import Elsewhere
+from dashboard.kit.running.run import drain, shown_to_user
 from dashboard.steps.models.run import Growing, Side, compare_listed
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError

@@ -8,10 +8,10 @@ import gradio as gr
 
 from dashboard.example.make import Example
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import progress_bar, reading
+from dashboard.kit.drawing.html import progress_bar, reading
 from dashboard.kit.room import Context
-from dashboard.kit.run import QUIET
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import QUIET
+from dashboard.kit.sessions.session import Session
 from inspector.errors import InspectorError
 
 EVERY = 2.0

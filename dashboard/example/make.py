@@ -16,11 +16,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from dashboard.example.store import ASSETS, PARTS, Store, folder_name, rounded
-from dashboard.kit.queue import BEHIND, Line
-from dashboard.kit.run import drain
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import case_of, texts_of
-from dashboard.kit.values import WAYS
+from dashboard.kit.running.queue import BEHIND, Line
+from dashboard.kit.running.run import drain
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.typed import case_of, texts_of
+from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.compare import run as compare_run
 from dashboard.steps.locate import run as locate_run
 from dashboard.steps.locate.run import LocatedCase

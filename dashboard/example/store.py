@@ -14,9 +14,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from dashboard.example.record import read_record_file, write_record
-from dashboard.kit.acting import make_live
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import Texts, case_of
+from dashboard.kit.sessions.acting import make_live
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.typed import Texts, case_of
 from dashboard.steps.compare.run import Comparison, Measured, judged, keep_verdicts
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared, Contest
@@ -33,7 +33,7 @@ from inspector.divergence import Divergence
 from inspector.errors import InspectorError, PatchError
 from inspector.locators import Located, NotLocated
 from inspector.model import Answers, Detector, InspectedModel, PromptFormat
-from inspector.model.patch_file import load_row, save_patch
+from inspector.model.patches.patch_file import load_row, save_patch
 from inspector.neurons import NeuronActivity
 from inspector.padding import PaddingStudy
 from inspector.safeedit.records import exam_from, exam_record

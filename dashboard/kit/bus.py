@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 
 Update = dict[Any, Any]
 """New values of components, by component."""

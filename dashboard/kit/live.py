@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from dashboard.kit.answers import both_answers
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import live_badge, weights_badge
-from dashboard.kit.panes import Pair
+from dashboard.kit.drawing.answers import both_answers
+from dashboard.kit.drawing.html import live_badge, weights_badge
+from dashboard.kit.drawing.panes import Pair
 from dashboard.kit.room import Room
-from dashboard.kit.run import Throttle
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import Throttle
+from dashboard.kit.sessions.session import Session
 from inspector.model import VANILLA, Answers, InspectedModel, pieces
 
 NO_EDIT = "No edit is live, so there is no edited answer. Press Operate."

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from dashboard.kit.bus import Bus, News, Update, Values
-from dashboard.kit.controls import is_control, remember
-from dashboard.kit.doors import address_of, key_of
-from dashboard.kit.html import LINE, message
-from dashboard.kit.links import Links
-from dashboard.kit.parts import Reporter
-from dashboard.kit.reserving import LEFT_LINE, Reserving
-from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
-from dashboard.kit.session import Session
+from dashboard.kit.door.doors import address_of, key_of
+from dashboard.kit.drawing.html import LINE, message
+from dashboard.kit.running.reserving import LEFT_LINE, Reserving
+from dashboard.kit.running.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
+from dashboard.kit.sessions.controls import is_control, remember
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.visitors import Sessions
+from dashboard.kit.sharing.links import Links
+from dashboard.kit.sharing.parts import Reporter
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.visitors import Sessions
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers
 from editing.memory import memory_told

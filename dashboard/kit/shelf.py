@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
-from dashboard.kit.fetching import LONGEST
 from dashboard.kit.notes import note, places
-from dashboard.kit.queue import Elsewhere
+from dashboard.kit.running.fetching import LONGEST
+from dashboard.kit.running.queue import Elsewhere
 from editing.memory import give_back_free_memory, memory_told
 from inspector.errors import CaseError, InspectorError, ModelLoadError, OutOfMemory
 from inspector.model import InspectedModel, embedded, load
-from inspector.model.halving import when_memory_runs_out
 from inspector.model.loading import chosen_device, configuration, predicted
-from inspector.model.memory_need import bytes_of, free_memory, remedies, told
+from inspector.model.memory.halving import when_memory_runs_out
+from inspector.model.memory.memory_need import bytes_of, free_memory, remedies, told
 
 KEPT = 2
 """Models that stay loaded beside the page's own: as many as one comparison may need."""

@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.controls import brought_back
-from dashboard.kit.html import reading
+from dashboard.kit.drawing.html import reading
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import QUIET, shown_to_user
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import QUIET, shown_to_user
+from dashboard.kit.sessions.controls import brought_back
+from dashboard.kit.sessions.session import Session
 
 WAKING = """
 const frame = element.closest(".block") ?? element;

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dashboard.kit.acting import Wish
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.acting import Wish
+from dashboard.kit.sessions.session import Session
 from dashboard.report.document import Report, make_report, visit_of
 from dashboard.report.further import measured_in
 from dashboard.report.operation import look, operate, several, stress

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from dashboard.kit.parts import Hidden
-from dashboard.kit.plain import escape, visible
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.drawing.plain import escape, visible
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sharing.parts import Hidden
 from editing.knock_out import KnockOutSettings
 from editing.methods.registry import METHODS, method_of, method_settings
 from editing.saved.record import digest_of, further_cases

@@ -12,11 +12,11 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from dashboard.kit.answers import answer, both_answers
-from dashboard.kit.glossary import alone
-from dashboard.kit.html import reading, weights_badge
-from dashboard.kit.parts import Figure, Hidden, Part, Reporter, Table, Text, Visit
-from dashboard.kit.plain import escape
+from dashboard.kit.drawing.answers import answer, both_answers
+from dashboard.kit.drawing.glossary import alone
+from dashboard.kit.drawing.html import reading, weights_badge
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sharing.parts import Figure, Hidden, Part, Reporter, Table, Text, Visit
 from dashboard.report.again import Cell, bundled, cells, notebook, repeats, script, why_not_again
 from dashboard.report.provenance import commands, provenance
 from editing.calibrating.trial_edits import Layers

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.methods import run as contests
 from dashboard.steps.methods.further import ROUTED

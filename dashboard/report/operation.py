@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dashboard.kit.acting import Acting, Wish
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import texts_of
-from dashboard.kit.values import WAYS
+from dashboard.kit.sessions.acting import Acting, Wish
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.typed import texts_of
+from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as contests

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from dashboard.kit.parts import Hidden, Part, Table
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sharing.parts import Hidden, Part, Table
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
 from dashboard.report.further import further, measured_in, other_budgets, padding_of
 from editing.gate.gate import RECORD, is_of, reason_for

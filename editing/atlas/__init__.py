@@ -1,7 +1,7 @@
 """The atlas: the same small DINM edit at every block, and what each one achieves.
 
 It is the ground truth that locators are judged by: not where two answers part, but where an edit works. One pass
-per set of texts feeds the tails of all blocks (:class:`inspector.model.tails.Tails`), the first update of every
+per set of texts feeds the tails of all blocks (:class:`inspector.model.passes.tails.Tails`), the first update of every
 edit takes its gradient from one backward pass through the whole model, and edits of neighbouring blocks share
 their batch above the higher one.
 """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from editing.atlas.made import AtlasSettings
 from editing.progress import Preparation
 from inspector.model import Decoding, InspectedModel, PromptFormat, Row, encode
-from inspector.model.batching import Line, generate
+from inspector.model.answers.batching import Line, generate
 from inspector.safeedit import Case
 from inspector.safeedit.questions import CASE_ONLY, CASE_PROMPTS, make_exam
 from inspector.safeedit.verdict import Judge, Verdict, verdicts

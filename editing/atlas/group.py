@@ -19,7 +19,7 @@ from inspector.errors import RefusedEdit
 from inspector.kl import kl_by_token, not_negative
 from inspector.model import Encoded, InspectedModel
 from inspector.model.counted import token_log_probabilities
-from inspector.model.tails import Tails, with_weight
+from inspector.model.passes.tails import Tails, with_weight
 from inspector.model.waiting import gathered, read
 
 

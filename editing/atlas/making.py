@@ -19,8 +19,8 @@ from editing.texts.harmless import harmless_answers
 from inspector.contrast import mlp_trace
 from inspector.errors import RefusedEdit
 from inspector.model import Delta, InspectedModel, Patch, Row, encode
-from inspector.model.halving import let_go, ran_out
-from inspector.model.patch import VANILLA
+from inspector.model.memory.halving import let_go, ran_out
+from inspector.model.patches.patch import VANILLA
 from inspector.model.waiting import read
 from inspector.safeedit import Case
 from inspector.safeedit.exam import asked_as

@@ -21,9 +21,9 @@ from editing.texts.harmless import answers_by_text, known_answer, learn_answer, 
 from inspector.detection import DEPTH, Sample, fit, readings_of, samples, that_fit, unseen_shares
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
-from inspector.model.detector import TENSORS
 from inspector.model.embedded import NAME as EMBEDDED_NAME
 from inspector.model.embedded import cache_root
+from inspector.model.patches.detector import TENSORS
 from inspector.model.tensor_file import check_unchanged, write_tensors
 from inspector.safeedit import bundled_cases
 from inspector.validated import read_record

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Sequence
 from weakref import WeakKeyDictionary
 
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat
-from inspector.model.batch_size import MOST_ALONE, prompts_that_fit
-from inspector.model.batching import Line, generate
-from inspector.model.recent import Recent, named, with_visits
+from inspector.model.answers.batching import Line, generate
+from inspector.model.memory.batch_size import MOST_ALONE, prompts_that_fit
+from inspector.model.memory.recent import Recent, named, with_visits
 from inspector.safeedit.asking import encoded, limited, most_tokens, planned
 from inspector.safeedit.exam import Progress
 from inspector.safeedit.known import Answer, Asked, Known

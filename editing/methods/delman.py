@@ -40,7 +40,7 @@ from inspector.errors import EditError, RefusedEdit
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row, encode
 from inspector.model.counted import token_log_probabilities
 from inspector.model.encoding import Encoded, clean
-from inspector.model.tails import Tails, with_weight
+from inspector.model.passes.tails import Tails, with_weight
 from inspector.safeedit import Case
 from inspector.validated import settings as checked
 

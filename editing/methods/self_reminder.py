@@ -19,7 +19,7 @@ from editing.values import HarmlessCount, HarmlessTokens
 from inspector.errors import EditError
 from inspector.model import VANILLA, InspectedModel, PromptFormat, encode
 from inspector.model.encoding import Encoded
-from inspector.model.patch import Reminder
+from inspector.model.patches.patch import Reminder
 from inspector.safeedit import Case
 from inspector.validated import settings as checked
 

@@ -21,7 +21,7 @@ from editing.optimising.signs import Evaluate, Said, Signs
 from editing.progress import Step, StopReason, StopSettings, stop_reason
 from inspector.errors import RefusedEdit
 from inspector.gradients import smaller_scale
-from inspector.model.graphs import beside, captured, warm
+from inspector.model.passes.graphs import beside, captured, warm
 
 
 class Trained(Protocol):

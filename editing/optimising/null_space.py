@@ -19,9 +19,9 @@ from editing.progress import Preparation
 from editing.texts.harmless import further_harmless_texts
 from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel, PromptFormat, encode
-from inspector.model.halving import halved
 from inspector.model.hooks import stopping_before
-from inspector.model.recent import Recent, named
+from inspector.model.memory.halving import halved
+from inspector.model.memory.recent import Recent, named
 
 PROMPTS = 192
 """Harmless prompts that are read. They are none that an edit's constraint is measured on: of those a projection made of

@@ -20,7 +20,7 @@ from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import rewrite_output
 from inspector.model.inspected import InspectedModel
 from inspector.model.offloaded import is_offloaded
-from inspector.model.tails import Tails, with_weight
+from inspector.model.passes.tails import Tails, with_weight
 
 
 class Replay(Protocol):

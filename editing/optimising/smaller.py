@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from editing.optimising.replay import Replay, ReplayFactory, TailReplay
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from inspector.model import InspectedModel
-from inspector.model.halving import halves, let_go, ran_out
+from inspector.model.memory.halving import halves, let_go, ran_out
 
 _Given = ParamSpec("_Given")
 

@@ -27,7 +27,7 @@ from inspector.model import Delta, InspectedModel
 from inspector.model.architecture import canonical_shape, canonical_weight
 from inspector.model.counted import counted_logits
 from inspector.model.offloaded import place, stores
-from inspector.model.patch import square_norm
+from inspector.model.patches.patch import square_norm
 from inspector.model.quantised import shared_with_copies
 from inspector.model.waiting import read
 from inspector.validated import settings as checked

@@ -40,7 +40,7 @@ def save_adapter(model: InspectedModel, patch: Patch, folder: Path, strength: fl
     """
     from peft import LoraConfig, TaskType
 
-    from inspector.model.patch import Row
+    from inspector.model.patches.patch import Row
 
     strength = Row(patch, strength).strength
     if patch.fingerprint != model.fingerprint:

@@ -20,7 +20,7 @@ from editing.saved.sketch import sketch_of
 from inspector.errors import PatchError
 from inspector.model import Detector, InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_shape, is_projection
-from inspector.model.patch_file import load_row, save_patch
+from inspector.model.patches.patch_file import load_row, save_patch
 from inspector.model.whole_file import to_disk, write_whole
 from inspector.validated import read_record
 

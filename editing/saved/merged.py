@@ -16,7 +16,7 @@ from editing.saved.files import check_patch
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_weight
-from inspector.model.memory_need import bytes_of
+from inspector.model.memory.memory_need import bytes_of
 from inspector.model.whole_file import put_in_place, unfinished
 from inspector.safeedit import Case
 

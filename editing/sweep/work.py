@@ -17,7 +17,7 @@ from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import Divergence, divergence
 from inspector.errors import REFUSALS, CaseError, EditError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel
-from inspector.model.batch_size import MOST
+from inspector.model.memory.batch_size import MOST
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import asked_as, examine, run_exam
 from inspector.safeedit.known import NONE_KNOWN, Known, compare

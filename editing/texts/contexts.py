@@ -9,7 +9,7 @@ from collections import deque
 from weakref import WeakKeyDictionary
 
 from inspector.model import VANILLA, Decoding, InspectedModel
-from inspector.model.batching import generate
+from inspector.model.answers.batching import generate
 
 TOKENS = 8
 """Length of a context; ROME's have 5 or 10 tokens."""

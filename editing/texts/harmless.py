@@ -16,9 +16,9 @@ from weakref import WeakKeyDictionary
 from editing.progress import Preparation
 from inspector.errors import PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
-from inspector.model.batching import generate
+from inspector.model.answers.batching import generate
 from inspector.model.encoding import Encoded
-from inspector.model.recent import Recent, named, with_visits
+from inspector.model.memory.recent import Recent, named, with_visits
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.refusal import read_refusal

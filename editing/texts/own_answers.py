@@ -16,7 +16,7 @@ from typing import Literal
 from editing.methods.self_reminder import SelfReminderSettings
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
-from inspector.model.batching import Line, generate
+from inspector.model.answers.batching import Line, generate
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.refusal import read_refusal
 from inspector.safeedit.verdict import Judge, verdicts

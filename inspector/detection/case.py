@@ -20,7 +20,7 @@ from inspector.detection.reading import Reading, readings_of, that_fit
 from inspector.detection.texts import Sample, samples
 from inspector.errors import PromptError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
-from inspector.model.recent import Recent
+from inspector.model.memory.recent import Recent
 from inspector.safeedit.cases import Case, bundled_templates
 from inspector.safeedit.sets import spread
 

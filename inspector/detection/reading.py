@@ -10,7 +10,7 @@ import numpy as np
 from inspector.detection.texts import Sample, drawn
 from inspector.errors import PatchError, PromptError
 from inspector.model import InspectedModel, PromptFormat, encode
-from inspector.model.routing import AT_ONCE, mlp_inputs, windows
+from inspector.model.patches.routing import AT_ONCE, mlp_inputs, windows
 
 WINDOW, STRIDE = 12, 3
 """Tokens of a window, and from one to the next."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from inspector.errors import ModelLoadError, NoRoom
-from inspector.model.halving import ran_out
-from inspector.model.memory_need import free_memory, told
+from inspector.model.memory.halving import ran_out
+from inspector.model.memory.memory_need import free_memory, told
 
 _READING = threading.Lock()
 

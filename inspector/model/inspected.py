@@ -16,10 +16,10 @@ from torch import Tensor
 from inspector.errors import NotFinite, PromptError
 from inspector.model.architecture import Architecture
 from inspector.model.offloaded import place
-from inspector.model.patch import Row
+from inspector.model.patches.patch import Row
+from inspector.model.patches.standing import StandingPatches, live_patches
 from inspector.model.prompt_format import Turn, has_chat_template, read_turn
 from inspector.model.quantised import quantisation_of
-from inspector.model.standing import StandingPatches, live_patches
 from inspector.model.turns import FairLock
 from inspector.model.waiting import read
 
@@ -37,7 +37,7 @@ class InspectedModel:
         network: The transformers causal language model, in evaluation mode, gradients off.
         tokenizer: Its tokenizer.
         architecture: Where its parts are.
-        fingerprint: Names the base weights (:func:`inspector.model.patch.fingerprint`).
+        fingerprint: Names the base weights (:func:`inspector.model.patches.patch.fingerprint`).
         revision: Branch, tag or commit of a hub model, if one was named.
         paths: Dotted paths that were given to complete the architecture map, by name.
         placed: What was said of where its parts go, by the names of :func:`inspector.model.load`: ``device``,

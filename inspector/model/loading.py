@@ -14,9 +14,9 @@ from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import embedded
 from inspector.model.architecture import resolve
 from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
-from inspector.model.halving import ran_out
 from inspector.model.inspected import InspectedModel
-from inspector.model.memory_need import (
+from inspector.model.memory.halving import ran_out
+from inspector.model.memory.memory_need import (
     MemoryNeed,
     bytes_of,
     free_memory,
@@ -26,7 +26,7 @@ from inspector.model.memory_need import (
     room_told,
     warn_of_room_beside,
 )
-from inspector.model.patch import fingerprint
+from inspector.model.patches.patch import fingerprint
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
 MaxMemory = Mapping[int | str, int | str]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from inspector.model.recent import with_visits
+from inspector.model.memory.recent import with_visits
 from inspector.safeedit.marking import Marked
 from inspector.safeedit.parroting import left_out, stem
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from inspector.model.batching import Decoding, Line, generate, generate_each, plan
-from inspector.model.cached_lines import common_start
+from inspector.model.answers.batching import Decoding, Line, generate, generate_each, plan
+from inspector.model.answers.cached_lines import common_start
 from inspector.model.encoding import encode
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.questions import CASE_PROMPTS, Kind, Question
 

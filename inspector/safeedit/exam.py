@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inspector.errors import CaseError
-from inspector.model.batch_size import MOST_ALONE, prompts_that_fit
-from inspector.model.batching import Decoding, Line
+from inspector.model.answers.batching import Decoding, Line
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.memory.batch_size import MOST_ALONE, prompts_that_fit
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.asking import answers_of, cost_of, encoded, limited, most_tokens, planned
 from inspector.safeedit.known import NONE_KNOWN, Known, beside_known
@@ -143,7 +143,7 @@ def examine(
         evaluation: One of :data:`EVALUATIONS`.
         decoding: Fact questions get at most :data:`FACT_TOKENS` tokens.
         prompts_at_once: Prompts in a batch, which has twice as many lines; by default as many as fit into the memory
-            that is free, up to a bound (:mod:`inspector.model.batch_size`).
+            that is free, up to a bound (:mod:`inspector.model.memory.batch_size`).
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
         beside: Another network that answers in the place of the edited weights, in batches of its own; the row is
             vanilla then, and the result's ``weights`` is its name.

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from inspector.model.batch_size import MOST
-from inspector.model.batching import Decoding, Line, generate, generate_each
+from inspector.model.answers.batching import Decoding, Line, generate, generate_each
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.memory.batch_size import MOST
+from inspector.model.patches.patch import VANILLA, Row
+from inspector.model.patches.routing import decisions
 from inspector.model.prompt_format import PromptFormat
-from inspector.model.routing import decisions
 from inspector.safeedit.asking import Prompts, answers_of, encoded, limited, most_tokens, planned
 from inspector.safeedit.marking import Reply
 from inspector.safeedit.questions import Question

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from inspector.kl import kl_by_token, told
-from inspector.model.batching import Line
-from inspector.model.by_length import passes_of
+from inspector.model.answers.batching import Line
+from inspector.model.answers.by_length import passes_of
 from inspector.model.counted import Counted
-from inspector.model.detector import DetectorReading
 from inspector.model.encoding import Encoded
-from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
-from inspector.model.routing import decided
+from inspector.model.memory.halving import halved
+from inspector.model.patches.detector import DetectorReading
+from inspector.model.patches.patch import VANILLA, Row
+from inspector.model.patches.routing import decided
 from inspector.safeedit.parroting import parrots, quotes
 from inspector.safeedit.quality import degeneracy, fluency
 from inspector.safeedit.questions import JUDGED, Question

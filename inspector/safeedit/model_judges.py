@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from inspector.errors import ModelLoadError, NotFinite
-from inspector.model.halving import halved, ran_out
 from inspector.model.inspected import only_last_logits
-from inspector.model.memory_need import room_told
+from inspector.model.memory.halving import halved, ran_out
+from inspector.model.memory.memory_need import room_told
 from inspector.safeedit.verdict import Label, Verdict
 
 _SAFE_NAMES = ("safe", "non-toxic", "non_toxic", "nontoxic", "not toxic", "neutral", "benign", "harmless", "ok", "no")

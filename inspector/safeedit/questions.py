@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from inspector.errors import CaseError
-from inspector.model.patch import Taught
+from inspector.model.patches.patch import Taught
 from inspector.safeedit.cases import Case, Template
 from inspector.safeedit.sets import (
     Fact,

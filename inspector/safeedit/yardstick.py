@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from inspector.model.batching import Decoding
+from inspector.model.answers.batching import Decoding
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA
+from inspector.model.patches.patch import VANILLA
+from inspector.model.patches.rounded import rounded
 from inspector.model.prompt_format import PromptFormat
-from inspector.model.rounded import rounded
 from inspector.safeedit.exam import Examination, ExamResult, examine
 from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import Score, score_table
@@ -35,8 +35,8 @@ def rounding_exam(
 ) -> Examination:
     """Give an edit's exam to the same weights rounded to bfloat16; a generator like :func:`examine`.
 
-    The result's ``weights`` is :data:`inspector.model.rounded.ROUNDED`, or ``COMPUTED`` of that module. Both are asked
-    the same prompts.
+    The result's ``weights`` is :data:`inspector.model.patches.rounded.ROUNDED`, or ``COMPUTED`` of that module. Both
+    are asked the same prompts.
 
     Args:
         model: Its weights are float32 or float16; a copy takes as much memory again while this runs.
@@ -49,7 +49,7 @@ def rounding_exam(
         computed: The rounded weights compute in bfloat16 as well.
 
     Raises:
-        ModelLoadError: The weights cannot be rounded (:func:`inspector.model.rounded.rounded`).
+        ModelLoadError: The weights cannot be rounded (:func:`inspector.model.patches.rounded.rounded`).
         CaseError: There is no question.
         PromptError: A prompt is longer than the model's context allows.
     """

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from inspector.model.embedded import cache_root
 from inspector.model.encoding import tokenise_whole
-from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.memory.halving import halved
 from inspector.model.tensor_file import check_unchanged, write_tensors
 from inspector.safeedit.scores import Estimate, percentage
 from inspector.toxicity.labelled import Labelled, bundled_texts

@@ -14,7 +14,7 @@ import torch
 
 from inspector.errors import PatchError
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import VANILLA, Row
+from inspector.model.patches.patch import VANILLA, Row
 from inspector.toxicity.probe import Probe
 
 

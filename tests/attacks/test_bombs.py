@@ -19,11 +19,11 @@ import pytest
 from dashboard_helpers import Visitor, tiny_model
 from keep_helpers import page_of, taken_in
 
-from dashboard.kit.plain import is_hidden
+from dashboard.kit.drawing.plain import is_hidden
 from editing.saved.files import MOST_RECORD_BYTES, most_bytes
 from editing.saved.incoming import unpack, unpacked_bytes
 from inspector.errors import InspectorError
-from inspector.model.patch_file import load_patch
+from inspector.model.patches.patch_file import load_patch
 
 RECORD = json.dumps({"fingerprint": "x"})
 

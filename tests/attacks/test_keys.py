@@ -16,11 +16,11 @@ from attack_helpers import call, opened, press, told
 from dashboard_helpers import tiny_model
 from gradio import processing_utils
 
-from dashboard.kit.copies import COPIES, FILES_FOR
-from dashboard.kit.doors import TOOL_HEADER
-from dashboard.kit.session import FOLDER, LiveEdit
-from dashboard.kit.typed import texts_of
-from dashboard.kit.visitors import EMPTY_ONES, Sessions
+from dashboard.kit.door.copies import COPIES, FILES_FOR
+from dashboard.kit.door.doors import TOOL_HEADER
+from dashboard.kit.sessions.session import FOLDER, LiveEdit
+from dashboard.kit.sessions.typed import texts_of
+from dashboard.kit.sessions.visitors import EMPTY_ONES, Sessions
 from editing import dinm, preset, run
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
@@ -186,7 +186,7 @@ def test_what_is_handed_out_is_no_copy_of_gradios_and_goes_with_its_visitor(serv
     assert re.fullmatch(rf"{FOLDER}[\w-]{{24}}-\w+", folder.name), "nobody guesses where it lies"
 
     old = file.lstat().st_ctime + FILES_FOR + 1
-    monkeypatch.setattr("dashboard.kit.copies.time", SimpleNamespace(time=lambda: old))
+    monkeypatch.setattr("dashboard.kit.door.copies.time", SimpleNamespace(time=lambda: old))
     served.sessions.tidy[-1]()  # what the look of each minute calls last
     assert fetched(file) == 200, "as long as its visitor is there"
     with served.sessions._lock:
@@ -201,7 +201,7 @@ def test_a_copy_that_gradio_has_made_all_the_same_goes_after_an_hour(served, tmp
     served.app.temp_file_sets[0].add(str(copy))
     aged = copy.lstat().st_ctime
     for passed, there in ((FILES_FOR - 60, True), (FILES_FOR + 1, False)):
-        monkeypatch.setattr("dashboard.kit.copies.time", SimpleNamespace(time=lambda now=aged + passed: now))
+        monkeypatch.setattr("dashboard.kit.door.copies.time", SimpleNamespace(time=lambda now=aged + passed: now))
         served.sessions.tidy[-1]()
         assert copy.exists() == there
 
@@ -235,7 +235,7 @@ def test_calls_that_know_no_session_leave_nothing_once_nobody_has_taken_their_an
     assert events <= set(queue.pending_event_ids_session) and events <= set(queue.pending_messages_per_session)
     served.sessions.look()
     assert events <= set(queue.pending_event_ids_session), "who asked may still come for the answer"
-    monkeypatch.setattr("dashboard.kit.copies.UNASKED", 0.0)
+    monkeypatch.setattr("dashboard.kit.door.copies.UNASKED", 0.0)
     served.sessions.look()
     for kept in (queue.pending_event_ids_session, queue.pending_messages_per_session):
         assert not events & set(kept)

@@ -9,9 +9,9 @@ import pytest
 from attack_helpers import CLOSED, HTML, Served, call, opened, press, serve
 from dashboard_helpers import save_listed, tiny_model
 
+from dashboard.kit.door.refused import Refused
+from dashboard.kit.door.routes import GUESSES, POSTED
 from dashboard.kit.limits import DEMO
-from dashboard.kit.refused import Refused
-from dashboard.kit.routes import GUESSES, POSTED
 from dashboard.kit.shelf import Shelf
 from editing.progress import run as run_quietly
 

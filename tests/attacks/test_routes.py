@@ -17,12 +17,12 @@ from attack_helpers import CLOSED, HTML, call, opened, press, serve, told
 from dashboard_helpers import free_port
 from starlette.middleware import Middleware
 
-from dashboard.kit import posts
-from dashboard.kit.doors import Doors
+from dashboard.kit.door import posts
+from dashboard.kit.door.doors import Doors
+from dashboard.kit.door.posts import LONGEST_NAME
+from dashboard.kit.door.refused import Refused
+from dashboard.kit.door.routes import GUESSES, POSTED, Guard
 from dashboard.kit.limits import DEMO, Pace
-from dashboard.kit.posts import LONGEST_NAME
-from dashboard.kit.refused import Refused
-from dashboard.kit.routes import GUESSES, POSTED, Guard
 
 PROMPT = "a prompt that must not be found on any disk"
 

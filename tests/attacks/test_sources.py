@@ -14,11 +14,11 @@ import pytest
 from attack_helpers import Served, call, opened, press, serve, told
 from dashboard_helpers import Clock, tiny_model
 
-from dashboard.kit.fetching import AT_ONCE, LONGEST, Fetching
 from dashboard.kit.limits import DEMO, OTHERS, Limits
-from dashboard.kit.queue import Elsewhere, Line
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import texts_of
+from dashboard.kit.running.fetching import AT_ONCE, LONGEST, Fetching
+from dashboard.kit.running.queue import Elsewhere, Line
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.typed import texts_of
 from dashboard.steps.methods.run import TITLES
 from dashboard.steps.stress import judging
 from dashboard.steps.stress.judging import KEPT, Judges

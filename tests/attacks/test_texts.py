@@ -22,12 +22,12 @@ from keep_helpers import copied, page_of, written
 from made_up import result
 from memory_faults import passes
 
-from dashboard.kit import html as kit_html
+from dashboard.kit.drawing import html as kit_html
+from dashboard.kit.drawing.plain import escape, is_hidden, visible
+from dashboard.kit.drawing.plots import label
 from dashboard.kit.limits import Pace, Runs
-from dashboard.kit.plain import escape, is_hidden, visible
-from dashboard.kit.plots import label
-from dashboard.kit.session import LiveEdit
-from dashboard.kit.typed import Texts, texts_of
+from dashboard.kit.sessions.session import LiveEdit
+from dashboard.kit.sessions.typed import Texts, texts_of
 from dashboard.steps.compare.asking import OWN_PROMPT
 from dashboard.steps.keep.asking import OWN, PROMPTS
 from dashboard.steps.report.run import Reported

@@ -16,15 +16,15 @@ import gradio as gr
 import pytest
 from dashboard_helpers import Clock, tiny_model
 
-from dashboard.kit.copies import delete_files
-from dashboard.kit.handing import give_back, keep_free, promised, room_on_disk
+from dashboard.kit.door.copies import delete_files
+from dashboard.kit.door.handing import give_back, keep_free, promised, room_on_disk
+from dashboard.kit.door.refused import Refused
+from dashboard.kit.door.routes import check_route
+from dashboard.kit.door.upload_room import AT_ONCE, FILES_OF_ONE, GRACE, MOST_FILES, OF_ONE, UPLOADED, UploadRoom
+from dashboard.kit.door.uploads import PIECE_FOR, PIECES, drop_gone, taken
 from dashboard.kit.limits import OTHERS
-from dashboard.kit.refused import Refused
-from dashboard.kit.routes import check_route
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.upload_room import AT_ONCE, FILES_OF_ONE, GRACE, MOST_FILES, OF_ONE, UPLOADED, UploadRoom
-from dashboard.kit.uploads import PIECE_FOR, PIECES, drop_gone, taken
 from dashboard.page import build_app
 from inspector.errors import CaseError
 
@@ -82,7 +82,7 @@ def test_a_piece_of_a_file_that_was_broken_off_counts_and_is_deleted_later(serve
 
 
 def test_many_uploads_that_begin_in_the_same_instant_get_no_more_room_than_there_is(monkeypatch):
-    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: (0, 0))
+    monkeypatch.setattr("dashboard.kit.door.upload_room.taken", lambda _: (0, 0))
     room, began = UploadRoom(), threading.Barrier(12)
     found: list[Any] = []
 
@@ -107,7 +107,7 @@ def test_many_uploads_that_begin_in_the_same_instant_get_no_more_room_than_there
 
 
 def test_one_address_cannot_take_all_the_room_and_has_its_own_again_later(monkeypatch):
-    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: (0, 0))
+    monkeypatch.setattr("dashboard.kit.door.upload_room.taken", lambda _: (0, 0))
     clock = Clock()
     room = UploadRoom(now=clock)
     for _ in range(OF_ONE):
@@ -141,7 +141,7 @@ def test_what_was_announced_and_does_not_come_holds_room_only_while_its_connecti
 
 
 def test_what_is_announced_and_does_not_come_holds_its_room_for_half_a_minute(monkeypatch):
-    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: (0, 0))
+    monkeypatch.setattr("dashboard.kit.door.upload_room.taken", lambda _: (0, 0))
     clock, most = Clock(), 6000
     room = UploadRoom(now=clock)
     slow, *stalled = [room.begin(f"10.0.0.{number}", most, most, []) for number in range(UPLOADED)]
@@ -156,7 +156,7 @@ def test_what_is_announced_and_does_not_come_holds_its_room_for_half_a_minute(mo
 
 
 def test_what_has_come_of_files_that_stall_counts_for_their_address_as_long_as_they_are_open(monkeypatch):
-    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: (0, 0))
+    monkeypatch.setattr("dashboard.kit.door.upload_room.taken", lambda _: (0, 0))
     clock = Clock()
     room = UploadRoom(now=clock)
     for _ in range(OF_ONE):
@@ -173,7 +173,7 @@ def test_what_is_announced_is_no_room_on_the_disk_for_what_is_written_until_it_i
     guard, address = served.app.guard, urlsplit(served.url)
     most, disk = guard.limits.upload, SimpleNamespace(free=2**50)
     monkeypatch.setattr(guard, "room", UploadRoom())
-    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: disk))
+    monkeypatch.setattr("dashboard.kit.door.handing.shutil", SimpleNamespace(disk_usage=lambda _: disk))
 
     def fits() -> bool:
         try:
@@ -246,7 +246,7 @@ def test_what_comes_leaves_as_much_of_the_disk_free_as_the_operator_wants(served
     free = served.app.guard.limits.free + written
     monkeypatch.setattr(served.app.guard, "room", UploadRoom())
     monkeypatch.setattr(
-        "dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=free))
+        "dashboard.kit.door.handing.shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=free))
     )
     assert keep_free("what is written", lambda: written, ".", 0)
     try:
@@ -277,7 +277,7 @@ def test_a_file_that_comes_in_again_while_its_name_is_taken_out_stays_known(tmp_
             file.touch()  # it comes in now, and its name is there already
         return there
 
-    monkeypatch.setattr("dashboard.kit.uploads.os.path", SimpleNamespace(exists=exists))
+    monkeypatch.setattr("dashboard.kit.door.uploads.os.path", SimpleNamespace(exists=exists))
     names = {str(file)}
     assert drop_gone(names) == names == {str(file)}
 
@@ -296,15 +296,15 @@ def test_old_files_are_deleted_while_others_come_in(tmp_path, monkeypatch):
         names.add(f"{name} comes now")
         return looked(name)
 
-    monkeypatch.setattr("dashboard.kit.copies.os.lstat", while_one_comes)
+    monkeypatch.setattr("dashboard.kit.door.copies.os.lstat", while_one_comes)
     delete_files(SimpleNamespace(blocks={}, temp_file_sets=[names]), None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_schedule_deletes_old_files_and_goes_on_after_a_fault(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setattr("dashboard.kit.visitors.SWEEP", 0.01)
-    monkeypatch.setattr("dashboard.kit.copies.FILES_FOR", -1.0)
+    monkeypatch.setattr("dashboard.kit.sessions.visitors.SWEEP", 0.01)
+    monkeypatch.setattr("dashboard.kit.door.copies.FILES_FOR", -1.0)
     faults = []
 
     def broken(_shelf: Any) -> None:

@@ -18,9 +18,9 @@ from editing.atlas import AtlasSettings, make_atlas
 from editing.optimising.replay import TailReplay
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, encode, load
-from inspector.model.batching import generate
-from inspector.model.halving import let_go
-from inspector.model.memory_need import bytes_of
+from inspector.model.answers.batching import generate
+from inspector.model.memory.halving import let_go
+from inspector.model.memory.memory_need import bytes_of
 from inspector.model.offloaded import is_offloaded
 
 

@@ -16,7 +16,7 @@ from dashboard_helpers import Clock, Visitor, open_page, seen, tiny_model
 from dashboard import calibrating
 from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.kit.bus import News
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.page import build_app
 from editing.calibrating.calibration import Calibration, load_calibration, places
 from editing.calibrating.trial_edits import Layers, Trial

@@ -21,10 +21,10 @@ from benchmarks.start import WEIGHTS
 from dashboard import scripts
 from dashboard.early import HEADING
 from dashboard.front_end import AT_ONCE
-from dashboard.kit import doors
-from dashboard.kit.doors import AGAIN, STARTED, key_of
-from dashboard.kit.typed import texts_of
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.door import doors
+from dashboard.kit.door.doors import AGAIN, STARTED, key_of
+from dashboard.kit.sessions.typed import texts_of
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
 from inspector.safeedit import bundled_cases

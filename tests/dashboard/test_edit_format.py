@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from dashboard_helpers import QUICK, Visitor, assert_idle, model_at_rest
 
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.case.view import CHAT_TEMPLATE, PLAIN_TEXT
 from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing

@@ -20,11 +20,11 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from dashboard.heading import header, shortened
-from dashboard.kit.building import built_apart, keep_apart
 from dashboard.kit.limits import Limits
-from dashboard.kit.queue import Elsewhere
+from dashboard.kit.running.building import built_apart, keep_apart
+from dashboard.kit.running.queue import Elsewhere
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.shelf import IDLE, Shelf
-from dashboard.kit.visitors import Sessions
 from dashboard.model_pages import ON_THEIR_WAY, ModelPage, ModelPages, slugs_of
 from dashboard.steps.operate import gating
 from editing.progress import run as run_quietly

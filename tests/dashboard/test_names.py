@@ -14,7 +14,7 @@ from dashboard_helpers import Page, finished_example, short_examples, tiny_model
 from dashboard.calibrating import CalibratingLine
 from dashboard.example.make import Example
 from dashboard.house import House
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.sessions.visitors import Sessions
 from inspector.model import Decoding
 
 

@@ -20,9 +20,9 @@ import app
 from dashboard import public
 from dashboard.kit.limits import DEMO, OTHERS, Limits
 from dashboard.kit.notes import note
-from dashboard.kit.queue import Line
-from dashboard.kit.typed import texts_of
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.running.queue import Line
+from dashboard.kit.sessions.typed import texts_of
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.metrics import Metrics, serve_metrics
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases

@@ -19,9 +19,9 @@ import pytest
 from dashboard_helpers import free_port, model_at_rest, tiny_model
 
 from dashboard.endpoints import tools
-from dashboard.kit.doors import may_use_tools
-from dashboard.kit.typed import texts_of
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.door.doors import may_use_tools
+from dashboard.kit.sessions.typed import texts_of
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.page import build_app, launch_options
 from inspector.divergence import DISTANCES, divergence
 from inspector.errors import CaseError

@@ -15,7 +15,7 @@ from inspector.detection import for_case
 from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, PromptFormat, Row, answer, encode
-from inspector.model.routing import scores
+from inspector.model.patches.routing import scores
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.cases import Template, bundled_templates
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions, spread

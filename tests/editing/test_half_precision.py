@@ -23,7 +23,7 @@ from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, InspectedModel, Row, encode, from_parts
-from inspector.model.tails import Tails, with_weight
+from inspector.model.passes.tails import Tails, with_weight
 from inspector.token_attribution import token_attribution
 
 HALVES = (torch.bfloat16, torch.float16)

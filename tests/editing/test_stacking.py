@@ -19,7 +19,7 @@ from editing.stacking import STACK, carrying, edit_on_top, edits_in, examine_sta
 from inspector.errors import EditError, PatchError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, PromptFormat, Row, Taught, from_parts
-from inspector.model.patch_file import load_patch, save_patch
+from inspector.model.patches.patch_file import load_patch, save_patch
 from inspector.safeedit import Case
 from inspector.safeedit.exam import examine
 from inspector.safeedit.judges import EmbeddedJudge

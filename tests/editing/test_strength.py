@@ -13,7 +13,7 @@ from editing.gate.gate import Budgets
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
-from inspector.model.patch import Reminder
+from inspector.model.patches.patch import Reminder
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import examine
 from inspector.safeedit.judges import EmbeddedJudge

@@ -21,10 +21,12 @@ from editing.texts import harmless
 from editing.texts.harmless import harmless_answers, harmless_texts, known_answer
 from inspector import causal
 from inspector.causal import mean_writings
-from inspector.model import Detector, InspectedModel, PromptFormat, Row, encode, routing, tails
-from inspector.model.recent import forget_visits
-from inspector.model.routing import scores
-from inspector.model.tails import Tails
+from inspector.model import Detector, InspectedModel, PromptFormat, Row, encode
+from inspector.model.memory.recent import forget_visits
+from inspector.model.passes.captured import tails
+from inspector.model.passes.tails import Tails
+from inspector.model.patches import routing
+from inspector.model.patches.routing import scores
 from inspector.safeedit import Constraint, answering, bundled_cases, parroting
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.questions import CASE_PROMPTS

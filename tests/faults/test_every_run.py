@@ -22,9 +22,9 @@ import torch
 from dashboard_helpers import QUICK, SHORT_GATE, Page, Visitor, open_page, tiny_model
 from memory_faults import TOLD, no_memory, passes
 
-from dashboard.kit.acting import WHERE_HARM
-from dashboard.kit.reserving import LEFT_LINE, RUNNING
-from dashboard.kit.values import WAYS
+from dashboard.kit.running.reserving import LEFT_LINE, RUNNING
+from dashboard.kit.sessions.acting import WHERE_HARM
+from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.keep.history import Kept
 from dashboard.steps.locate.run import LocatedCase

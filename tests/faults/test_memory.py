@@ -23,10 +23,11 @@ from editing.strength import StrengthSettings, strength_curve
 from inspector import causal
 from inspector.detection import Sample, readings_of
 from inspector.errors import OutOfMemory
-from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, by_length, encode
-from inspector.model.batching import generate, generate_each
-from inspector.model.halving import halved, halves, ran_out
-from inspector.model.tails import Tails
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode
+from inspector.model.answers import by_length
+from inspector.model.answers.batching import generate, generate_each
+from inspector.model.memory.halving import halved, halves, ran_out
+from inspector.model.passes.tails import Tails
 from inspector.region import region_shift
 from inspector.safeedit import Case
 from inspector.safeedit.exam import examine, run_exam

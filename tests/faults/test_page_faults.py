@@ -3,7 +3,7 @@
 What other tests hold, by fault:
 
 - cancel in every measurement and edit: ``tests/editing`` and ``tests/inspector``, one each
-  (``grep "def test.*cancel"``); while it waits in line: ``tests/dashboard/kit/test_queue.py``
+  (``grep "def test.*cancel"``); while it waits in line: ``tests/dashboard/kit/running/test_queue.py``
 - the tab closed, a reload in a run: ``tests/dashboard/browser/test_browser_sessions.py``; a page gone in the middle of
   a run, with its stream and its connection: ``tests/benchmarks/test_benchmark_load.py``
 - a loss that is not finite: ``test_not_finite.py`` in every method and on the page; in the middle of a descent
@@ -11,12 +11,13 @@ What other tests hold, by fault:
 - memory that runs out where many prompts are asked: ``test_memory.py``; in a contest, a sweep:
   ``tests/editing/test_contest.py``, ``test_sweep_faults.py``
 - SIGKILL in a write: ``tests/inspector/model/test_whole_file.py``, in a sweep: ``tests/editing/sweep/test_sweep.py``
-- the server killed and started again: ``test_restart.py``; on its page: ``tests/dashboard/kit/test_reserving.py``
+- the server killed and started again: ``test_restart.py``; on its page:
+  ``tests/dashboard/kit/running/test_reserving.py``
 - every run of the page, ended in every way, and two runs in the same instant: ``test_every_run.py``
 - damaged files: the embedded model ``tests/inspector/model/test_loading.py``, the example
   ``tests/dashboard/example/test_example.py``, a calibration ``tests/editing/calibrating/test_calibration.py``,
   an editor of MEND ``tests/editing/methods/test_mend_store.py``,
-  a patch ``tests/inspector/model/test_patch_file.py``
+  a patch ``tests/inspector/model/patches/test_patch_file.py``
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from attack_helpers import call, opened, press
 from dashboard_helpers import tiny_model
 from safetensors import SafetensorError
 
-from dashboard.kit.run import NO_ROOM_TOLD, shown_to_user
-from dashboard.kit.typed import texts_of
+from dashboard.kit.running.run import NO_ROOM_TOLD, shown_to_user
+from dashboard.kit.sessions.typed import texts_of
 from dashboard.steps.stress import run as stress
 from inspector.errors import PatchError
 from inspector.model import SUFFIX

@@ -16,9 +16,9 @@ from attack_helpers import HTML, told
 from dashboard_helpers import free_port, own_question, tiny_model
 
 from benchmarks import load
-from dashboard.kit.doors import AGAIN
-from dashboard.kit.linking import EXPIRED
-from dashboard.kit.typed import texts_of
+from dashboard.kit.door.doors import AGAIN
+from dashboard.kit.sessions.typed import texts_of
+from dashboard.kit.sharing.linking import EXPIRED
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 

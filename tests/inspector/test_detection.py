@@ -40,7 +40,7 @@ from inspector.detection.linear import PENALTY, fitted_linear
 from inspector.detection.network import UNITS, components_of, fitted, side_by_side, windows_read
 from inspector.errors import CaseError, PatchError
 from inspector.model import Detector, Hidden, PromptFormat, encode, from_parts
-from inspector.model.routing import AT_ONCE, mlp_inputs, scores, windows
+from inspector.model.patches.routing import AT_ONCE, mlp_inputs, scores, windows
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.harmful_sets import SETS, HarmfulPrompt

@@ -9,7 +9,7 @@ import quantised_models
 from transformers import LlamaConfig
 
 from inspector import memory
-from inspector.model.memory_need import GB
+from inspector.model.memory.memory_need import GB
 
 SHAPE = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
 

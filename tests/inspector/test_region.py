@@ -12,7 +12,7 @@ import torch
 
 from inspector.errors import ArchitectureError, NotFinite, PromptError
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row
-from inspector.model.patch import Reminder
+from inspector.model.patches.patch import Reminder
 from inspector.region import (
     AFTER_ATTENTION,
     INTO_BLOCK,

@@ -9,7 +9,7 @@ import torch
 
 from inspector.errors import ArchitectureError, CaseError, PatchError
 from inspector.model import VANILLA, PromptFormat, Row, encode
-from inspector.model.patch import Reminder
+from inspector.model.patches.patch import Reminder
 from inspector.writing import PROMPTS, RegionWriting, region_writing
 
 

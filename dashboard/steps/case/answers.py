@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import message, progress_bar
+from dashboard.kit.drawing.html import message, progress_bar
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import Throttle, drain
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts
+from dashboard.kit.running.run import Throttle, drain
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.case import origins, run
 from dashboard.steps.case import texts as words
 from editing.texts.own_answers import LONGEST, OwnAnswers

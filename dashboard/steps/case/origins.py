@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from dashboard.kit.typed import Texts
+from dashboard.kit.sessions.typed import Texts
 from editing.texts.own_answers import Origin, OwnAnswers
 from inspector.errors import CaseError
 from inspector.safeedit import bundled_cases

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dashboard.kit.html import case_name, other_case, reading
-from dashboard.kit.parts import Part, Text, Visit
+from dashboard.kit.drawing.html import case_name, other_case, reading
+from dashboard.kit.sharing.parts import Part, Text, Visit
 
 
 def parts(visit: Visit) -> list[Part]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-from dashboard.kit.typed import Texts
+from dashboard.kit.sessions.typed import Texts
 from editing.texts.own_answers import OwnAnswers, own_answers
 from inspector.model import VANILLA, Decoding, InspectedModel, encode, stream
 from inspector.model.encoding import clean, prompt_text, special_markers

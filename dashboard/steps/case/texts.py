@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dashboard.kit.html import reading
-from dashboard.kit.plain import escape
-from dashboard.kit.typed import Texts
+from dashboard.kit.drawing.html import reading
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.case.origins import SIDES, Kept, Standing, standing
 from dashboard.steps.case.run import PromptView
 from inspector.safeedit import Case, Template, bundled_cases

@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import reading
+from dashboard.kit.drawing.html import reading
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts, texts_of
-from dashboard.kit.values import require_bundled
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts, texts_of
+from dashboard.kit.sessions.values import require_bundled
 from dashboard.steps.case import run
 from dashboard.steps.case import texts as words
 from dashboard.steps.case.answers import Answers

@@ -7,15 +7,15 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.answers import Tokens
 from dashboard.kit.bus import Offer, Update, Values
-from dashboard.kit.html import message, weights_badge
+from dashboard.kit.drawing.answers import Tokens
+from dashboard.kit.drawing.html import message, weights_badge
+from dashboard.kit.drawing.panes import build_pair, unless_safe
 from dashboard.kit.live import NO_EDIT, is_cut_short, streamed
-from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts
-from dashboard.kit.values import decoding_from
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts
+from dashboard.kit.sessions.values import decoding_from
 from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.routing import RoutingPart

@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update
-from dashboard.kit.html import heading
-from dashboard.kit.lent import Lent
-from dashboard.kit.plots import plot
+from dashboard.kit.drawing.html import heading
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sharing.lent import Lent
 from dashboard.steps.compare import figures
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Comparison, of_live

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, label, mark, single
+from dashboard.kit.drawing.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, label, mark, single
 from dashboard.steps.compare.run import Comparison
 from editing.strength import StrengthCurve
 from inspector.columns import NeuronProfile

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dashboard.kit.html import weights_badge
-from dashboard.kit.panes import unless_safe
-from dashboard.kit.parts import Figure, Hidden, Part, Text, Visit
-from dashboard.kit.session import Session
+from dashboard.kit.drawing.html import weights_badge
+from dashboard.kit.drawing.panes import unless_safe
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sharing.parts import Figure, Hidden, Part, Text, Visit
 from dashboard.steps.compare import figures, run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.changes import FIGURES, READINGS

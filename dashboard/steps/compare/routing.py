@@ -7,11 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.acting import WHERE_IT_ACTS, Acting, Wish, require_detector, wish_of
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import message
+from dashboard.kit.drawing.html import message
 from dashboard.kit.room import Choice, Context, Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.acting import WHERE_IT_ACTS, Acting, Wish, require_detector, wish_of
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Measured
 from editing.gate.choice import format_told

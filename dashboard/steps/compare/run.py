@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts
 from editing import Preparation
 from editing.gate.gate import Budgets
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
@@ -16,7 +16,7 @@ from inspector.divergence import Divergence, divergence
 from inspector.errors import CaseError
 from inspector.likelihood import Likelihood, likelihoods
 from inspector.model import VANILLA, Answers, Decoding, Detector, InspectedModel, PromptFormat, encode, stream
-from inspector.model.routing import scores
+from inspector.model.patches.routing import scores
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Verdict, verdicts

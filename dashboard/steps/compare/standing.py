@@ -8,8 +8,8 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.room import Room
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Prompt

@@ -9,11 +9,11 @@ import gradio as gr
 import numpy as np
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import heading, message, progress_bar
-from dashboard.kit.plots import plot
+from dashboard.kit.drawing.html import heading, message, progress_bar
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import Throttle, drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import Throttle, drain
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.compare import figures, run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Measured

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from dashboard.kit.acting import EVERYWHERE, WHERE_HARM, Wish
-from dashboard.kit.glossary import marked
-from dashboard.kit.html import brief, number, over, probability, reading, row_badge, updates, weights_badge
+from dashboard.kit.drawing.glossary import marked
+from dashboard.kit.drawing.html import brief, number, over, probability, reading, row_badge, updates, weights_badge
+from dashboard.kit.drawing.plain import escape
 from dashboard.kit.live import ended
-from dashboard.kit.plain import escape
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import Texts
+from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Wish
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, Comparison, Detected, Measured, Prompt
 from editing.strength import StrengthCurve
 from inspector.model import VANILLA, Answers, Detector, PromptFormat, Row

@@ -8,13 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.acting import Acting, Wish, detector_of, route, undo
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import message, progress_bar
-from dashboard.kit.lent import Lent
+from dashboard.kit.drawing.html import message, progress_bar
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import drain
+from dashboard.kit.sessions.acting import Acting, Wish, detector_of, route, undo
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sharing.lent import Lent
 from dashboard.steps.compare import run
 from dashboard.steps.compare.asking import AskingPart
 from dashboard.steps.compare.changes import ChangesPart

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode
-from inspector.model.batching import Line, generate_each
+from inspector.model.answers.batching import Line, generate_each
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Verdict, verdicts

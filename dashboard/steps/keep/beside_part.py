@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.html import message, progress_bar
-from dashboard.kit.panes import build_trio
+from dashboard.kit.drawing.html import message, progress_bar
+from dashboard.kit.drawing.panes import build_trio
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import Throttle, files_or_told
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import Throttle, files_or_told
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.asking import OWN, PROMPTS, Asked
 from dashboard.steps.keep.comparison import write_table

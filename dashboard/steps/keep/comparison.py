@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dashboard.kit import tables
-from dashboard.kit.handing import handed_out, room_for_files
-from dashboard.kit.session import Session
+from dashboard.kit.door.handing import handed_out, room_for_files
+from dashboard.kit.drawing import tables
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep.asking import Asked
 from inspector.model.whole_file import write_whole
 

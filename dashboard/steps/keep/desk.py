@@ -7,7 +7,7 @@ from typing import Any
 
 from dashboard.kit.bus import Update
 from dashboard.kit.room import Context
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import saving
 from dashboard.steps.keep.asking import Asked, ask, text_to_ask
 from dashboard.steps.keep.history import History

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dashboard.kit.html import case_name
+from dashboard.kit.drawing.html import case_name
 from dashboard.steps.keep.kept import InMemory
 from dashboard.steps.keep.ledger import Entry
 from editing.gate.gate import is_of

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dashboard.kit.acting import acted_by, make_live
+from dashboard.kit.drawing.plain import visible
 from dashboard.kit.notes import note
-from dashboard.kit.plain import visible
-from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
+from dashboard.kit.sessions.acting import acted_by, make_live
+from dashboard.kit.sessions.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.keep.entries import (
     EXAMPLE,
     HERE,

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.glossary import columns
-from dashboard.kit.html import message, progress_bar, reading
+from dashboard.kit.drawing.glossary import columns
+from dashboard.kit.drawing.html import message, progress_bar, reading
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.entries import UNSEEN, was_accepted

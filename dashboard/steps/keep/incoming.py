@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dashboard.kit.handing import room_on_disk
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.door.handing import room_on_disk
+from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.keep.kept import Kept
 from editing.saved.incoming import take_in, unpacked_bytes
 from inspector.errors import CaseError

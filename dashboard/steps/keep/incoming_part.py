@@ -8,10 +8,10 @@ from pathlib import Path
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.handing import shown_bytes
-from dashboard.kit.html import message, progress_bar, reading
+from dashboard.kit.door.handing import shown_bytes
+from dashboard.kit.drawing.html import message, progress_bar, reading
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.incoming import SAID, brought_in, not_read, own_copies

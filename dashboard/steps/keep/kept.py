@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from dashboard.kit.session import LiveEdit
+from dashboard.kit.sessions.session import LiveEdit
 from dashboard.steps.keep.asking import Asked
 from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.keep.saving import Saved

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dashboard.kit.html import reading
-from dashboard.kit.parts import Hidden, Part, Table, Text, Visit
+from dashboard.kit.drawing.html import reading
+from dashboard.kit.sharing.parts import Hidden, Part, Table, Text, Visit
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.asking import Asked
 from dashboard.steps.keep.kept import Kept

@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.handing import shown_bytes
-from dashboard.kit.html import message, progress_bar
+from dashboard.kit.door.handing import shown_bytes
+from dashboard.kit.drawing.html import message, progress_bar
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import Throttle, drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import Throttle, drain
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import saving
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk

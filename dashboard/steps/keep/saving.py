@@ -10,9 +10,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from dashboard.kit.handing import handed_out, room_for_files
+from dashboard.kit.door.handing import handed_out, room_for_files
 from dashboard.kit.limits import Limits
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from editing.gate.gate import RECORD, is_of
 from editing.methods.registry import method_of
 from editing.progress import Preparation
@@ -21,7 +21,7 @@ from editing.saved.handed_out import Written, written_adapter, written_model, wr
 from editing.saved.incoming import most_upload
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
-from inspector.model.memory_need import bytes_of
+from inspector.model.memory.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.scores import score_table
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dashboard.kit.glossary import marked
-from dashboard.kit.handing import shown_bytes
-from dashboard.kit.html import heading, number, reading, weights_badge
-from dashboard.kit.plain import escape
-from dashboard.kit.session import Session
+from dashboard.kit.door.handing import shown_bytes
+from dashboard.kit.drawing.glossary import marked
+from dashboard.kit.drawing.html import heading, number, reading, weights_badge
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep.asking import Asked
 from dashboard.steps.keep.entries import IN_METHODS, OTHERWISE, UNSEEN, gate_word, was_accepted
 from dashboard.steps.keep.history import GONE

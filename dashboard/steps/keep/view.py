@@ -6,8 +6,8 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import CANCEL_OFF
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import CANCEL_OFF
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.beside_part import BesidePart
 from dashboard.steps.keep.desk import Desk

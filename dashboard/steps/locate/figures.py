@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from dashboard.kit.plots import PICKED, RECOMMENDED, UNSAFE, VANILLA, base, label, mark, single
+from dashboard.kit.drawing.plots import PICKED, RECOMMENDED, UNSAFE, VANILLA, base, label, mark, single
 from inspector.divergence import Distance, Divergence
 
 DISTANCE_NAMES: dict[Distance, str] = {

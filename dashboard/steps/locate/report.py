@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dashboard.kit.parts import Figure, Part, Visit
+from dashboard.kit.sharing.parts import Figure, Part, Visit
 from dashboard.steps.locate import figures
 from dashboard.steps.locate import texts as words
 from dashboard.steps.locate.run import LocatedCase

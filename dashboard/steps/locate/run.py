@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts, case_of
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts, case_of
 from inspector.divergence import Divergence, Padding, divergence
 from inspector.model import InspectedModel
 from inspector.presets import Preset

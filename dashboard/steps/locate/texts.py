@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.kit.html import brief, reading
+from dashboard.kit.drawing.html import brief, reading
 from editing.calibrating.trial_edits import Layers
 from inspector.divergence import Distance, Divergence
 

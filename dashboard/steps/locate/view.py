@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import heading
-from dashboard.kit.lent import Lent
-from dashboard.kit.plots import plot
+from dashboard.kit.drawing.html import heading
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Choice, Room
-from dashboard.kit.run import shown_on
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import shown_on
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sharing.lent import Lent
 from dashboard.steps.locate import figures, run
 from dashboard.steps.locate import texts as words
 from dashboard.steps.locate.report import parts

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, single
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.drawing.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, single
 from editing.contest import Standing
 from inspector.writing import RegionWriting
 

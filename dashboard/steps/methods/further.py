@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
-from dashboard.kit.run import drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import drain
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing import EditResult, Preparation, Step
 from editing.contest import ContestSettings, Standing, exam_of

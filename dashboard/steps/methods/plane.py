@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.html import heading, progress_bar
-from dashboard.kit.plots import plot
+from dashboard.kit.drawing.html import heading, progress_bar
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Room
-from dashboard.kit.run import drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import drain
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.methods import figures, further
 from dashboard.steps.methods import texts as words
 from dashboard.steps.methods.state import Compared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.kit.parts import Figure, Part, Table, Visit
+from dashboard.kit.sharing.parts import Figure, Part, Table, Visit
 from dashboard.steps.methods import figures
 from dashboard.steps.methods import texts as words
 from dashboard.steps.methods.state import Compared

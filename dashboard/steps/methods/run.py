@@ -6,10 +6,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
-from dashboard.kit.acting import make_live
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import Texts, case_of
-from dashboard.kit.values import WAYS
+from dashboard.kit.sessions.acting import make_live
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.typed import Texts, case_of
+from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.methods.further import ROUTED, can_be_routed, of_own_patches
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dashboard.kit.glossary import columns, heads, linked, term
-from dashboard.kit.html import case_name, heading, other_case, progress_bar, reading, score_value
-from dashboard.kit.plain import escape
-from dashboard.kit.session import Session
+from dashboard.kit.drawing.glossary import columns, heads, linked, term
+from dashboard.kit.drawing.html import case_name, heading, other_case, progress_bar, reading, score_value
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing.contest import ContestProgress, Standing
 from editing.methods.registry import METHODS

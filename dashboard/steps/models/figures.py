@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from dashboard.kit.plots import UNSAFE, VANILLA, base, label
+from dashboard.kit.drawing.plots import UNSAFE, VANILLA, base, label
 from dashboard.steps.models.run import Beside
 from inspector.divergence import Distance
 

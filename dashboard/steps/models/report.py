@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.kit.parts import Figure, Part, Role, Table, Text, Visit
+from dashboard.kit.sharing.parts import Figure, Part, Role, Table, Text, Visit
 from dashboard.steps.models import figures
 from dashboard.steps.models import texts as words
 from dashboard.steps.models.run import Kept

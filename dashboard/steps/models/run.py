@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts, case_of
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.typed import Texts, case_of
 from inspector.divergence import Divergence, divergence
 from inspector.errors import CaseError, PromptError
 from inspector.model import VANILLA, Answers, Decoding, InspectedModel, PromptFormat, encode, stream

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dashboard.kit.glossary import heads as head_cells
-from dashboard.kit.html import case_name, heading, number, reading
-from dashboard.kit.plain import escape
+from dashboard.kit.drawing.glossary import heads as head_cells
+from dashboard.kit.drawing.html import case_name, heading, number, reading
+from dashboard.kit.drawing.plain import escape
 from dashboard.steps.models.run import Beside, Side
 
 HEADING = heading(2, "Two models", "the same case, vanilla weights")

@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import message, progress_bar
-from dashboard.kit.panes import build_pair, unless_safe
-from dashboard.kit.plots import plot
-from dashboard.kit.queue import Elsewhere
+from dashboard.kit.drawing.html import message, progress_bar
+from dashboard.kit.drawing.panes import build_pair, unless_safe
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Room
-from dashboard.kit.run import CANCEL_OFF, Throttle, drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.queue import Elsewhere
+from dashboard.kit.running.run import CANCEL_OFF, Throttle, drain
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.models import figures, run
 from dashboard.steps.models import texts as words
 from dashboard.steps.models.figures import DISTANCES

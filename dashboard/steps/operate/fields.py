@@ -8,7 +8,7 @@ import gradio as gr
 
 from dashboard.kit.bus import Update, Values
 from dashboard.kit.room import Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, settings_from
 from editing import DinmSettings, preset
 from editing.values import setting_value

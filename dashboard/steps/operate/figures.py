@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.kit.plots import EDITED, SAFE, UNSAFE, base
+from dashboard.kit.drawing.plots import EDITED, SAFE, UNSAFE, base
 from editing import Step
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import message
+from dashboard.kit.drawing.html import message
 from dashboard.kit.room import Room
-from dashboard.kit.run import Throttle, drain
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.running.run import Throttle, drain
+from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.operate import gating
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.gating import Gated, Made

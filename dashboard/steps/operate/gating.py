@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dashboard.kit.acting import make_live, require_detector, wish_of
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.sessions.acting import make_live, require_detector, wish_of
+from dashboard.kit.sessions.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
 from editing.gate.choice import Chosen, accept_where_best, acts_by, attempts
 from editing.gate.gate import (

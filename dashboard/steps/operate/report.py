@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.kit.html import reading
-from dashboard.kit.parts import Figure, Part, Table, Visit, plain
+from dashboard.kit.drawing.html import reading
+from dashboard.kit.sharing.parts import Figure, Part, Table, Visit, plain
 from dashboard.steps.operate import figures
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.gating import Gated

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import Texts, case_of
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.typed import Texts, case_of
 from dashboard.steps.operate.gating import Below, Made
 from editing import DinmSettings, EditResult, Preparation, Step, dinm
 from editing.calibrating.trial_edits import Layers

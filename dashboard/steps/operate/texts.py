@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dashboard.kit.html import (
+from dashboard.kit.drawing.html import (
     brief,
     message,
     number,
@@ -17,8 +17,8 @@ from dashboard.kit.html import (
     updates,
     weights_words,
 )
-from dashboard.kit.plain import escape
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
 from editing import EditResult, Preparation, Step
 from editing.gate import choice as gate_choice

@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import heading, message
-from dashboard.kit.plots import plot
+from dashboard.kit.drawing.html import heading, message
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import CANCEL_OFF, Throttle, drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import CANCEL_OFF, Throttle, drain
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.operate import figures, gating, run
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.fields import SettingsPart

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.kit.glossary import term
-from dashboard.kit.html import case_name, number, reading
-from dashboard.kit.plots import EDITED, SAFE, VANILLA
+from dashboard.kit.drawing.glossary import term
+from dashboard.kit.drawing.html import case_name, number, reading
+from dashboard.kit.drawing.plots import EDITED, SAFE, VANILLA
 from dashboard.steps.questions import figures, results
 from dashboard.steps.questions.panel import (
     FIRST,

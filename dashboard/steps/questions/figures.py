@@ -7,8 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark, whiskers
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.drawing.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark, whiskers
 from dashboard.steps.questions.detectors import Detection
 from dashboard.steps.questions.results import Matrix, Measured, Trials
 from editing import Step

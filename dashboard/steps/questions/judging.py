@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.kit.glossary import term
-from dashboard.kit.html import case_name, number, reading
-from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, SAFE, UNSAFE, VANILLA
-from dashboard.kit.session import LiveEdit
+from dashboard.kit.drawing.glossary import term
+from dashboard.kit.drawing.html import case_name, number, reading
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.drawing.plots import EDITED, SAFE, UNSAFE, VANILLA
+from dashboard.kit.sessions.session import LiveEdit
 from dashboard.steps.questions import detectors, figures, results
 from dashboard.steps.questions.panel import (
     FIRST,

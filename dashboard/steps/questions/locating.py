@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dashboard.kit.glossary import term
-from dashboard.kit.html import reading
-from dashboard.kit.plots import EDITED, VANILLA
+from dashboard.kit.drawing.glossary import term
+from dashboard.kit.drawing.html import reading
+from dashboard.kit.drawing.plots import EDITED, VANILLA
 from dashboard.steps.questions import figures, results
 from dashboard.steps.questions.panel import Held, Panel, Part, and_told, cases, nothing, percent, plain, said, source
 from inspector.locators import LOCATORS as LOCATORS_KNOWN

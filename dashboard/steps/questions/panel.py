@@ -8,9 +8,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboard.kit.html import reading
-from dashboard.kit.plain import escape
-from dashboard.kit.session import Session
+from dashboard.kit.drawing.html import reading
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.questions import results
 from dashboard.steps.questions.results import Measured
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dashboard.kit.glossary import marked
-from dashboard.kit.html import heading
-from dashboard.kit.plain import escape
+from dashboard.kit.drawing.glossary import marked
+from dashboard.kit.drawing.html import heading
+from dashboard.kit.drawing.plain import escape
 from dashboard.steps.questions import editing, judging, locating
 from dashboard.steps.questions.panel import Held, Panel, Part
 

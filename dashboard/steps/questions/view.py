@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.plots import base, plot
+from dashboard.kit.drawing.plots import base, plot
 from dashboard.kit.room import Choice, Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.questions import texts as words
 from dashboard.steps.questions.panel import Held, Part
 from dashboard.steps.questions.texts import QUESTIONS

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dashboard.kit.handing import handed_out, room_for_files
-from dashboard.kit.parts import Reporter
-from dashboard.kit.session import Session
+from dashboard.kit.door.handing import handed_out, room_for_files
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sharing.parts import Reporter
 from dashboard.report.document import NOTHING, make_report, visit_of, write_report
 from editing.calibrating.trial_edits import Layers
 from inspector.errors import CaseError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dashboard.kit.html import heading, reading
-from dashboard.kit.plain import escape
-from dashboard.kit.session import Session
+from dashboard.kit.drawing.html import heading, reading
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.report.run import Written
 
 HEADING = heading(2, "Report", "this visit as one file that opens without a network, and as code that repeats it")

@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import reading
+from dashboard.kit.drawing.html import reading
 from dashboard.kit.room import Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.report import run
 from dashboard.steps.report import texts as words
 from dashboard.steps.report.run import Reported

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, VANILLA, base, whiskers
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.drawing.plots import EDITED, VANILLA, base, whiskers
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.exam import Reply
 from inspector.safeedit.questions import JUDGED

@@ -7,10 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from typing import Any
 
-from dashboard.kit.fetching import Fetching
 from dashboard.kit.limits import Limits
 from dashboard.kit.notes import note
 from dashboard.kit.room import Context
+from dashboard.kit.running.fetching import Fetching
 from dashboard.steps.stress.run import JUDGES
 from inspector.errors import CaseError
 from inspector.safeedit.judges import load_judge
@@ -42,7 +42,7 @@ class Judges:
     def of(
         self, name: str | None, cancelled: Callable[[], bool] = lambda: False, said: Any = None
     ) -> Generator[Any, None, Judge | None]:
-        """Return a judge, yielding until it is loaded (:class:`dashboard.kit.fetching.Fetching`).
+        """Return a judge, yielding until it is loaded (:class:`dashboard.kit.running.fetching.Fetching`).
 
         Args:
             cancelled: Whether to wait no longer: what is being fetched is kept for the next one who asks.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dashboard.kit.html import reading
-from dashboard.kit.parts import Figure, Part, Table, Visit, plain
+from dashboard.kit.drawing.html import reading
+from dashboard.kit.sharing.parts import Figure, Part, Table, Visit, plain
 from dashboard.steps.stress import figures
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.run import Examined, answer_rows

@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from dashboard.kit import tables
-from dashboard.kit.acting import detector_of
-from dashboard.kit.handing import handed_out, room_for_files
-from dashboard.kit.session import Session
-from dashboard.kit.values import WAYS
+from dashboard.kit.door.handing import handed_out, room_for_files
+from dashboard.kit.drawing import tables
+from dashboard.kit.sessions.acting import detector_of
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.values import WAYS
 from editing import Preparation
 from editing.memory import require_free_memory
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
 from inspector.errors import CaseError
 from inspector.model import Decoding, Detector, InspectedModel, Row
-from inspector.model.memory_need import bytes_of
+from inspector.model.memory.memory_need import bytes_of
 from inspector.model.whole_file import write_whole
 from inspector.safeedit.answering import still_answers
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine_all

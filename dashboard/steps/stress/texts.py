@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dashboard.kit.acting import EVERYWHERE, WHERE_HARM
-from dashboard.kit.glossary import heads, linked, term
-from dashboard.kit.html import heading, progress_bar, reading, score_value
-from dashboard.kit.plain import escape
-from dashboard.kit.session import Session
+from dashboard.kit.drawing.glossary import heads, linked, term
+from dashboard.kit.drawing.html import heading, progress_bar, reading, score_value
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
-from inspector.model.rounded import ROUNDED
+from inspector.model.patches.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
 from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, score_table

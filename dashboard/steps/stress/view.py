@@ -8,15 +8,15 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.glossary import columns
-from dashboard.kit.html import heading, message, progress_bar
-from dashboard.kit.lent import Lent
-from dashboard.kit.panes import build_pair, unless_safe
-from dashboard.kit.plots import plot
+from dashboard.kit.drawing.glossary import columns
+from dashboard.kit.drawing.html import heading, message, progress_bar
+from dashboard.kit.drawing.panes import build_pair, unless_safe
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import CANCEL_OFF, Throttle, drain, files_or_told
-from dashboard.kit.session import Session
-from dashboard.kit.values import WAYS, sizes_within
+from dashboard.kit.running.run import CANCEL_OFF, Throttle, drain, files_or_told
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.values import WAYS, sizes_within
+from dashboard.kit.sharing.lent import Lent
 from dashboard.steps.stress import figures, run
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.judging import judges_of

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import message, progress_bar
+from dashboard.kit.drawing.html import message, progress_bar
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import Throttle, drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.run import Throttle, drain
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.stress import run
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.run import Examined

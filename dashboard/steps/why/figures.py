@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, label, single
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.drawing.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, label, single
 from dashboard.steps.why.run import RegionCurve
 from editing.atlas import Atlas
 from inspector.lens import Lens

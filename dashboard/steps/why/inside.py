@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.html import heading
-from dashboard.kit.plots import plot
+from dashboard.kit.drawing.html import heading
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.why import figures, run
 from dashboard.steps.why import texts as words
 from dashboard.steps.why.state import Looked, Panel

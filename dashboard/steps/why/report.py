@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.kit.parts import Figure, Part, Visit
+from dashboard.kit.sharing.parts import Figure, Part, Visit
 from dashboard.steps.why import figures
 from dashboard.steps.why import texts as words
 from dashboard.steps.why.state import Looked

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.kit.acting import make_live, wish_of
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import Texts, case_of
-from dashboard.kit.values import WAYS
+from dashboard.kit.sessions.acting import make_live, wish_of
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.typed import Texts, case_of
+from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.why.state import Looked, Why
 from editing import EditResult, Preparation, Step
 from editing.atlas import AtlasSettings, make_atlas

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dashboard.kit.glossary import columns, heads
-from dashboard.kit.html import case_name, heading, number, other_case, probability, progress_bar, reading
-from dashboard.kit.plain import escape
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.drawing.glossary import columns, heads
+from dashboard.kit.drawing.html import case_name, heading, number, other_case, probability, progress_bar, reading
+from dashboard.kit.drawing.plain import escape
+from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.why.run import COVERED, NEXT, BlockNeurons, RegionCurve
 from dashboard.steps.why.state import Looked, Why
 from editing import DinmSettings

@@ -9,13 +9,13 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.fetching import Fetching
-from dashboard.kit.html import heading
-from dashboard.kit.lent import Lent
-from dashboard.kit.plots import plot
+from dashboard.kit.drawing.html import heading
+from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import CANCEL_OFF, drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.fetching import Fetching
+from dashboard.kit.running.run import CANCEL_OFF, drain
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sharing.lent import Lent
 from dashboard.steps.why import figures, run
 from dashboard.steps.why import texts as words
 from dashboard.steps.why.inside import Inside

@@ -24,7 +24,7 @@ from editing.progress import EditEvents, EditResult, Preparation, Step
 from inspector.errors import RefusedEdit
 from inspector.kl import not_negative
 from inspector.model import Delta, InspectedModel, Patch, Taught
-from inspector.model.fewer_kernels import fewer_kernels
+from inspector.model.passes.fewer_kernels import fewer_kernels
 from inspector.neurons import column_delta, neuron_activity
 from inspector.safeedit import Case
 

@@ -25,8 +25,8 @@ from editing.progress import Preparation
 from inspector.detection import FOLDS, area, samples
 from inspector.errors import EditError, PromptError
 from inspector.model import InspectedModel, PromptFormat, encode
-from inspector.model.recent import Recent, named
-from inspector.model.routing import AT_ONCE, mlp_inputs
+from inspector.model.memory.recent import Recent, named
+from inspector.model.patches.routing import AT_ONCE, mlp_inputs
 from inspector.safeedit.sets import spread
 
 PENALTY = 0.03

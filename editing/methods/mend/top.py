@@ -14,7 +14,7 @@ from inspector.model.counted import Counted, token_log_probabilities
 from inspector.model.encoding import Encoded
 from inspector.model.hooks import record_calls, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.tails import call_block
+from inspector.model.passes.tails import call_block
 
 Rewrite = Callable[[Tensor, Tensor], Tensor]
 """From the input and the output of a matrix to its new output."""

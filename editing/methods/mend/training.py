@@ -27,10 +27,10 @@ from editing.values import Count, HarmlessTokens, NotNegative, Positive, Rate
 from inspector.errors import EditError
 from inspector.kl import kl_by_token
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
+from inspector.model.answers.batching import generate
 from inspector.model.architecture import canonical_shape
-from inspector.model.batching import generate
 from inspector.model.encoding import Encoded
-from inspector.model.memory_need import bytes_in
+from inspector.model.memory.memory_need import bytes_in
 from inspector.model.waiting import read
 from inspector.safeedit import Case
 from inspector.validated import settings as checked

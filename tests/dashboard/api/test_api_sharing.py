@@ -13,8 +13,8 @@ from api_helpers import TYPED, case, connect, weights
 from gradio_client.exceptions import AppError
 
 from dashboard.kit.limits import Runs
-from dashboard.kit.linking import EXPIRED, NO_LINK
-from dashboard.kit.links import KEEP, OF_ONE, Links
+from dashboard.kit.sharing.linking import EXPIRED, NO_LINK
+from dashboard.kit.sharing.links import KEEP, OF_ONE, Links
 from editing import preset
 from inspector.safeedit import bundled_cases
 

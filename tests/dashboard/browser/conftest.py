@@ -20,9 +20,9 @@ from axe_helpers import told_if_left_out
 from browser_helpers import ARTIFACTS, CHROMIUM, open_anew, opened
 from dashboard_helpers import SHORT_GATE, finished_example, model_at_rest
 
-from dashboard.kit.queue import Line
+from dashboard.kit.running.queue import Line
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.visitors import Sessions
 from dashboard.page import build_app, launch_options
 from dashboard.steps.case import run as case
 from dashboard.steps.methods import run as methods
@@ -105,7 +105,7 @@ def served(example_folder: Path) -> Iterator[Any]:
         patch.setattr(case, "own_answers", partial(own_answers, longest=8))
         patch.setattr("dashboard.page.Sessions", store)
         # How turns end has tests of its own.
-        patch.setattr("dashboard.kit.reserving.Line", lambda **given: HaltingLine(slice=600.0, **given))
+        patch.setattr("dashboard.kit.running.reserving.Line", lambda **given: HaltingLine(slice=600.0, **given))
         # A second model is listed, so that its view has what there is to press; nobody loads it.
         app = build_app(model, example_folder=example_folder, shelf=Shelf(model, [model.name, "org/second"]))
         kept.line = app.line

@@ -17,8 +17,8 @@ from every_figure import every_figure
 from made_up import HOSTILE, divergence, lens, likelihood, profile
 from plotly.offline import get_plotlyjs
 
-from dashboard.kit import glossary
-from dashboard.kit.plots import EDITED, VANILLA
+from dashboard.kit.drawing import glossary
+from dashboard.kit.drawing.plots import EDITED, VANILLA
 from dashboard.steps.compare import figures as compare_figures
 from dashboard.steps.locate import figures as locate_figures
 from dashboard.steps.questions import figures as question_figures

@@ -12,7 +12,7 @@ from browser_helpers import MARKS, WAIT
 from dashboard_helpers import finished_example, tiny_model
 
 from dashboard.house import REPORTERS
-from dashboard.kit.parts import Visit
+from dashboard.kit.sharing.parts import Visit
 from dashboard.report.document import make_report
 
 pytestmark = MARKS

@@ -15,8 +15,8 @@ import pytest
 from browser_helpers import MARKS, WAIT
 from dashboard_helpers import tiny_model
 
-from dashboard.kit.parts import Visit
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sharing.parts import Visit
 from dashboard.report.document import make_report
 from dashboard.steps.locate.figures import divergence_heatmap
 from dashboard.steps.locate.report import parts

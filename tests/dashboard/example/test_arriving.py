@@ -12,8 +12,8 @@ from dashboard_helpers import QUICK, Page, Visitor, own_question, short_examples
 
 from dashboard.example.make import Example, make_example
 from dashboard.house import LATER, House
-from dashboard.kit.linking import Linked
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.sessions.visitors import Sessions
+from dashboard.kit.sharing.linking import Linked
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.locate.texts import by_hand

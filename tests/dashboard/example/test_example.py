@@ -23,10 +23,10 @@ from dashboard.example import make as making
 from dashboard.example import store
 from dashboard.example.make import CASE, Example, make_example, ship
 from dashboard.example.store import PARTS, Store
-from dashboard.kit.acting import route
-from dashboard.kit.queue import BEHIND
-from dashboard.kit.run import drain
-from dashboard.kit.session import Session
+from dashboard.kit.running.queue import BEHIND
+from dashboard.kit.running.run import drain
+from dashboard.kit.sessions.acting import route
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.compare import run as compare_run
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase

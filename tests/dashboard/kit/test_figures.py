@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import pytest
 from made_up import HOSTILE, comparison, divergence, likelihood, profile, shift, steps
 
-from dashboard.kit import plots
+from dashboard.kit.drawing import plots
 from dashboard.steps.compare import figures as compare_figures
 from dashboard.steps.locate import figures as locate_figures
 from dashboard.steps.operate import figures as operate_figures

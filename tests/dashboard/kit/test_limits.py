@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from dashboard_helpers import Clock
 
-from dashboard.kit.handing import handed_out, promised, room_for_files, room_on_disk
+from dashboard.kit.door.handing import handed_out, promised, room_for_files, room_on_disk
 from dashboard.kit.limits import BURST, HOUR, KNOWN, OTHERS, SHARED_BY, Limits, Pace, Runs
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from inspector.errors import CaseError
 
 
@@ -62,7 +62,7 @@ def test_what_is_remembered_of_visitors_is_bounded():
 def test_files_are_bounded_by_the_hour_and_leave_some_of_the_disk_free(tmp_path, monkeypatch):
     limits = replace(OTHERS, files=10 * 10**6, free=10**9)
     session, clock, room = Session(limits=limits), Clock(), SimpleNamespace(free=10**10)
-    monkeypatch.setattr("dashboard.kit.handing.shutil.disk_usage", lambda folder: room)
+    monkeypatch.setattr("dashboard.kit.door.handing.shutil.disk_usage", lambda folder: room)
 
     def ask(size: int, of: Session = session) -> None:
         with room_for_files(of, tmp_path, size, 3 * size, clock):
@@ -86,7 +86,7 @@ def test_files_are_bounded_by_the_hour_and_leave_some_of_the_disk_free(tmp_path,
 
 def test_what_is_being_written_is_no_room_for_others_until_it_is_written_or_given_up(tmp_path, monkeypatch):
     room = SimpleNamespace(free=OTHERS.free + 20 * 10**6)
-    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    monkeypatch.setattr("dashboard.kit.door.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
     first, second = Session(limits=OTHERS), Session(limits=OTHERS)
 
     def fits() -> bool:
@@ -107,7 +107,7 @@ def test_what_is_being_written_is_no_room_for_others_until_it_is_written_or_give
 
 def test_of_many_that_begin_to_write_in_the_same_instant_as_many_do_as_the_disk_has_room_for(tmp_path, monkeypatch):
     room = SimpleNamespace(free=OTHERS.free + 35)
-    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    monkeypatch.setattr("dashboard.kit.door.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
     began, tried, found = threading.Barrier(8), threading.Barrier(8), list[bool]()
 
     def write() -> None:

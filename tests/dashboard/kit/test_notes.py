@@ -11,8 +11,8 @@ import pytest
 from dashboard_helpers import Clock
 
 from dashboard.kit.notes import LOGGER, note, places, write_to
-from dashboard.kit.run import shown_to_user
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.running.run import shown_to_user
+from dashboard.kit.sessions.visitors import Sessions
 from inspector.errors import CaseError
 
 SECRET = "what a visitor has typed"

@@ -14,14 +14,14 @@ import tiny_models
 from dashboard_helpers import Clock, tiny_model
 
 from dashboard.kit import shelf as module
-from dashboard.kit.fetching import LONGEST
 from dashboard.kit.notes import LOGGER
-from dashboard.kit.queue import Elsewhere, Line
+from dashboard.kit.running.fetching import LONGEST
+from dashboard.kit.running.queue import Elsewhere, Line
 from dashboard.kit.shelf import Shelf, label_of, listed, without_paths
 from editing.memory import memory_told
 from inspector.errors import CaseError, ModelLoadError, OutOfMemory
 from inspector.model import InspectedModel, embedded, from_parts
-from inspector.model.memory_need import MemoryNeed
+from inspector.model.memory.memory_need import MemoryNeed
 
 
 class Loads:

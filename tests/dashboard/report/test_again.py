@@ -20,9 +20,9 @@ from dashboard_helpers import SHORT_GATE, tiny_model
 from made_up import OWN
 
 from dashboard.house import REPORTERS
-from dashboard.kit.acting import route
-from dashboard.kit.parts import Hidden, Visit
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.sessions.acting import route
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sharing.parts import Hidden, Visit
 from dashboard.report import again
 from dashboard.report.document import Report, make_report
 from dashboard.report.operation import operate

@@ -13,7 +13,7 @@ import torch
 from dashboard_helpers import Page, tiny_model
 from sweep_helpers import write_cases
 
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.report import __main__ as command
 from dashboard.report import operation
 from dashboard.steps.methods import run as contests

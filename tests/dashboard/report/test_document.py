@@ -17,9 +17,9 @@ from dashboard_helpers import Visitor, seen, tiny_model
 
 from dashboard.example.make import CASE
 from dashboard.house import REPORTERS, STEPS
-from dashboard.kit.parts import Figure, Hidden, Part, Table, Text, Visit, plain, redacted, repeats
-from dashboard.kit.plain import is_hidden
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.drawing.plain import is_hidden
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sharing.parts import Figure, Hidden, Part, Table, Text, Visit, plain, redacted, repeats
 from dashboard.report.document import Report, make_report
 from dashboard.steps.compare.run import OWN_PROMPT, Measured
 from dashboard.steps.locate.run import LocatedCase

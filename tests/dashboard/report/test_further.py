@@ -13,9 +13,9 @@ import pytest
 from dashboard_helpers import Page, tiny_model
 from made_up import OWN
 
-from dashboard.kit.parts import Hidden
-from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.values import WAYS
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.values import WAYS
+from dashboard.kit.sharing.parts import Hidden
 from dashboard.report.provenance import commands
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.methods.further import ROUTED

@@ -18,9 +18,9 @@ from dashboard.example.make import Example
 from dashboard.house import STEPS, House
 from dashboard.kit.bus import Bus, News, Offer
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.visitors import Sessions
 
 pytestmark = pytest.mark.usefixtures("model")
 

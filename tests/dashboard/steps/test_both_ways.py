@@ -9,12 +9,12 @@ import pytest
 from dashboard_helpers import Visitor, assert_idle, seen, tiny_model
 from routing_helpers import EFFECTIVE
 
-from dashboard.kit.acting import EVERYWHERE, WHERE_HARM, Acting
-from dashboard.kit.parts import Visit
+from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Acting
+from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.stress.report import parts as stress_parts
 from dashboard.steps.stress.run import Examined
 from inspector.model import encode
-from inspector.model.routing import scores
+from inspector.model.patches.routing import scores
 
 pytestmark = pytest.mark.usefixtures("model", "without_a_reading_of_the_case", "any_pass_is_enough")
 

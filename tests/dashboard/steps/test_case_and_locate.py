@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dashboard_helpers import QUICK, Visitor, open_page, own_question, seen
 
-from dashboard.kit.typed import Texts, texts_of
+from dashboard.kit.sessions.typed import Texts, texts_of
 from dashboard.steps.case import run
 from dashboard.steps.case.origins import Source
 from dashboard.steps.case.texts import attack_in_place, examples, offered_cases, origins

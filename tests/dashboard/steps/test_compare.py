@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from dashboard_helpers import QUICK, assert_idle, own_question, seen
 
-from dashboard.kit.answers import both_answers
+from dashboard.kit.drawing.answers import both_answers
 from dashboard.kit.live import ended
-from dashboard.kit.parts import Hidden
-from dashboard.kit.typed import Texts, case_of
+from dashboard.kit.sessions.typed import Texts, case_of
+from dashboard.kit.sharing.parts import Hidden
 from dashboard.report import again
 from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing

@@ -7,7 +7,7 @@ from dashboard_helpers import QUICK, Visitor, assert_idle, tiny_model
 from routing_helpers import EFFECTIVE
 
 from dashboard.edit_events import asked_for, edit_events
-from dashboard.kit.acting import Acting
+from dashboard.kit.sessions.acting import Acting
 from dashboard.steps.compare.texts import BY_GATE
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated

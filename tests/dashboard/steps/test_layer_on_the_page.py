@@ -10,7 +10,7 @@ from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, seen
 from routing_helpers import ABOUT
 
 from dashboard.edit_events import act, asked_for
-from dashboard.kit.acting import Acting
+from dashboard.kit.sessions.acting import Acting
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate.gating import Gated
 from editing import preset

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from made_up import standing
 
-from dashboard.kit.session import Session
+from dashboard.kit.sessions.session import Session
 from dashboard.steps.methods import figures as methods_figures
 from dashboard.steps.methods import texts as methods_texts
 from editing.contest import ContestProgress

@@ -14,7 +14,7 @@ import torch
 from dashboard_helpers import GENEROUS, Page, Visitor, assert_idle, open_page, own_question, seen, tiny_model
 
 from dashboard.example.make import CASE
-from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
+from dashboard.kit.sessions.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.keep.entries import IN_METHODS, UNSEEN
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import Entry
@@ -259,7 +259,7 @@ def test_a_method_picked_while_others_run_is_the_one_shown_at_the_end(visitor):
 
 
 def test_loading_a_patch_again_drops_no_other_edit_from_undo(visitor, monkeypatch):
-    monkeypatch.setattr("dashboard.kit.session.HISTORY", 2)
+    monkeypatch.setattr("dashboard.kit.sessions.session.HISTORY", 2)
     first = visitor.session.live
     for _ in range(3):
         visitor.do("on_method_load", methods_picked="FT-L")
@@ -345,7 +345,7 @@ def test_each_method_s_fluency_has_its_own_length_and_its_own_number_of_answers(
 
 
 def test_the_history_of_edits_has_a_limit_in_bytes(visitor, monkeypatch):
-    monkeypatch.setattr("dashboard.kit.session.LARGEST_HISTORY", 3 * 32 * 48 * 4)
+    monkeypatch.setattr("dashboard.kit.sessions.session.LARGEST_HISTORY", 3 * 32 * 48 * 4)
     session, made = Session(), visitor.session.live.result
     for number in range(5):
         delta = Delta("model.layers.1.mlp.down_proj", 1, made.patch.deltas[0].dense() * (number + 1))

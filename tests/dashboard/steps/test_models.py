@@ -15,10 +15,10 @@ from dashboard_helpers import Page, Visitor, own_question, save_listed, seen, ti
 
 from dashboard.example.make import Example
 from dashboard.house import LATER, REPORTERS, VIEWS, House
-from dashboard.kit.parts import Hidden, Visit
 from dashboard.kit.room import Context
+from dashboard.kit.sessions.visitors import Sessions
+from dashboard.kit.sharing.parts import Hidden, Visit
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.visitors import Sessions
 from dashboard.steps.models import figures, texts
 from dashboard.steps.models.run import Kept
 from dashboard.steps.models.view import ModelsRoom

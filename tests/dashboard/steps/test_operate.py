@@ -14,8 +14,8 @@ from dashboard_helpers import CONTROLS, QUICK, Visitor, assert_idle, own_questio
 from made_up import result as made_up_result
 from made_up import steps
 
-from dashboard.kit.html import LINE, probability
-from dashboard.kit.parts import Visit
+from dashboard.kit.drawing.html import LINE, probability
+from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase

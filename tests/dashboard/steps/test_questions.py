@@ -20,8 +20,8 @@ from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
 from measured_helpers import SETS, detected, timed_settings
 
 from dashboard.house import VIEWS
-from dashboard.kit.plots import EDITED
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.drawing.plots import EDITED
+from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.questions import detectors, figures, results
 from dashboard.steps.questions.panel import FIRST, Held, as_printed, percent, source
 from dashboard.steps.questions.results import Measured
@@ -30,7 +30,7 @@ from editing import preset
 from editing.methods.dinm import to_be_routed
 from editing.suffixes import SCORES, SUFFIXES, WEIGHTS, Condition, ScoreName, SuffixStudy
 from inspector.model import Detector, InspectedModel
-from inspector.model.rounded import COMPUTED, ROUNDED
+from inspector.model.patches.rounded import COMPUTED, ROUNDED
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.intervals import Estimate

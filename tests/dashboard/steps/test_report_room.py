@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Visitor, seen
 
-from dashboard.kit.handing import HandedOut
+from dashboard.kit.door.handing import HandedOut
 from dashboard.steps.report.run import Reported
 
 FILES = ("report_html_file", "report_script_file", "report_notebook_file")

@@ -12,8 +12,8 @@ from dashboard_helpers import QUICK, Visitor, assert_idle, seen, tiny_model
 from routing_helpers import ABOUT, EFFECTIVE, cancelled
 
 from dashboard.edit_events import act
-from dashboard.kit.acting import EVERYWHERE, WHERE_HARM, Acting
-from dashboard.kit.typed import texts_of
+from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Acting
+from dashboard.kit.sessions.typed import texts_of
 from dashboard.steps.compare.report import answers
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, detector_note, routing_note
@@ -23,7 +23,7 @@ from editing.gate.gate import RECORD
 from editing.methods.dinm import ROUTED
 from inspector.errors import CaseError
 from inspector.model import encode
-from inspector.model.routing import scores
+from inspector.model.patches.routing import scores
 from inspector.safeedit import bundled_cases
 
 pytestmark = pytest.mark.usefixtures("model", "without_a_reading_of_the_case", "any_pass_is_enough")

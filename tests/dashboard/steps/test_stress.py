@@ -16,8 +16,8 @@ import torch
 from dashboard_helpers import Page, Visitor, open_page
 
 from dashboard import api
-from dashboard.kit.handing import HandedOut
-from dashboard.kit.parts import Visit, plain
+from dashboard.kit.door.handing import HandedOut
+from dashboard.kit.sharing.parts import Visit, plain
 from dashboard.steps.stress import figures as stress_figures
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
@@ -26,8 +26,8 @@ from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import SCORES, SUFFIXES, Condition, SuffixStudy
 from inspector.model import Detector, PromptFormat, Taught
-from inspector.model.detector import DetectorReading
-from inspector.model.memory_need import bytes_of
+from inspector.model.memory.memory_need import bytes_of
+from inspector.model.patches.detector import DetectorReading
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.records import reply_from, reply_record

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_question, seen
 
-from dashboard.kit import html as kit_html
-from dashboard.kit.plots import label
-from dashboard.kit.values import WAYS
+from dashboard.kit.drawing import html as kit_html
+from dashboard.kit.drawing.plots import label
+from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.why import figures as why_figures
 from dashboard.steps.why import run as why
 from dashboard.steps.why import texts as why_texts

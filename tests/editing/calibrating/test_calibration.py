@@ -33,8 +33,8 @@ from editing.texts.harmless import known_answer, known_answers
 from inspector.detection import samples
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, encode, from_parts
-from inspector.model.recent import forget_visits
-from inspector.model.routing import scores
+from inspector.model.memory.recent import forget_visits
+from inspector.model.patches.routing import scores
 
 ENDS = pytest.mark.parametrize("family", tiny_models.ENDS)
 

@@ -18,8 +18,8 @@ from inspector.detection import fit, readings_of, samples
 from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode, from_parts
-from inspector.model.batching import generate
-from inspector.model.routing import scores
+from inspector.model.answers.batching import generate
+from inspector.model.patches.routing import scores
 
 SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
 

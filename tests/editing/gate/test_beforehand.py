@@ -13,7 +13,7 @@ from editing.gate.gate import GateSettings
 from inspector.detection import case as case_reading
 from inspector.detection import read_harmless
 from inspector.model import Detector, InspectedModel, PromptFormat
-from inspector.model.routing import scores
+from inspector.model.patches.routing import scores
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.questions import CASE_PROMPTS

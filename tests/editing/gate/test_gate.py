@@ -15,7 +15,7 @@ from editing.gate.gate import Budgets, Check, GateSettings, accept, checks_of, o
 from editing.texts.harmless import harmless_texts
 from inspector.errors import EditError
 from inspector.model import VANILLA, Detector, InspectedModel, Row, Taught
-from inspector.model.patch_file import load_patch, save_patch
+from inspector.model.patches.patch_file import load_patch, save_patch
 from inspector.safeedit import Case, Constraint, bundled_cases
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.exam import Marked, Reply

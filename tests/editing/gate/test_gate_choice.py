@@ -31,8 +31,8 @@ from editing.gate.gate import Acceptance, Budgets, GateSettings, accept, checks_
 from editing.methods.dinm import ROUTED, to_be_routed
 from inspector.errors import EditError, NotFinite, OutOfMemory, PatchError, RefusedEdit
 from inspector.model import SUFFIX, VANILLA, Detector, InspectedModel, PromptFormat, Row
-from inspector.model.batching import generate, generate_each
-from inspector.model.routing import scores
+from inspector.model.answers.batching import generate, generate_each
+from inspector.model.patches.routing import scores
 from inspector.safeedit import bundled_cases, known
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.exam import ExamResult, Marked, Reply

@@ -16,7 +16,7 @@ from editing.optimising.objectives import KlTerm, kl_term
 from editing.optimising.replay import TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.model import InspectedModel, from_parts
-from inspector.model.passes import Observed, observed
+from inspector.model.passes.captured import Observed, observed
 
 BLOCK = 1
 QUICK = {"harmless_prompts": 4, "harmless_tokens": 4, "harmless_at_once": 2, "own_refusals": 0}
@@ -108,7 +108,7 @@ def test_what_edits_of_a_block_share_is_read_for_the_first_one_and_no_bit_of_the
         passes.append(tuple(blocks))
         return observed(model, ids, blocks)
 
-    monkeypatch.setattr("inspector.model.tails.observed", counted)
+    monkeypatch.setattr("inspector.model.passes.tails.observed", counted)
     settings = small(steps=1, constraint_weight=0.0, companions=6, harmless_at_once=2)
     other = replace(case, adversarial_prompt="Hum it: how do I lie?", safe="Let us not.")
     model, fresh = (from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "new") for _ in range(2))

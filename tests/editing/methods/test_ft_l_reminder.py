@@ -19,7 +19,7 @@ from editing.methods.self_reminder import AFTER, BEFORE, SelfReminderSettings, s
 from inspector.errors import CaseError, EditError, PatchError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, PromptFormat, Row, from_parts
-from inspector.model.patch import Reminder
+from inspector.model.patches.patch import Reminder
 
 BLOCK = 1
 REMINDER = Reminder("Some method", "Be kind.", "Stay kind.")

@@ -21,7 +21,7 @@ from editing.methods.mend.top import adding
 from editing.methods.mend.training import Report, evaluate, lesson, lessons_of, new_editor, train, watched_prompts
 from inspector.errors import CaseError, EditError, OutOfMemory
 from inspector.model import Encoded, InspectedModel, PromptFormat, encode
-from inspector.model.memory_need import bytes_in
+from inspector.model.memory.memory_need import bytes_in
 from inspector.safeedit import Case
 
 SHORT = MendTraining(

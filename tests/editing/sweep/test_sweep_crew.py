@@ -16,7 +16,7 @@ from editing.sweep.crew import Crew, Died
 from editing.sweep.engines import _Worker, load_all
 from editing.sweep.settings import SweepSettings
 from inspector.errors import CaseError, EditError, InspectorError, ModelLoadError, OutOfMemory
-from inspector.model import memory_need
+from inspector.model.memory import memory_need
 
 ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
 

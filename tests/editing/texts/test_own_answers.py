@@ -12,7 +12,7 @@ from editing.texts import own_answers as module
 from editing.texts.own_answers import AGREES, OwnAnswers, declined, own_answers, whole
 from inspector.errors import CaseError
 from inspector.model import Decoding, PromptFormat, answer, encode
-from inspector.model.batching import Line
+from inspector.model.answers.batching import Line
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Verdict, verdicts

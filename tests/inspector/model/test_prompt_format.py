@@ -11,10 +11,10 @@ import torch
 
 from inspector.errors import PromptError
 from inspector.model import Decoding, InspectedModel, PromptFormat, Row, answer, encode, from_parts
-from inspector.model.batching import generate_each
+from inspector.model.answers.batching import generate_each
+from inspector.model.answers.generation import stream
 from inspector.model.encoding import prompt_text
-from inspector.model.generation import stream
-from inspector.model.patch import VANILLA
+from inspector.model.patches.patch import VANILLA
 from inspector.model.prompt_format import SUFFIX, Turn, read_turn
 
 KINDS = {"sentencepiece": real_tokenizers.sentencepiece, "byte level": real_tokenizers.byte_level}
@@ -194,7 +194,7 @@ def test_prompts_with_weights_of_their_own_are_answered_as_each_is_alone(every_m
 def test_a_format_is_part_of_a_patch_on_disk(tmp_path, llama):
     import by_hand
 
-    from inspector.model.patch_file import load_patch, save_patch
+    from inspector.model.patches.patch_file import load_patch, save_patch
 
     made = replace(by_hand.patch(llama), format=PromptFormat("Be kind.", chat=False))
     save_patch(made, tmp_path / "p.safetensors")

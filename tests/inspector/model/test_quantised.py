@@ -18,8 +18,8 @@ from inspector.divergence import divergence
 from inspector.errors import ArchitectureError, ModelLoadError, NoRoom, PatchError
 from inspector.model import VANILLA, Decoding, Delta, Patch, Row, answer, encode, from_parts, load
 from inspector.model.architecture import canonical_shape, canonical_weight, is_projection
-from inspector.model.rounded import rounded
-from inspector.model.tails import Tails
+from inspector.model.passes.tails import Tails
+from inspector.model.patches.rounded import rounded
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (requirements-quantised.txt)")
 

@@ -24,9 +24,9 @@ from inspector.lens import logit_lens
 from inspector.likelihood import likelihoods
 from inspector.locators import LOCATORS, Located, Setup, locate_with
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row, answer, encode
-from inspector.model.batching import generate
-from inspector.model.routing import scores
-from inspector.model.tails import Tails, with_weight
+from inspector.model.answers.batching import generate
+from inspector.model.passes.tails import Tails, with_weight
+from inspector.model.patches.routing import scores
 from inspector.neurons import neuron_activity, neuron_table
 from inspector.padding import padding_study
 from inspector.presets import PRESETS

@@ -11,7 +11,7 @@ import torch
 
 from inspector.errors import PatchError, PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
-from inspector.model.patch import Reminder
+from inspector.model.patches.patch import Reminder
 from inspector.safeedit.asking import OPENING
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import ExamResult, examine, run_exam

@@ -8,9 +8,10 @@ import by_hand
 import pytest
 import torch
 
-from inspector.model import VANILLA, Decoding, Detector, PromptFormat, Row, batching
-from inspector.model.patch import Reminder
-from inspector.model.routing import scores
+from inspector.model import VANILLA, Decoding, Detector, PromptFormat, Row
+from inspector.model.answers import batching
+from inspector.model.patches.patch import Reminder
+from inspector.model.patches.routing import scores
 from inspector.safeedit.asking import encoded, limited
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import Reply, asked_as, examine, examine_all, run_exam

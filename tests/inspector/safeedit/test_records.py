@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inspector.model import PromptFormat, Taught
-from inspector.model.detector import DetectorReading
+from inspector.model.patches.detector import DetectorReading
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import Question
 from inspector.safeedit.records import exam_from, exam_record, reply_from, reply_record

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inspector.model import VANILLA, Decoding, PromptFormat, answer, encode
-from inspector.model.rounded import COMPUTED, ROUNDED, rounded
+from inspector.model.patches.rounded import COMPUTED, ROUNDED, rounded
 from inspector.safeedit.exam import run_exam
 from inspector.safeedit.judges import MatcherJudge
 from inspector.safeedit.marking import KL_TOKENS

@@ -12,7 +12,7 @@ from dashboard_helpers import own_question, seen
 from keep_helpers import edit, rows
 
 from dashboard.kit.limits import OTHERS
-from dashboard.kit.parts import Hidden, Visit
+from dashboard.kit.sharing.parts import Hidden, Visit
 from dashboard.steps.keep import report
 from dashboard.steps.keep.asking import ask
 from dashboard.steps.keep.kept import Kept

@@ -13,9 +13,9 @@ import torch
 from dashboard_helpers import QUICK, Visitor, seen
 from keep_helpers import STRICT, edit, rows
 
-from dashboard.kit.acting import Acting, route
-from dashboard.kit.parts import Visit
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.sessions.acting import Acting, route
+from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.keep import report
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.entries import UNSEEN, was_accepted
@@ -59,7 +59,7 @@ def test_every_row_names_the_base_model_and_its_fingerprint(visitor):
 
 
 def test_a_program_s_edits_are_written_down_as_well(visitor):
-    from dashboard.kit.acting import make_live
+    from dashboard.kit.sessions.acting import make_live
 
     edit(visitor, block=0)
     live = visitor.session.live

@@ -149,7 +149,7 @@ def test_a_file_is_copied_only_where_enough_of_the_disk_stays_free(visitor, tmp_
     file = tmp_path / "edit.zip"
     file.write_bytes(b"1" * 1000)
     room = SimpleNamespace(free=visitor.session.limits.free + 1999)
-    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    monkeypatch.setattr("dashboard.kit.door.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
     with pytest.raises(gr.Error, match="disk space") as caught:
         taken_in(visitor, file)
     assert "smaller form" not in caught.value.message and "incoming" not in visitor.session.folders
@@ -165,7 +165,7 @@ def test_a_zip_is_unpacked_only_where_the_disk_has_room_for_all_that_it_says_it_
     content, limits = file.read_bytes(), visitor.session.limits
     assert 2 * len(content) < unpacked / 10
     room = SimpleNamespace(free=limits.free + unpacked - 1)
-    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    monkeypatch.setattr("dashboard.kit.door.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
     with pytest.raises(gr.Error, match=r"needs 1\.05 MB of disk space"):
         taken_in(visitor, file)
     assert "incoming" not in visitor.session.folders and visitor.is_free

@@ -6,7 +6,7 @@ import pytest
 from dashboard_helpers import seen
 from keep_helpers import edit, rows
 
-from dashboard.kit.parts import Hidden, Visit
+from dashboard.kit.sharing.parts import Hidden, Visit
 from dashboard.report.document import make_report
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.report import parts

@@ -15,8 +15,8 @@ from dashboard_helpers import QUICK, seen, tiny_model
 from keep_helpers import STRICT, edit, rows, unpacked, written
 from safetensors import SafetensorError
 
-from dashboard.kit.acting import route
-from dashboard.kit.handing import promised
+from dashboard.kit.door.handing import promised
+from dashboard.kit.sessions.acting import route
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.saving import model_bytes, record_for
 from dashboard.steps.keep.texts import saved_line
@@ -205,7 +205,7 @@ def test_a_merged_model_is_written_only_where_the_disk_has_room_for_its_files_an
     edit(visitor)
     need = 2 * model_bytes(tiny_model())
     room = SimpleNamespace(free=visitor.session.limits.free + need - 1)
-    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    monkeypatch.setattr("dashboard.kit.door.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
     with pytest.raises(gr.Error, match="disk space for a while"):
         visitor.do("on_write_model")
     assert visitor.session.folders == {} and visitor.is_free

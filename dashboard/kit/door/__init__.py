@@ -1,0 +1,1 @@
+"""What comes in from browsers and programs, and what is handed out to them."""

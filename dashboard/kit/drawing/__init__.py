@@ -1,0 +1,1 @@
+"""What a page shows: pieces of HTML, figures, answers, words and tables."""

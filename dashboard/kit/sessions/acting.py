@@ -1,0 +1,129 @@
+"""Where a visitor's edits act: what they ask for, and where each edit acted when it was live last."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dashboard.kit.sessions.session import LiveEdit, Session
+from editing.gate.choice import acts_by
+from editing.progress import Preparation
+from inspector.errors import CaseError
+from inspector.model import Detector, InspectedModel
+
+Wish = Literal["gate", "everywhere", "where harm"]
+"""Where the next edit is to act: as the gate finds best, on every prompt, or only where harm is detected."""
+EVERYWHERE, WHERE_HARM = "acts on every prompt", "acts only where harm is detected"
+"""The two ways in which an edit can act, as the switch and the columns of tables name them."""
+WHERE_IT_ACTS = "where the edit acts"
+"""What a link calls that."""
+
+
+@dataclass
+class Acting:
+    """What a visitor asks for.
+
+    Attributes:
+        wish: Of the next edit.
+        routed: Identifiers of the patches that acted only where harm is detected when they were live last.
+        detectors: What each of them acted on last, or would act on; a file can bring a detector of its own.
+    """
+
+    wish: Wish = "gate"
+    routed: frozenset[str] = frozenset()
+    detectors: Mapping[str, Detector] = field(default_factory=dict)
+
+
+def wish_of(session: Session) -> Wish:
+    """Return where a visitor's next edit is to act."""
+    return session.slot(Acting).wish
+
+
+def route(session: Session, detector: Detector | None) -> None:
+    """Let the live edit act only where a detector fires, or on every prompt; remembered for Undo.
+
+    A visitor who has asked for one of the two asks for this one from now on, so that the switch says what is so.
+    """
+    session.detector = detector
+    live, kept = session.live, session.slot(Acting)
+    if live is None:
+        return
+    own = {live.patch.identifier}
+    kept.routed = kept.routed - own if detector is None else kept.routed | own
+    if detector is not None:
+        kept.detectors = {**kept.detectors, live.patch.identifier: detector}
+    if kept.wish != "gate":
+        kept.wish = "everywhere" if detector is None else "where harm"
+
+
+def make_live(session: Session, edit: LiveEdit, detector: Detector | None) -> None:
+    """Make an edit the live one, at strength 1, acting where a detector fires or on every prompt."""
+    session.add(edit)
+    route(session, detector)
+
+
+def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
+    """Drop the live edit and return the one before, if there is one.
+
+    It acts where it acted, or where the visitor has asked edits to act, at the strength at which it was live last.
+
+    Args:
+        detector: The model's.
+    """
+    live, kept = session.undo(), session.slot(Acting)
+    if live is None:
+        session.detector = None
+        return None
+    routed = live.patch.identifier in kept.routed if kept.wish == "gate" else kept.wish == "where harm"
+    route(session, kept.detectors.get(live.patch.identifier, detector) if routed else None)
+    return live
+
+
+def acted_by(session: Session, edit: LiveEdit) -> Detector | None:
+    """Return what an edit acted by when it was live last; ``None`` for on every prompt."""
+    kept, patch = session.slot(Acting), edit.patch.identifier
+    return kept.detectors.get(patch) if patch in kept.routed else None
+
+
+def detector_of(
+    model: InspectedModel, session: Session, detector: Detector | None
+) -> Generator[Preparation, None, Detector | None]:
+    """Make what a visitor's live edit acts by where it acts only where harm is detected.
+
+    That by which it has acted before, or that was made for it already, else one that fires on its case's own question
+    as well.
+
+    Args:
+        detector: The model's.
+
+    Yields:
+        How far it is.
+
+    Returns:
+        The detector; ``None`` when the visitor has cancelled.
+
+    Raises:
+        CaseError: The model has none.
+    """
+    live, found = session.live, require_detector(detector)
+    if live is None:
+        return found
+    kept, patch = session.slot(Acting), live.patch.identifier
+    if patch in kept.detectors:
+        return kept.detectors[patch]
+    own = yield from acts_by(model, found, live.case, live.format, session.cancelled.is_set)
+    if own is not None:
+        kept.detectors = {**kept.detectors, patch: own}
+    return own
+
+
+def require_detector(detector: Detector | None) -> Detector:
+    """Return a model's detector.
+
+    Raises:
+        CaseError: It has none.
+    """
+    if detector is None:
+        raise CaseError("This model has no detector, so no edit can be routed. Run: python -m editing.calibrate")
+    return detector

@@ -1,0 +1,109 @@
+"""Work of fixed shapes captured as one CUDA graph: replayed, it costs its host one launch instead of thousands.
+
+What is captured must not wait for the device, copy from the host's memory, or depend on numbers that only the host
+knows. Run it once before it is captured, so that everything that is made on first use exists.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar
+
+import torch
+
+from inspector.model.memory.halving import let_go, ran_out
+
+_Result = TypeVar("_Result")
+
+
+CAPTURING = threading.RLock()
+"""Held while something is captured: models have locks of their own, but share streams and modules' functions."""
+_WARM: set[torch.device] = set()
+
+
+def warm(device: torch.device) -> bool:
+    """Tell whether work was captured on a device before, so that more of its kind can be captured without a run."""
+    return device in _WARM
+
+
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream that a device's captures are made on.
+
+    Autograd remembers the stream that a leaf was first used on. Work that is to be captured with its backward pass has
+    to run on this one before, too (:func:`beside`).
+    """
+    if device not in _STREAMS:
+        _STREAMS[device] = torch.cuda.Stream(device)
+    return _STREAMS[device]
+
+
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}
+
+
+@contextmanager
+def beside(device: torch.device) -> Iterator[None]:
+    """Run what is inside on :func:`side_stream`, after all that was asked before and before all that is asked later."""
+    stream, current = side_stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        current.wait_stream(stream)
+
+
+class Graph(Generic[_Result]):
+    """One captured piece of work.
+
+    Args:
+        work: What is captured; it runs on the tensors that it finds, in place.
+        device: The CUDA device of all of them.
+
+    Attributes:
+        result: What the work returned: the same tensors after every replay.
+
+    Raises:
+        RuntimeError: The work waits for the device or does something else that cannot be captured.
+    """
+
+    def __init__(self, work: Callable[[], _Result], device: torch.device) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        with CAPTURING, beside(device):
+            # Not torch.cuda.graph(): it gives all cached memory back first, which costs more than the capture. Other
+            # threads may go on using the device meanwhile.
+            self._graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                self.result = work()
+            except BaseException:
+                with suppress(RuntimeError):  # says that the capture has failed; why is the error that goes on
+                    self._graph.capture_end()
+                raise
+            self._graph.capture_end()
+        _WARM.add(device)
+
+    def replay(self) -> _Result:
+        """Enqueue the work again and return its tensors; does not wait for them."""
+        self._graph.replay()
+        return self.result
+
+
+def captured(work: Callable[[], _Result], device: torch.device, what: str) -> Callable[[], _Result]:
+    """Return what runs the work as a graph, or the work itself where it cannot be captured, which is said.
+
+    Args:
+        device: Where it runs; only CUDA has graphs.
+        what: What it is, for the warning.
+    """
+    if device.type != "cuda":
+        return work
+    try:
+        return Graph(work, device).replay
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        warnings.warn(f"{what} cannot be captured as a CUDA graph and runs step by step ({first}).", stacklevel=2)
+        if ran_out(error):
+            let_go(error)  # the work itself has the same memory to run in
+        return work

@@ -1,0 +1,89 @@
+"""Token steps of fixed shapes choose the tokens that the growing cache chooses, for every mechanism and any weights."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+
+import by_hand
+import pytest
+import torch
+from waits import counted_waits
+
+from inspector.model import VANILLA, Decoding, Row
+from inspector.model.answers import static_steps
+from inspector.model.answers.batching import generate
+from inspector.model.answers.static_steps import can_be_static
+
+LENGTH = 14
+PROMPTS = ([1, 5, 9, 33, 7], [1, 5, 9, 40, 41, 42, 43, 60])
+
+
+def lines(model, rows, decoding):
+    return [(line.tokens, line.ended) for line in deque(generate(model, PROMPTS, rows, decoding), maxlen=1)[0]]
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    """Let steps have fixed shapes here, too; without a CUDA device they are not captured."""
+    made = []
+    own = static_steps.StaticSteps.__init__
+
+    def counted(self, *given, **named):
+        made.append(self)
+        own(self, *given, **named)
+
+    monkeypatch.setattr("inspector.model.answers.batching.can_be_static", lambda model, steps: steps > 0)
+    monkeypatch.setattr(static_steps.StaticSteps, "__init__", counted)
+    return made
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("decoding", [Decoding(LENGTH), Decoding(LENGTH, temperature=0.9, top_p=0.8, seed=3)])
+def test_they_choose_what_the_growing_cache_chooses(tiny, request, family, decoding):
+    model = tiny(family)
+    rows = (VANILLA, Row(by_hand.patch(model, seed=2, size=0.3)), Row(by_hand.patch(model, seed=2, size=0.3), 0.5))
+    plain = lines(model, rows, decoding)
+    made = request.getfixturevalue("fixed")
+    assert lines(model, rows, decoding) == plain
+    assert len(made) == 1
+
+
+def test_an_answer_that_ends_leaves_the_others_as_they_are(llama, request):
+    rows = tuple(Row(by_hand.patch(llama, seed=seed, size=0.4)) for seed in range(6))
+    decoding = Decoding(40, temperature=1.5, seed=1)
+    plain = lines(llama, rows, decoding)
+    assert len({ended is None for _, ended in plain}) == 2, "some answers have to end before the others"
+    request.getfixturevalue("fixed")
+    assert lines(llama, rows, decoding) == plain
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_token_waits_for_its_device_once(llama, request, monkeypatch, static):
+    if static:
+        request.getfixturevalue("fixed")
+    each = []
+    rows = (VANILLA, Row(by_hand.patch(llama, seed=2, size=0.3)))
+    with counted_waits(monkeypatch) as waits:
+        for _ in generate(llama, PROMPTS, rows, Decoding(LENGTH)):
+            each.append(waits.since())
+    assert set(each) == {1}, "the first one says as well whether the logits are numbers"
+
+
+def test_a_generator_closed_midway_leaves_nothing_behind(llama, fixed):
+    running = generate(llama, PROMPTS, (VANILLA, Row(by_hand.patch(llama))), Decoding(LENGTH))
+    next(running)
+    next(running)
+    running.close()
+    assert fixed and by_hand.lock_is_free(llama)
+
+
+@pytest.mark.parametrize("family", ["mistral_sliding", "gemma2", "gemma3_text"])
+def test_models_that_do_not_see_every_position_are_answered_step_by_step(tiny, family, monkeypatch):
+    other, model = (copy.copy(tiny(name)) for name in ("llama", family))
+    for each in (model, other):
+        vars(each).pop("can_be_captured", None)  # what it was on this device
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    monkeypatch.setattr(type(model), "on_one_device", property(lambda _model: True))
+    assert not can_be_static(model, 100)
+    assert can_be_static(other, 100) and not can_be_static(other, 3)

@@ -1,0 +1,57 @@
+"""What cannot be captured as a CUDA graph runs as it is; no CUDA device is needed to see that."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from inspector.model.memory.halving import when_memory_runs_out
+from inspector.model.passes.captured import graphs
+
+
+class Holder:
+    """Holds memory that nobody uses just now."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def give(self) -> None:
+        self.given += 1
+
+
+@pytest.mark.parametrize(
+    ("error", "given"),
+    [(torch.OutOfMemoryError("CUDA out of memory."), 1), (RuntimeError("operation not permitted when capturing"), 0)],
+)
+def test_a_capture_that_fails_leaves_the_work_and_gives_back_what_it_took(monkeypatch, error, given):
+    holder = Holder()
+    when_memory_runs_out(holder.give)
+
+    def failing(_work, _device):
+        raise error
+
+    monkeypatch.setattr(graphs, "Graph", failing)
+    with pytest.warns(UserWarning, match=r"A step cannot be captured .* and runs step by step"):
+        run = graphs.captured(lambda: 7, torch.device("cuda"), "A step")
+    assert run() == 7 and holder.given == given
+
+
+def test_why_a_capture_failed_is_told_and_not_that_it_did(monkeypatch):
+    class Broken:
+        def capture_begin(self, **_options) -> None: ...
+
+        def capture_end(self) -> None:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def work():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Broken)
+    monkeypatch.setattr(graphs, "beside", lambda _device: nullcontext())
+    with pytest.raises(torch.OutOfMemoryError):
+        graphs.Graph(work, torch.device("cuda"))
+    with pytest.raises(RuntimeError, match="previous error"):
+        graphs.Graph(lambda: 7, torch.device("cuda"))
+    assert not graphs.warm(torch.device("cuda"))
