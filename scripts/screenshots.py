@@ -17,10 +17,11 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageColor
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboard.house import DETAILS, VIEWS
+from dashboard.kit.drawing.plots import EDITED, PICKED, RECOMMENDED, SAFE, UNSAFE, VANILLA
 from dashboard.steps.compare.texts import EVERYWHERE
 
 HEIGHT = 900
@@ -33,6 +34,9 @@ LASTING = {"number input for Step limit": 100, "Target P(safe)": 0, "Damage budg
 """Settings with which only Cancel ends an edit soon."""
 HEAD_STAYS = "#top { position: static !important; }"
 """A style for pictures of what is longer than the window: the page's head would come along and lie over it."""
+COLOURS = (SAFE, UNSAFE, VANILLA, EDITED, PICKED, RECOMMENDED)
+KEPT_EXACT = 192
+"""Colours of a picture that are kept as they are, those of its figures among them."""
 PARTS = {f"details-{title.lower().replace(' ', '-')}": title for title in DETAILS}
 """The pictures of what is folded below the operation, with what stands on each part's tab."""
 FIRST_FIGURE = {"Token by token": "#heatmap .js-plotly-plot .main-svg"}
@@ -262,10 +266,24 @@ def drop_others(folder: Path) -> None:
             print(path.name, "is taken no more, deleted")
 
 
+def palette(picture: Image.Image) -> Image.Image:
+    """Return the 256 colours that a picture is drawn with: the figures', what it has most of, and a cut of the rest.
+
+    A cut alone gives no colour to a thin line: two lines that mean different things would look like one.
+    """
+    counted = sorted(picture.getcolors(picture.width * picture.height), reverse=True)
+    exact = dict.fromkeys([*map(ImageColor.getrgb, COLOURS), *(colour for _, colour in counted)])
+    cut = picture.quantize(256 - KEPT_EXACT).getpalette()
+    colours = Image.new("P", (1, 1))
+    colours.putpalette([value for colour in list(exact)[:KEPT_EXACT] for value in colour] + cut)
+    return colours
+
+
 def save(picture: bytes, name: str) -> None:
     """Write a picture; 256 colours keep the repository small and look the same."""
     path = FOLDER / f"{name}.png"
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256).save(path, optimize=True)
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image.quantize(palette=palette(image), dither=Image.Dither.NONE).save(path, optimize=True)
     print(path.name, path.stat().st_size // 1024, "kB")
 
 

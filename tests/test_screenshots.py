@@ -71,3 +71,14 @@ def test_a_picture_is_written_with_256_colours_and_looks_the_same(tmp_path, monk
     with Image.open(tmp_path / "page-light.png") as written:
         assert written.mode == "P" and written.size == shot.size
         assert list(written.convert("RGB").getdata()) == list(shot.getdata())
+
+
+def test_a_thin_line_in_a_colour_of_the_figures_keeps_it_in_a_picture_of_many_colours(tmp_path, monkeypatch):
+    monkeypatch.setattr(screenshots, "FOLDER", tmp_path)
+    shot, taken = Image.new("RGB", (256, 256)), io.BytesIO()
+    shot.putdata([(red, blue // 2, blue) for red in range(256) for blue in range(256)])
+    shot.paste((0, 158, 115), (100, 0, 102, 20))
+    shot.save(taken, "PNG")
+    save(taken.getvalue(), "state-running-light")
+    with Image.open(tmp_path / "state-running-light.png") as written:
+        assert written.convert("RGB").getpixel((101, 10)) == (0, 158, 115)
