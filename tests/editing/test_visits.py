@@ -23,7 +23,7 @@ from inspector import causal
 from inspector.causal import mean_writings
 from inspector.model import Detector, InspectedModel, PromptFormat, Row, encode
 from inspector.model.memory.recent import forget_visits
-from inspector.model.passes.captured import tails
+from inspector.model.passes import tails
 from inspector.model.passes.tails import Tails
 from inspector.model.patches import routing
 from inspector.model.patches.routing import scores

@@ -20,7 +20,7 @@ from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import from_parts, load
 from inspector.model.memory import memory_need as memory
 from inspector.model.memory.memory_need import GB, EditTexts, bytes_in, bytes_of, predict, require_room, room_told, told
-from inspector.model.passes.captured import thin_products
+from inspector.model.passes import thin_products
 
 FACTOR = {"editing": 2.0, "reading": 3.0}
 """Most by which a predicted peak may be off a measured one, up or down: reading a small model is a few MiB."""

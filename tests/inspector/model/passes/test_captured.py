@@ -19,7 +19,7 @@ from editing.optimising.descent import Descent
 from inspector.divergence import divergence
 from inspector.model.hooks import passing_through, record_calls
 from inspector.model.memory.halving import let_go
-from inspector.model.passes.captured import captured as passes
+from inspector.model.passes import captured as passes
 from inspector.model.passes.fewer_kernels import _REPLACED, _SIGNED, ROTARY, fewer_kernels
 from inspector.model.passes.tails import Tails, with_weight
 

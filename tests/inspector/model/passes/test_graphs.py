@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inspector.model.memory.halving import when_memory_runs_out
-from inspector.model.passes.captured import graphs
+from inspector.model.passes import graphs
 
 
 class Holder:

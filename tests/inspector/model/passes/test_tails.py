@@ -16,8 +16,8 @@ from inspector.errors import ArchitectureError
 from inspector.model import from_parts
 from inspector.model.memory.halving import let_go
 from inspector.model.memory.recent import named
+from inspector.model.passes import tails as tails_module
 from inspector.model.passes.captured import observed
-from inspector.model.passes.captured import tails as tails_module
 from inspector.model.passes.tails import MOST_KEPT, Tails, with_weight
 
 # Three sequences of unlike length, so that two are padded, longer than the sliding window; of one nothing counts.
