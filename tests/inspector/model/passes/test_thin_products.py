@@ -11,7 +11,7 @@ import torch
 
 from inspector.model import VANILLA, Decoding, InspectedModel, Row, from_parts
 from inspector.model.answers.batching import generate
-from inspector.model.passes import thin_products_of
+from inspector.model.passes import thin_products as thin_products_of
 from inspector.model.passes.thin_products import FEWEST, MOST, MOST_PACKED, Packed, packed, thin, thin_products
 
 
