@@ -123,10 +123,10 @@ def asked_for(
     if unchanged is not None:
         raise RefusedEdit(unchanged)
     if routed:
-        require_detector(context.detector)
+        require_detector(context.model, context.detector)
     wishes: dict[bool | None, Wish] = {None: "gate", True: "where harm", False: "everywhere"}
     session.slot(Acting).wish = wishes[routed]
-    return gating.asked_for(session, settings, context.detector)
+    return gating.asked_for(context.model, session, settings, context.detector)
 
 
 def act(context: Context, session: Session, strength: float | None, routed: bool | None) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from editing.calibrating.calibration import Calibration
+from editing.calibrating.calibration import Calibration, calibrate_command
 from editing.memory import memory_told
 from editing.progress import Preparation
 from inspector import command
@@ -23,6 +23,7 @@ from inspector.command import (
     tell,
     told_format,
 )
+from inspector.model import InspectedModel
 
 __all__ = [
     "EVERYWHERE",
@@ -66,14 +67,14 @@ def named_layer(layer: int | None) -> dict[str, int | None]:
     return {"layer": layer, "block": layer}
 
 
-def recommended(known: Calibration | None) -> dict[str, Any]:
+def recommended(model: InspectedModel, known: Calibration | None) -> dict[str, Any]:
     """Return the mark that a calibration sets beside the toxic layer, with its reason.
 
     Args:
         known: ``None`` for a model that is not calibrated.
     """
     if known is None:
-        why = "Not known yet: this model is not calibrated. Run: python -m editing.calibrate"
+        why = f"Not known yet: this model is not calibrated. Run: {calibrate_command(model)}"
         return {"recommended_layer": None, "recommended_reason": why}
     return {"recommended_layer": known.layers.recommended, "recommended_reason": known.layers.reason}
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from editing.calibrating.calibration import Calibration, calibration_of
+from editing.calibrating.calibration import Calibration, calibrate_command, calibration_of
 from editing.calibrating.layer_choice import AUTO, NOWHERE, TOXIC, LayerChoice, automatic_layer
 from editing.command import (
     EVERYWHERE,
@@ -116,9 +116,9 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         known.teach(model)
     detector = None if known is None else known.detector
     if chosen.acts == "detected" and detector is None:
-        raise EditError(f"{model.name} has no detector yet. Run: python -m editing.calibrate")
+        raise EditError(f"{model.name} has no detector yet. Run: {calibrate_command(model)}")
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
-    marks = {"toxic_layer": measured.toxic_layer(), "toxic_reason": measured.reason(), **recommended(known)}
+    marks = {"toxic_layer": measured.toxic_layer(), "toxic_reason": measured.reason(), **recommended(model, known)}
     try:
         block, why = layer_of(
             model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding, chosen.method

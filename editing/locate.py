@@ -22,7 +22,7 @@ from inspector.locate import located, parsed
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
     """Measure, look the calibration up, and print."""
     chosen = parsed(arguments, __doc__)
-    return finished(lambda: tell(located(chosen, loader, lambda model: recommended(calibration_of(model)))))
+    return finished(lambda: tell(located(chosen, loader, lambda model: recommended(model, calibration_of(model)))))
 
 
 if __name__ == "__main__":

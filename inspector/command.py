@@ -16,7 +16,17 @@ from typing import Any, get_args
 
 from inspector.divergence import Padding
 from inspector.errors import CaseError, InspectorError
-from inspector.model import SUFFIX, InspectedModel, PromptFormat, load, read_max_memory, read_paths
+from inspector.model import (
+    SUFFIX,
+    InspectedModel,
+    PromptFormat,
+    load,
+    max_memory_entries,
+    placing,
+    read_max_memory,
+    read_paths,
+)
+from inspector.model.embedded import NAME as EMBEDDED
 from inspector.model.loading import TYPES
 from inspector.safeedit import Case, Constraint, bundled_cases
 from inspector.safeedit.layouts import SPLITS, read_cases
@@ -113,6 +123,22 @@ def load_model(chosen: argparse.Namespace) -> InspectedModel:
         max_memory=read_max_memory(chosen.max_memory),
         paths=read_paths(chosen.path),
     )
+
+
+def model_options(model: InspectedModel) -> list[str]:
+    """Return the options of :func:`add_model` that name a model, in its data type and where its parts are."""
+    named = [] if model.name == EMBEDDED else ["--model", model.name]
+    revision = [] if model.revision is None else ["--revision", model.revision]
+    paths = [part for name, path in model.paths.items() for part in ("--path", f"{name}={path}")]
+    return [*named, *revision, *_placed(model), "--dtype", model.dtype_name, *paths]
+
+
+def _placed(model: InspectedModel) -> list[str]:
+    """Return the options that put a model's parts where they are."""
+    given = placing(model)
+    held = max_memory_entries(given.pop("max_memory", {}))
+    options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return [*options, *(part for entry in held for part in ("--max-memory", entry))]
 
 
 def add_layer(parser: Any, several: bool = False, **option: Any) -> None:

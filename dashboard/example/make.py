@@ -258,7 +258,7 @@ class Example:
             exam = gating.examined(self._model, session, made, gating.settings_of(Budgets()), self.store.detector)
             return (yield from drain(exam, lambda _event: "The gate's small exam"))
 
-        tried = gating.asked_for(session, preset("corrected"), self.store.detector)
+        tried = gating.asked_for(self._model, session, preset("corrected"), self.store.detector)
         best = yield from in_turn(tried, making)
         if best is None or not gating.settle(session, best):
             return

@@ -76,7 +76,7 @@ def operate(
     session.slot(Looked).panel = replace(session.slot(Looked).panel, block=block)
     detector = calibration.detector if calibration is not None else None
     session.slot(Acting).wish = acts
-    tried = gating.asked_for(session, settings, detector, by_hand)
+    tried = gating.asked_for(model, session, settings, detector, by_hand)
     if not _edit(model, session, case, block, tried, strength, detector, tell):
         if not keep_anyway:
             return

@@ -17,8 +17,8 @@ from editing.methods.registry import method_of
 from editing.saved.record import digest_of
 from editing.values import setting_value
 from editing.versions import versions
-from inspector.model import SUFFIX, InspectedModel, PromptFormat, max_memory_entries, placing
-from inspector.model.embedded import NAME as EMBEDDED
+from inspector.command import model_options
+from inspector.model import SUFFIX, InspectedModel, PromptFormat
 from inspector.safeedit import Case
 
 PYTHON = ".venv/bin/python"
@@ -74,11 +74,7 @@ def commands(
     case = live.case if live is not None else session.case
     if case is None:
         return []
-    revision = [] if model.revision is None else ["--revision", model.revision]
-    paths = [part for name, path in model.paths.items() for part in ("--path", f"{name}={path}")]
-    named = [] if model.name == EMBEDDED else ["--model", model.name]
-    chosen = [*named, *revision, *_placed(model), "--dtype", model.dtype_name, *paths]
-    of_case = _case(case, hidden)
+    chosen, of_case = model_options(model), _case(case, hidden)
     found = []
     if "locate" in facts and session.case == case:
         how = ["--preset", facts["locate"]["preset"], "--padding", facts["locate"]["padding"]]
@@ -126,14 +122,6 @@ def commands(
             said = f"The operation, and a report like this one without: {'; '.join(more.left_out)}"
         found.append((said, _line(*report)))
     return found
-
-
-def _placed(model: InspectedModel) -> list[str]:
-    """Return the options that put a model's parts where they are."""
-    given = placing(model)
-    held = max_memory_entries(given.pop("max_memory", {}))
-    options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return [*options, *(part for entry in held for part in ("--max-memory", entry))]
 
 
 def _has_passed(session: Session) -> bool:

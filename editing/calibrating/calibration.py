@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,10 +19,10 @@ from editing.methods.dinm import DinmSettings
 from editing.optimising.null_space import harmless_moment, known_moments, moment_key
 from editing.progress import Preparation, part_of
 from editing.texts.harmless import answers_by_text, known_answer, learn_answer, own_refusals, refusal_texts
+from inspector.command import model_options
 from inspector.detection import DEPTH, Sample, fit, readings_of, samples, that_fit, unseen_shares
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
-from inspector.model.embedded import NAME as EMBEDDED_NAME
 from inspector.model.embedded import cache_root
 from inspector.model.patches.detector import TENSORS
 from inspector.model.tensor_file import check_unchanged, write_tensors
@@ -281,9 +282,8 @@ def _whole(half: Tensor) -> Tensor:
 
 
 def calibrate_command(model: InspectedModel) -> str:
-    """Return the command that calibrates a model in the data type that it is loaded in."""
-    name = "" if model.name == EMBEDDED_NAME else f" --model {model.name}"
-    return f"python -m editing.calibrate{name} --dtype {model.dtype_name}"
+    """Return the command that calibrates a model as it is loaded, for a shell."""
+    return f"python -m editing.calibrate {shlex.join(model_options(model))}"
 
 
 def calibration_of(model: InspectedModel) -> Calibration | None:

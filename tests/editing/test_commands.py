@@ -20,7 +20,7 @@ from word_models import word_model
 
 from editing import apply, edit, reproduce
 from editing import locate as locate_both
-from editing.calibrating.calibration import Calibration
+from editing.calibrating.calibration import Calibration, calibrate_command
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate import choice as gate_choice
 from editing.gate import gate
@@ -89,7 +89,7 @@ def test_both_marks_are_printed_with_their_reasons_where_the_model_is_calibrated
     assert told["recommended_layer"] == 1 and "vanilla 25 %" in told["recommended_reason"]
     monkeypatch.setattr(locate_both, "calibration_of", lambda _: None)
     told = ran(locate_both, ["--case", CASE.identifier], words, capsys)[1]
-    assert told["recommended_layer"] is None and "python -m editing.calibrate" in told["recommended_reason"]
+    assert told["recommended_layer"] is None and calibrate_command(words) in told["recommended_reason"]
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,8 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     assert "give --layer toxic or a number" in told["refused"] and "vanilla 50 %" in told["recommended_reason"]
     nothing = told
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
-    assert "no detector yet" in ran(edit, [*options, "--layer", "1"], words, capsys)[2]
+    errors = ran(edit, [*options, "--layer", "1"], words, capsys)[2]
+    assert f"no detector yet. Run: {calibrate_command(words)}" in errors
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)
     code, told, errors = ran(edit, options, words, capsys)
     assert code == 0 and "only where harm is detected" in told["weights"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dashboard.kit.sessions.session import LiveEdit, Session
+from editing.calibrating.calibration import calibrate_command
 from editing.gate.choice import acts_by
 from editing.progress import Preparation
 from inspector.errors import CaseError
@@ -106,7 +107,7 @@ def detector_of(
     Raises:
         CaseError: The model has none.
     """
-    live, found = session.live, require_detector(detector)
+    live, found = session.live, require_detector(model, detector)
     if live is None:
         return found
     kept, patch = session.slot(Acting), live.patch.identifier
@@ -118,12 +119,12 @@ def detector_of(
     return own
 
 
-def require_detector(detector: Detector | None) -> Detector:
+def require_detector(model: InspectedModel, detector: Detector | None) -> Detector:
     """Return a model's detector.
 
     Raises:
         CaseError: It has none.
     """
     if detector is None:
-        raise CaseError("This model has no detector, so no edit can be routed. Run: python -m editing.calibrate")
+        raise CaseError(f"This model has no detector, so no edit can be routed. Run: {calibrate_command(model)}")
     return detector

@@ -55,7 +55,7 @@ class RoutingPart(Room):
 
     def build_note(self) -> None:
         """Lay out what the detector was made of, or how to make one."""
-        self.note = gr.HTML(words.routing_note(self.context.detector), elem_id="routing-note")
+        self.note = gr.HTML(words.routing_note(self.model, self.context.detector), elem_id="routing-note")
 
     def hear(self) -> None:
         """Switch it off where nothing can be routed; follow a calibration that ends behind the open page."""
@@ -72,7 +72,7 @@ class RoutingPart(Room):
 
     def on_calibrated(self, session: Session, _values: Values) -> Update:
         """Offer the switch and say what the new detector was made of."""
-        said = {self.note: words.routing_note(self.context.detector)}
+        said = {self.note: words.routing_note(self.model, self.context.detector)}
         return {self.routed: self._state(session), **said, **self.read(session)}
 
     def on_routed(self, session: Session, values: Values) -> Iterator[Update]:
@@ -81,7 +81,7 @@ class RoutingPart(Room):
         if wish is None:
             raise CaseError(f"Unknown choice '{values[self.routed]}'. Choose one of: {', '.join(words.WISHES)}.")
         if wish == "where harm":
-            require_detector(self.context.detector)
+            require_detector(self.model, self.context.detector)
         if session.live is not None and wish != "gate" and (wish == "where harm") != (session.detector is not None):
             yield from self._reroute(session, values, wish)
             return

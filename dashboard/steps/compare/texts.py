@@ -12,8 +12,9 @@ from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Wish
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, Comparison, Detected, Measured, Prompt
+from editing.calibrating.calibration import calibrate_command
 from editing.strength import StrengthCurve
-from inspector.model import VANILLA, Answers, Detector, PromptFormat, Row
+from inspector.model import VANILLA, Answers, Detector, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.safeedit.verdict import Verdict
 
@@ -237,10 +238,8 @@ def notes(session: Session, asked: Prompt, answers: Answers, named: bool = True)
     return ended(answers, note, longest, kept.cancelled, live is not None)
 
 
-def detector_note(detector: Detector | None) -> str:
-    """Say what a model's detector was made of, or how to make one."""
-    if detector is None:
-        return "This model has no detector yet: python -m editing.calibrate"
+def detector_note(detector: Detector) -> str:
+    """Say what a model's detector was made of."""
     about = detector.about
     own = " and the question that the edit was made on" if detector.case_biases else ""
     if not {"questions", "harmless_prompts"} <= about.keys():  # of a file that was written elsewhere
@@ -282,10 +281,11 @@ def nothing_to_route(wish: Wish) -> str:
     return f"No edit is live, so there is none to route. The next one: {then}."
 
 
-def routing_note(detector: Detector | None) -> str:
-    """Say in the details what the switch in the row of actions goes by."""
+def routing_note(model: InspectedModel, detector: Detector | None) -> str:
+    """Say in the details what the switch in the row of actions goes by, or how to make a detector."""
     if detector is None:
-        return reading(f"The edit acts on every prompt. {detector_note(None)}.")
+        said = f"The edit acts on every prompt. This model has no detector yet: {calibrate_command(model)}"
+        return reading(said)
     about = detector.about
     measured = [
         f"{name} {about[key]:.1%}"

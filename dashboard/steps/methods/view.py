@@ -24,6 +24,7 @@ from dashboard.steps.methods.report import parts
 from dashboard.steps.methods.run import ALONE, LONGEST_ANSWER, SIZES, TITLES, TRAIN_ON
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
+from editing.calibrating.calibration import calibrate_command
 from editing.contest import ContestProgress, Standing
 from editing.optimising.trainee import SCOPES
 from inspector.safeedit.judges import EmbeddedJudge
@@ -34,7 +35,7 @@ ROUTED_TOO = "Routed as well"
 SLOW = ("Gated",)
 """Methods that are not ticked at first: they read a thousand texts before their first edit of a model."""
 LINE_MORE = "A line more each: only where harm is detected; DINM's also as Operate makes it first"
-NO_DETECTOR = "Off: no detector yet, python -m editing.calibrate"
+NO_DETECTOR = "Off: no detector yet, "
 
 
 def quick_one(standings: Sequence[Standing]) -> Standing | None:
@@ -158,7 +159,7 @@ class MethodsRoom(Room):
             self.routed = gr.Checkbox(
                 False,
                 label=ROUTED_TOO,
-                info=NO_DETECTOR if self.context.detector is None else LINE_MORE,
+                info=self._said_of_routed(),
                 interactive=self.context.detector is not None,
                 min_width=180,
                 elem_id="methods-routed",
@@ -349,8 +350,11 @@ class MethodsRoom(Room):
 
     def _state_of_routed(self, _session: Session) -> Any:
         if self.context.detector is None:
-            return gr.Checkbox(value=False, interactive=False, info=NO_DETECTOR)
-        return gr.Checkbox(interactive=True, info=LINE_MORE)
+            return gr.Checkbox(value=False, interactive=False, info=self._said_of_routed())
+        return gr.Checkbox(interactive=True, info=self._said_of_routed())
+
+    def _said_of_routed(self) -> str:
+        return LINE_MORE if self.context.detector is not None else NO_DETECTOR + calibrate_command(self.model)
 
     def _compared(self, session: Session) -> Update:
         kept = session.slot(Compared)

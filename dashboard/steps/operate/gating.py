@@ -104,7 +104,11 @@ class Gated:
 
 
 def asked_for(
-    session: Session, settings: DinmSettings, detector: Detector | None, by_hand: Collection[str] = ()
+    model: InspectedModel,
+    session: Session,
+    settings: DinmSettings,
+    detector: Detector | None,
+    by_hand: Collection[str] = (),
 ) -> tuple[DinmSettings, ...]:
     """Return the edits that are made in turn (:func:`editing.gate.choice.in_turn`), as the visitor wants them to act.
 
@@ -121,7 +125,7 @@ def asked_for(
         return attempts(settings, detector, by_hand)
     if wish == "everywhere":
         return (settings,)
-    require_detector(detector)
+    require_detector(model, detector)
     return (to_be_routed(settings, by_hand),)
 
 
@@ -164,7 +168,7 @@ def examined(
         taken = yield from accept_where_best(model, row, case, settings, detector=both, cancel=cancel)
     else:
         if wish == "where harm":
-            both = yield from _of_both(model, made, require_detector(detector), cancel)
+            both = yield from _of_both(model, made, require_detector(model, detector), cancel)
             own = None if both is None else (yield from acts_by(model, both, case, made.edit.format, cancel))
             if own is None:
                 return _not_examined(made)

@@ -191,7 +191,7 @@ class OperateRoom(Room):
         """
         texts = self.bus.offered("texts").call(values)
         settings = self.setting.settings(values, texts.format, **changes)
-        tried = gating.asked_for(session, settings, self.context.detector)
+        tried = gating.asked_for(self.model, session, settings, self.context.detector)
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)

@@ -13,6 +13,7 @@ from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Acting
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.stress.report import parts as stress_parts
 from dashboard.steps.stress.run import Examined
+from editing.calibrating.calibration import calibrate_command
 from inspector.model import encode
 from inspector.model.patches.routing import scores
 
@@ -95,7 +96,8 @@ def test_a_stress_test_that_is_cancelled_while_its_detector_is_made_keeps_the_on
 
 def test_both_ways_of_a_stress_test_are_off_without_a_detector_and_it_says_why(detecting, visitor):
     parts = detecting[0].parts.stress_both, visitor.page.parts.stress_both
-    assert [part.interactive for part in parts] == [True, False] and "no detector yet" in parts[1].info
+    assert [part.interactive for part in parts] == [True, False]
+    assert calibrate_command(visitor.page.context.model) in parts[1].info
     visitor.do("on_stress", stress_size="This case", stress_tokens=4)
     kept = visitor.session.slot(Examined)
     assert kept.other is None and all(reply.reading is None for reply in kept.exam.replies)

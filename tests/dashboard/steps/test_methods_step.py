@@ -24,7 +24,7 @@ from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
 from dashboard.steps.methods.state import Compared
-from editing.calibrating.calibration import Calibration
+from editing.calibrating.calibration import Calibration, calibrate_command
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.contest import ContestSettings
 from editing.methods.dinm import to_be_routed
@@ -499,4 +499,4 @@ def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detectin
 
 def test_routed_lines_are_off_with_their_reason_where_there_is_no_detector(visitor):
     switch = visitor.page.parts.methods_routed
-    assert not switch.interactive and "python -m editing.calibrate" in switch.info
+    assert not switch.interactive and calibrate_command(visitor.page.context.model) in switch.info

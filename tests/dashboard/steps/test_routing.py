@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html import unescape
 
@@ -19,6 +20,7 @@ from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, detector_note, routing_note
 from dashboard.steps.operate.gating import Gated
 from editing import preset
+from editing.calibrating.calibration import calibrate_command
 from editing.gate.gate import RECORD
 from editing.methods.dinm import ROUTED
 from inspector.errors import CaseError
@@ -30,13 +32,15 @@ pytestmark = pytest.mark.usefixtures("model", "without_a_reading_of_the_case", "
 
 
 def test_a_detector_of_a_file_that_does_not_say_what_it_was_made_from_is_told_so(detecting):
-    _, made = detecting
+    page, made = detecting
     assert detector_note(made).startswith(f"Made from {made.about['questions']} harmful questions, ")
     assert detector_note(replace(made, about={})) == "Made from texts that it does not name"
     shares = {"found_unseen": 0.9, "false_alarms_unseen": 0.02}
-    note = routing_note(replace(made, about={**ABOUT, **shares, "too_long": 7}))
+    note = routing_note(page.context.model, replace(made, about={**ABOUT, **shares, "too_long": 7}))
     assert "but its settings were chosen by: harm found in 90.0%, false alarms in 2.0% of them." in note
-    assert "7 more texts are too long for this model" in note and "too long" not in routing_note(made)
+    assert "7 more texts are too long for this model" in note and "too long" not in routing_note(
+        page.context.model, made
+    )
 
 
 @pytest.mark.parametrize("wish", ["gate", "where harm", "everywhere"])
@@ -126,8 +130,10 @@ def test_the_switch_says_what_the_detector_was_made_of_or_how_to_make_one(detect
     parts = detecting[0].parts
     assert parts.routed.interactive and "Made from 189 harmful questions, 315 harmless prompts" in parts.note.value
     parts = visitor.page.parts
-    assert not parts.routed.interactive and "python -m editing.calibrate" in parts.note.value
+    assert not parts.routed.interactive and calibrate_command(visitor.page.context.model) in parts.note.value
     assert parts.detected.value == ""
+    with pytest.raises(CaseError, match=re.escape(calibrate_command(visitor.page.context.model))):
+        act(visitor.page.context, visitor.session, None, True)
     visitor.do("on_ask", max_new_tokens=2)
     assert visitor.screen["routed"] == "acts on every prompt (no detector yet)" and visitor.screen["detected"] == ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 from dataclasses import replace
 from functools import partial
 
@@ -20,12 +21,14 @@ from editing.calibrating.calibration import (
     FORMATS,
     SHIPPED,
     Calibration,
+    calibrate_command,
     load_calibration,
     make_calibration,
     places,
     save_calibration,
 )
 from editing.calibrating.trial_edits import Layers, Trial, try_layers
+from editing.command import recommended
 from editing.methods.dinm import DinmSettings
 from editing.optimising.null_space import harmless_moment, known_moments
 from editing.progress import Preparation
@@ -33,6 +36,7 @@ from editing.texts.harmless import known_answer, known_answers
 from inspector.detection import samples
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, encode, from_parts
+from inspector.model.embedded import NAME as EMBEDDED_NAME
 from inspector.model.memory.recent import forget_visits
 from inspector.model.patches.routing import scores
 
@@ -225,6 +229,25 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(EditError, match="no calibration of this version"):
         load_calibration(llama)
+
+
+def test_the_command_that_calibrates_names_the_model_as_it_is_loaded(llama):
+    of_hub = replace(
+        llama,
+        name="my models/it's one",
+        revision="v2",
+        paths={"blocks": "model.layers"},
+        placed={"device_map": "auto", "max_memory": {0: "70GiB", "cpu": "200GiB"}},
+    )
+    line = calibrate_command(of_hub)
+    python, option, module, *words = shlex.split(line)
+    assert (python, option, module) == ("python", "-m", "editing.calibrate")
+    chosen = calibrate.options().parse_args(words)
+    assert (chosen.model, chosen.revision, chosen.dtype) == (of_hub.name, "v2", "float32")
+    assert chosen.path == ["blocks=model.layers"] and chosen.device_map == "auto"
+    assert chosen.max_memory == ["0=70GiB", "cpu=200GiB"]
+    assert "--model" not in calibrate_command(replace(llama, name=EMBEDDED_NAME))
+    assert recommended(of_hub, None)["recommended_reason"].endswith(f"Run: {line}")
 
 
 def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_one_is_still_read(llama, tmp_path):

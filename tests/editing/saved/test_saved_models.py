@@ -195,7 +195,7 @@ def test_a_routed_edit_made_again_is_the_same_only_where_it_acts_by_the_same_det
     elsewhere = run(reproduce(llama, first.patch, record, detector=another))
     assert elsewhere.same_bits and elsewhere.same_detector is False and not elsewhere.same
     assert "by another detector, so it is not the same edit" in elsewhere.reading(record)
-    with pytest.raises(EditError, match=r"no detector yet.*editing\.calibrate"):
+    with pytest.raises(EditError, match=r"no detector yet.*editing\.calibrate --model tiny-llama"):
         run(reproduce(llama, first.patch, record))
     untold = replace(record, gate=None)
     assert "does not tell which detector" in run(reproduce(llama, first.patch, untold)).reading(untold)
