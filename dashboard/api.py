@@ -41,6 +41,7 @@ from dashboard.steps.stress.judging import judges_of
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import preset
+from editing.command import recommended
 from editing.progress import run as run_quietly
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
@@ -96,13 +97,14 @@ def connect(context: Context) -> None:
         chat: takes.Chat = True,
         request: gr.Request | None = None,
     ) -> gives.Divergence:
-        """Measure the divergence: a curve per distance and the toxic layer; the recommended one if it is known."""
+        """Measure the divergence: a curve a distance, the toxic and the recommended layer, each with its reason."""
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             measured = locating.locate(model, session, given, preset_name, padding)
             found: Any = {
                 "toxic_layer": measured.toxic_layer(),
-                "recommended_layer": context.layers.recommended if context.layers else None,
+                "toxic_reason": measured.reason(),
+                **recommended(model, context.layers),
                 "blocks": model.blocks,
                 **{distance: measured.by(distance).tolist() for distance in DISTANCES},
             }

@@ -11,12 +11,12 @@ from dashboard.kit.running.run import drain
 from dashboard.kit.sessions.acting import Acting, Wish, detector_of, require_detector, route
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.operate import gating
-from dashboard.steps.operate.run import Making, why_no_layer
+from dashboard.steps.operate.run import Making
 from editing import DinmSettings, EditResult, Preparation, Step
 from editing.gate.choice import in_turn
 from editing.gate.gate import Budgets
 from editing.progress import run as run_quietly
-from inspector.errors import CaseError, RefusedEdit
+from inspector.errors import CaseError
 from inspector.safeedit.exam import Progress
 
 Ended = TypeVar("Ended")
@@ -117,11 +117,7 @@ def asked_for(
 
     Raises:
         CaseError: It is to be routed, and the model has no detector.
-        RefusedEdit: Trial edits of this model helped at no layer, and the settings are those of ``corrected``.
     """
-    unchanged = why_no_layer(context.layers, settings)
-    if unchanged is not None:
-        raise RefusedEdit(unchanged)
     if routed:
         require_detector(context.model, context.detector)
     wishes: dict[bool | None, Wish] = {None: "gate", True: "where harm", False: "everywhere"}

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from editing.calibrating.calibration import Calibration, calibrate_command
+from editing.calibrating.calibration import calibrate_command
+from editing.calibrating.trial_edits import Layers
 from editing.memory import memory_told
 from editing.progress import Preparation
 from inspector import command
@@ -67,16 +68,16 @@ def named_layer(layer: int | None) -> dict[str, int | None]:
     return {"layer": layer, "block": layer}
 
 
-def recommended(model: InspectedModel, known: Calibration | None) -> dict[str, Any]:
+def recommended(model: InspectedModel, layers: Layers | None) -> dict[str, Any]:
     """Return the mark that a calibration sets beside the toxic layer, with its reason.
 
     Args:
-        known: ``None`` for a model that is not calibrated.
+        layers: What trial edits achieve there; ``None`` for a model that is not calibrated.
     """
-    if known is None:
+    if layers is None:
         why = f"Not known yet: this model is not calibrated. Run: {calibrate_command(model)}"
         return {"recommended_layer": None, "recommended_reason": why}
-    return {"recommended_layer": known.layers.recommended, "recommended_reason": known.layers.reason}
+    return {"recommended_layer": layers.recommended, "recommended_reason": layers.reason}
 
 
 def teller() -> Callable[[Preparation], None]:

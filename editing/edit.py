@@ -118,7 +118,11 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     if chosen.acts == "detected" and detector is None:
         raise EditError(f"{model.name} has no detector yet. Run: {calibrate_command(model)}")
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
-    marks = {"toxic_layer": measured.toxic_layer(), "toxic_reason": measured.reason(), **recommended(model, known)}
+    marks = {
+        "toxic_layer": measured.toxic_layer(),
+        "toxic_reason": measured.reason(),
+        **recommended(model, None if known is None else known.layers),
+    }
     try:
         block, why = layer_of(
             model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding, chosen.method

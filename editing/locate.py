@@ -13,16 +13,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from editing.calibrating.calibration import calibration_of
 from editing.command import Loader, finished, load_model, recommended, tell
 from inspector.locate import located, parsed
+from inspector.model import InspectedModel
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
     """Measure, look the calibration up, and print."""
     chosen = parsed(arguments, __doc__)
-    return finished(lambda: tell(located(chosen, loader, lambda model: recommended(model, calibration_of(model)))))
+    return finished(lambda: tell(located(chosen, loader, _recommended)))
+
+
+def _recommended(model: InspectedModel) -> dict[str, Any]:
+    known = calibration_of(model)
+    return recommended(model, None if known is None else known.layers)
 
 
 if __name__ == "__main__":

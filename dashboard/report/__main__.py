@@ -237,7 +237,7 @@ def _marks(model: InspectedModel, measured: Divergence, block: int | None, known
         "fingerprint": model.fingerprint,
         "toxic_layer": measured.toxic_layer(),
         "toxic_reason": measured.reason(),
-        **recommended(model, known),
+        **recommended(model, None if known is None else known.layers),
         **named_layer(block),
     }
 

@@ -56,7 +56,9 @@ class Divergence(TypedDict):
 
     Attributes:
         toxic_layer: The layer after which they are farthest apart (l2): DINM's choice.
-        recommended_layer: The layer where trial edits worked best; null where the model is not calibrated.
+        toxic_reason: Why that one, in a sentence.
+        recommended_layer: The layer where trial edits worked best; null where none helped or none were made.
+        recommended_reason: Why that one, or why none.
         blocks: How many layers the model has.
         l2: Euclidean distance.
         relative: The same over the mean length of the two states.
@@ -65,7 +67,9 @@ class Divergence(TypedDict):
     """
 
     toxic_layer: int
+    toxic_reason: str
     recommended_layer: int | None
+    recommended_reason: str
     blocks: int
     l2: list[float]
     relative: list[float]

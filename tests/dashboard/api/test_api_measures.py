@@ -10,6 +10,7 @@ from api_helpers import case, weights
 from gradio_client.exceptions import AppError
 
 from dashboard.steps.methods import run as methods
+from editing.calibrating.calibration import calibrate_command
 from inspector.divergence import DISTANCES, divergence
 from inspector.lens import logit_lens
 from inspector.likelihood import likelihoods
@@ -50,6 +51,8 @@ def test_the_curves_of_locate_are_those_of_the_engine(client, model, name):
     for distance in DISTANCES:
         assert np.allclose(told[distance], expected.by(distance)), distance
     assert told["toxic_layer"] == expected.toxic_layer() and told["blocks"] == 3
+    assert told["toxic_reason"] == expected.reason() and told["recommended_layer"] is None
+    assert told["recommended_reason"].endswith(f"Run: {calibrate_command(model)}")
 
 
 def test_plain_text_is_one_parameter_of_everything_that_measures_edits_or_asks(client, model):
