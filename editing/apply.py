@@ -9,8 +9,8 @@ edit again here, and an adapter of a smaller rank, which is another edit. What i
 --keep-anyway, or if the record says that a person overrode it; an edit under which the unsafe answer of its own case
 gains on the safe one does not leave at all.
 Everything that is written is read back and compared with the live edit by its logits. What was done is printed as
-JSON: the gate's word, the answers, what was written. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done,
-and what was done before is printed all the same.
+JSON: the gate's word, the answers with what the detector reads of each prompt, what was written. Exit codes: 0; 1
+refused by the gate; 2 when it cannot be done, and what was done before is printed all the same.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from editing.calibrating.calibration import calibration_of
 from editing.command import Loader, add_model, finished, load_model, tell
 from editing.gate.gate import accept, is_of
 from editing.progress import run
@@ -32,7 +33,8 @@ from editing.saved.incoming import refuse_harmful, unpack
 from editing.saved.merged import require_mergeable
 from editing.saved.record import EditRecord
 from inspector.errors import PatchError
-from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row, answer, encode
+from inspector.model.patches.routing import scores
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -63,6 +65,10 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
     assert row.patch is not None  # a saved edit has one
     room, format = decoding.max_new_tokens, row.patch.format
     prompts = {text: encode(model, text, None, format, room=room).prompt for text in chosen.ask}
+    detector = row.detector
+    if detector is None and chosen.ask:
+        known = calibration_of(model)
+        detector = None if known is None else known.detector
     word = run(accept(model, row, record.case))
     assert word is not None  # nobody cancels it
     kept = record.gate is not None and record.gate.get("overridden") and is_of(record.gate, row)
@@ -78,11 +84,35 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
     record = replace(record, gate=replace(word, overridden=not word.passed).record())
     try:
         for text in chosen.ask:
-            said = answer(model, prompts[text], (VANILLA, row), decoding).texts
-            told["answers"].append({"prompt": text, "vanilla": said[0], "edited": said[1]})
+            said = answer(model, prompts[text], (VANILLA, row), decoding)
+            told["answers"].append(
+                {
+                    "prompt": text,
+                    "vanilla": said.texts[0],
+                    "edited": said.texts[1],
+                    "held_back": said.held_back[1],
+                    "detector": _read_by(model, detector, prompts[text], row),
+                }
+            )
         return _write(chosen, model, row, record, told)
     finally:
         tell(told)  # what was found and written so far took its time and stays, whatever has ended the rest
+
+
+def _read_by(
+    model: InspectedModel, detector: Detector | None, prompt: Sequence[int], row: Row
+) -> dict[str, float | bool] | None:
+    """Return what a detector reads of a prompt, ``None`` without one.
+
+    Args:
+        detector: The edit's own; of an edit that acts on every prompt the model's.
+        prompt: Token ids as the model gets them.
+    """
+    if detector is None:
+        return None
+    (score,) = scores(model, detector, [prompt])
+    fires, routed = detector.fires(score), row.detector is not None
+    return {"score": score, "threshold": detector.threshold, "fires": fires, "routed": routed}
 
 
 def _read(edit: Path, model: InspectedModel) -> tuple[Row, EditRecord]:

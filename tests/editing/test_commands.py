@@ -137,7 +137,9 @@ def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, t
     to = ["--merged", tmp_path / "whole", "--adapter", tmp_path / "small", "--rank", "2", "--ask", "Sing?"]
     code, applied, _ = ran(apply, [saved, *to, "--max-new-tokens", "3"], words, capsys)
     assert code == 0 and applied["weights"] == told["weights"]
-    assert set(applied["answers"][0]) == {"prompt", "vanilla", "edited"}
+    (answered,) = applied["answers"]
+    assert answered.keys() == {"prompt", "vanilla", "edited", "held_back", "detector"}
+    assert answered["held_back"] is False and answered["detector"] is None, "this model has none"
     assert (tmp_path / "whole" / "config.json").is_file() and applied["merged"]["largest_logit_difference"] < 1e-3
     assert (tmp_path / "small" / "adapter_config.json").is_file() and 0 < applied["adapter"]["lost_share_of_norm"] < 1
     code, again, _ = ran(reproduce, [saved], words, capsys)
@@ -365,6 +367,24 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     assert (
         code == 1 and again["same_bits"] and again["same_detector"] is False and "not the same edit" in again["reading"]
     )
+
+
+def test_both_answers_are_told_with_what_the_detector_read_and_whether_the_edit_acted(
+    words, capsys, tmp_path, budgets, monkeypatch
+):
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, 1.0, words.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.25, 1, 4), detector)
+    for command in (edit, apply):
+        monkeypatch.setattr(command, "calibration_of", lambda _: known)
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--keep-anyway", "--out", tmp_path]
+    read = {"score": 0.0, "threshold": 1.0, "fires": False}
+    for acts in ("detected", "everywhere"):
+        saved = ran(edit, [*options, "--acts", acts], words, capsys)[1]["saved"][0]
+        asking = [saved, "--keep-anyway", "--ask", "Sing?", "--max-new-tokens", "3"]
+        (answered,) = ran(apply, asking, words, capsys)[1]["answers"]
+        assert answered["detector"] == {**read, "routed": acts == "detected"}
+        assert answered["held_back"] is (acts == "detected")
+        assert acts == "everywhere" or answered["edited"] == answered["vanilla"]
 
 
 def with_a_path(record: Path, patch: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dashboard.kit.drawing.html import weights_badge
+from dashboard.kit.drawing.html import reading, weights_badge
 from dashboard.kit.drawing.panes import unless_safe
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sharing.parts import Figure, Hidden, Part, Text, Visit
@@ -23,7 +23,8 @@ def parts(visit: Visit) -> list[Part]:
     found = []
     texts = answers(session)
     if texts:
-        found.append(Part("Both answers", texts=texts, facts=facts(session)))
+        read = () if kept.detected is None or session.live is None else (reading(words.detected_words(kept.detected)),)
+        found.append(Part("Both answers", read, texts, facts=facts(session)))
     if session.live is not None and kept.comparison is not None:
         shown = without_tokens(kept.comparison, visit.hidden)
         readings = dict(zip(READINGS, words.compare_readings(shown), strict=True))

@@ -317,6 +317,11 @@ def detected_line(found: Detected | None, detector: Detector | None, unmeasured:
     made = detector_note(detector)
     if found is None:
         return reading(f"Detector: {made[0].lower()}{made[1:]}. Ask both to see its score.")
+    return reading(f"{detected_words(found)} {made}.{unmeasured and f' {unmeasured}'}")
+
+
+def detected_words(found: Detected) -> str:
+    """Say what the detector read of a prompt, and whether the edit acts on it."""
     if found.routed:
         then = "so the edit acts" if found.fires else "so the vanilla weights answer, bit for bit"
     else:
@@ -324,10 +329,7 @@ def detected_line(found: Detected | None, detector: Detector | None, unmeasured:
         if not found.fires:  # this is the model's detector; a routed edit has a reading of its own question beside it
             then += "; routed, it would act where this detector finds harm and on its own question"
     verdict = "harm detected" if found.fires else "no harm detected"
-    return reading(
-        f"Detector: score {found.score:.3f} on this prompt, threshold {found.threshold:.3f}: {verdict}, {then}. {made}."
-        f"{unmeasured and f' {unmeasured}'}"
-    )
+    return f"Detector: score {found.score:.3f} on this prompt, threshold {found.threshold:.3f}: {verdict}, {then}."
 
 
 def curve_reading(curve: StrengthCurve | None) -> str:
