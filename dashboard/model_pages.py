@@ -1,8 +1,8 @@
 """The pages of the listed models: the first one's is always there, another one's is made when somebody chooses it.
 
 Every step of a page works on the page's own model, so a model that is chosen gets a page of its own, with visitors,
-edits and links of its own. It stays while anybody has it open or has done something there that is kept, and gives its
-model back when it closes.
+edits and links of its own. It stays while anybody has it open or has done something there that is kept, and until its
+calibration has ended, unless somebody needs its place; it gives its model back when it closes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class ModelPage:
         context: What its rooms have at hand.
         stop: Ends what is made behind it: a calibration, an example.
         loan: Gives its model back.
+        calibrating: Whether its model is being calibrated behind it.
     """
 
     label: str
@@ -47,6 +48,7 @@ class ModelPage:
     context: Context
     stop: Callable[[], None] = lambda: None
     loan: ExitStack = field(default_factory=ExitStack)
+    calibrating: Callable[[], bool] = lambda: False
 
 
 class ModelPages:
@@ -136,15 +138,17 @@ class ModelPages:
                 self._require_place(label)
                 return self._built(label, model, stack)
 
-    def sweep(self, unused: float = IDLE) -> None:
+    def sweep(self, unused: float = IDLE, calibrating: bool = False) -> None:
         """Close the pages that nobody has open, where nothing runs and nothing is kept for anybody.
 
         Args:
             unused: Seconds for which nobody has been there.
+            calibrating: Those whose model is being calibrated as well, which loses what that has found so far.
         """
         for page in list(self._open.values()):
             page.context.sessions.sweep()
-            self._close(page, unused)
+            if calibrating or not page.calibrating():
+                self._close(page, unused)
 
     def close_all(self) -> None:
         """Close every page but the first one, whoever is there: the program ends."""
@@ -164,6 +168,8 @@ class ModelPages:
     def _require_place(self, label: str) -> None:
         if len(self.open) >= self._most:
             self.sweep(ON_THEIR_WAY)
+        if len(self.open) >= self._most:
+            self.sweep(ON_THEIR_WAY, calibrating=True)  # people go before what is done in the background
         if len(self.open) >= self._most:
             note("refused", why="model pages")
             raise CaseError(

@@ -194,7 +194,10 @@ def build_page(
                 running.stop()
         app.guard.sent.remove(sent)
 
-    return ModelPage(label, app, house.context, stop)
+    def calibrating() -> bool:
+        return background is not None and not background.ended
+
+    return ModelPage(label, app, house.context, stop, calibrating=calibrating)
 
 
 def _calibration(model: InspectedModel) -> Calibration | None:

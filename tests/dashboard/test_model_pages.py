@@ -19,13 +19,15 @@ from dashboard_helpers import SHORT_GATE, model_at_rest, save_listed, tiny_model
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from dashboard.calibrating import Calibrating
 from dashboard.heading import header, shortened
 from dashboard.kit.limits import Limits
 from dashboard.kit.running.building import built_apart, keep_apart
 from dashboard.kit.running.queue import Elsewhere
-from dashboard.kit.sessions.visitors import Sessions
+from dashboard.kit.sessions.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.kit.shelf import IDLE, Shelf
 from dashboard.model_pages import ON_THEIR_WAY, ModelPage, ModelPages, slugs_of
+from dashboard.page import PageOptions, build_page
 from dashboard.steps.operate import gating
 from editing.progress import run as run_quietly
 from inspector.errors import CaseError, ModelLoadError
@@ -303,6 +305,40 @@ def test_whoever_asks_for_another_page_gets_the_place_of_one_that_nobody_uses(se
     later(2 * ON_THEIR_WAY)
     assert open_page(served, OTHER).label == OTHER and pages_of(served).open == [OTHER]
     assert pages_of(served).address(OTHER) == "model/other-one/"
+
+
+def test_a_calibration_behind_a_page_goes_on_when_nobody_is_there_unless_its_place_is_needed(served, monkeypatch):
+    class Background(Calibrating):
+        """A calibration that goes on until it is told to end."""
+
+        def __init__(self, model: InspectedModel) -> None:
+            super().__init__(model)
+            made.append(self)
+
+        def _made(self) -> None:
+            while not self._stopped.is_set() and not over.is_set():
+                LOOK.wait(0.01)
+
+    made, over = [], threading.Event()
+    pages = pages_of(served)
+    options = PageOptions(False, None, True, False, GRACE, MOST_BYTES, Limits(), None)
+    monkeypatch.setattr("dashboard.page.Calibrating", Background)
+    monkeypatch.setattr(pages, "_make", lambda *of: build_page(*of[:2], options, pages._shelf, of[2], pages.first))
+
+    def nobody_for_long(page: ModelPage) -> None:
+        later = page.context.sessions._now() + 100 * IDLE
+        monkeypatch.setattr(page.context.sessions, "_now", lambda: later)
+
+    nobody_for_long(open_page(served, DEEPER))
+    pages.sweep()
+    assert pages.open == [DEEPER] and not made[0].ended, "nobody is there, and it goes on"
+    other = open_page(served, OTHER)
+    assert pages.open == [OTHER] and made[0].wait(10), "somebody who waits goes first"
+    nobody_for_long(other)
+    over.set()
+    assert made[1].wait(10)
+    pages.sweep()
+    assert pages.open == [], "once it has ended nothing keeps the page open"
 
 
 def test_a_page_that_is_opened_again_while_the_old_one_closes_is_there(served):
