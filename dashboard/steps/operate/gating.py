@@ -244,6 +244,7 @@ def examine_now(
 ) -> Generator[Preparation | Progress, None, bool]:
     """Ask the gate about the edit that waits, else about the live one as it acts now, at its strength.
 
+    One that a file has brought to act on every prompt is examined where harm is detected if the visitor asks for that.
     A live edit stays live whatever the gate says: it was made live by hand, and Undo is beside it. That it was kept
     against a refusal stays on its record where it is examined as it was then; at another strength, on other prompts or
     by another detector nobody has kept it yet.
@@ -259,6 +260,9 @@ def examine_now(
     """
     held = session.slot(Gated).held
     if held is not None:
+        saved = held.as_saved
+        if saved is not None and saved.detector is None and wish_of(session) == "where harm":
+            held = replace(held, as_saved=None, strength=saved.strength)
         return settle(session, (yield from examined(model, session, held, settings, detector)))
     live = session.live
     if live is None:

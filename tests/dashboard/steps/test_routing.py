@@ -10,12 +10,15 @@ import gradio as gr
 import pytest
 import torch
 from dashboard_helpers import QUICK, Visitor, assert_idle, seen, tiny_model
+from keep_helpers import STRICT, copied, edit, taken_in, written
 from routing_helpers import ABOUT, EFFECTIVE, cancelled
 
 from dashboard.edit_events import act
 from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Acting
 from dashboard.kit.sessions.typed import texts_of
+from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.compare.report import answers
+from dashboard.steps.compare.report import parts as reported
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, detector_note, routing_note
 from dashboard.steps.operate.gating import Gated
@@ -154,6 +157,8 @@ def test_each_prompt_asked_shows_the_detector_s_score_and_threshold_whether_the_
     assert (
         "routed, it would act where this detector finds harm" in said
     ) is not fires and "189 harmful questions" in said
+    both = next(part for part in reported(Visit(visitor.session)) if part.title == "Both answers")
+    assert unescape(seen(both.readings[0])).startswith(f"Detector: score {found.score:.3f} on this prompt, threshold ")
     visitor.do("on_routed", routed=WHERE_HARM)
     expected = "harm detected, so the edit acts" if fires else "no harm detected, so the vanilla weights answer"
     assert expected in seen(visitor.screen["detected"])
@@ -176,6 +181,31 @@ def test_an_edit_that_the_gate_refuses_can_be_examined_where_harm_is_detected_on
     assert "only where harm is detected" in visitor.screen["live"]
     visitor.do("on_routed", routed=EVERYWHERE)
     assert "Not examined as it acts now" in visitor.screen["gate"], "the gate's word is about the routed edit"
+    assert_idle(visitor)
+
+
+def test_a_plain_edit_of_a_file_that_the_gate_refuses_can_be_examined_where_harm_is_detected_only(
+    detecting, request, tmp_path
+):
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    writer = Visitor(page, f"{request.node.name}, writing")
+    writer.do("on_routed", routed=EVERYWHERE)
+    identifier = edit(writer)
+    writer.session.scale(0.5)
+    writer.do("on_examine", **QUICK)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_undo")
+    visitor.do("on_routed", routed=WHERE_HARM)
+    taken_in(visitor, copied(written(writer), tmp_path / "edit.zip"), **STRICT)
+    held = visitor.session.slot(Gated).held
+    assert visitor.session.live is None and held.detector is None, "it is examined as the file has brought it"
+    assert "set the switch and press Examine" in visitor.screen["gate"]
+    visitor.do("on_examine", **STRICT)
+    live = visitor.session.live
+    assert live.patch.identifier == identifier and live.patch.settings[RECORD]["passed"]
+    assert visitor.session.strength == 0.5 and "only where harm is detected" in visitor.screen["live"]
+    assert live.patch.settings[RECORD]["weights"] == visitor.session.row.label()
     assert_idle(visitor)
 
 
