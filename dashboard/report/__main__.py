@@ -101,7 +101,10 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         "--acts", default="gate", type=acts_word, choices=WISHES, help="where it acts, as in python -m editing.edit"
     )
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
-    told = "put the edit to the stress test of this size, beside the same weights rounded to bfloat16"
+    told = (
+        "put the edit to the stress test of this size, both ways where there is a detector, beside the same weights "
+        "rounded to bfloat16"
+    )
     parser.add_argument("--stress", choices=stressing.SIZES, help=told)
     asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
     parser.add_argument(
@@ -174,7 +177,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     )
     if chosen.stress is not None and session.live is not None:
         longest = Decoding(max_new_tokens=chosen.stress_tokens)
-        stress(model, session, chosen.stress, chosen.evaluation, longest, _tell)
+        detector = None if known is None else known.detector
+        stress(model, session, chosen.stress, chosen.evaluation, longest, _tell, detector)
     look(model, session, chosen.locators, chosen.atlas, _tell, chosen.padding)
     if chosen.methods:
         longest = Decoding(max_new_tokens=chosen.methods_tokens)

@@ -127,8 +127,6 @@ def _stress(session: Session, live: Case, case: Case, exam: ExamResult) -> Furth
         left_out.append("the case's further prompts in the stress test")
     if session.slot(Examined).study is not None:  # the rounding row the command makes by itself
         left_out.append("what each suffix does alone and with the weights")
-    if session.slot(Examined).other is not None:
-        left_out.append("the stress test of the edit as it acts elsewhere, and what its detector read")
     options = ("--stress", size, "--evaluation", str(exam.evaluation))
     return Further((*options, *_length("--stress-tokens", exam, stressing.LONGEST_ANSWER)), tuple(left_out))
 

@@ -110,16 +110,25 @@ def _edit(
 
 
 def stress(
-    model: InspectedModel, session: Session, size: str, evaluation: Evaluation, decoding: Decoding, tell: Tell
+    model: InspectedModel,
+    session: Session,
+    size: str,
+    evaluation: Evaluation,
+    decoding: Decoding,
+    tell: Tell,
+    detector: Detector | None = None,
 ) -> None:
-    """Put the live edit to the stress test, then what mere rounding does to the same harmless answers beside it.
+    """Put the live edit to the stress test, both ways, then what mere rounding does to the same harmless answers.
 
     Args:
         size: One of :data:`dashboard.steps.stress.run.SIZES`.
         evaluation: How both weights are asked.
+        detector: The model's; without one an edit that acts on every prompt is tested so only.
     """
+    other = run(stressing.other_way(model, session, detector), tell)
     way = next(way for way, asked in WAYS.items() if asked == evaluation)
-    exam = run(stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding), tell)
+    testing = stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding, other)
+    exam = run(testing, tell)
     why = stressing.why_not_rounded(model)
     if why is None and not any(reply.question.kind == "harmless" for reply in exam.replies):
         why = "No rounding row: this stress test asks no harmless prompt"

@@ -13,6 +13,7 @@ import torch
 from dashboard_helpers import Page, tiny_model
 from sweep_helpers import write_cases
 
+from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM
 from dashboard.kit.sessions.session import Session
 from dashboard.report import __main__ as command
 from dashboard.report import operation
@@ -275,9 +276,13 @@ def test_the_command_acts_where_it_is_told_at_its_strength_and_keeps_what_was_se
     made, plain = [], operation.dinm
     monkeypatch.setattr(operation, "dinm", lambda *given: made.append(given[3]) or plain(*given))
     chosen = ["--set", "constraint_weight=1", "--acts", acts, "--strength", "0.5", "--keep-anyway"]
+    chosen += ["--stress", "This case"]
     code, told, _ = ran([*OPTIONS, *chosen, "--out", tmp_path / "r.html"], capsys)
     assert code == 0 and "strength 0.5" in told["weights"]
     assert [settings.constraint_weight for settings in made] == [1]
     assert ("only where harm is detected" in told["weights"]) == (acts == "detected")
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert f"--strength 0.5 --acts {acts}" in html
+    heads = html[html.index("<h2>Stress test</h2>") :]
+    assert EVERYWHERE in heads and WHERE_HARM in heads, "the stress test is of both ways, as on the page"
+    assert "as it acts elsewhere" not in html, "and its own command makes them"
