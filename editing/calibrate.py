@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from editing.calibrating.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
 from editing.calibrating.trial_edits import SETTINGS, Layers, Trial
-from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller
+from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller, warn_of
 from editing.progress import run
 from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples, that_fit
 from inspector.errors import EditError
@@ -97,6 +97,7 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
         f"{100 * about['found_held_out']:.1f} % found, {100 * about['false_alarms_held_out']:.1f} % false alarms, area "
         f"under the ROC curve {about['auc_held_out']:.4f}." + _left_out(model, about["too_long"])
     )
+    warn_of(made.detector)
     trials = [
         named_layer(trial.block) | asdict(trial) | {"least_gain": made.layers.least_gain(trial)}
         for trial in made.layers.trials

@@ -24,7 +24,8 @@ from inspector.command import (
     tell,
     told_format,
 )
-from inspector.model import InspectedModel
+from inspector.detection import weakness
+from inspector.model import Detector, InspectedModel
 
 __all__ = [
     "EVERYWHERE",
@@ -43,6 +44,7 @@ __all__ = [
     "tell",
     "teller",
     "told_format",
+    "warn_of",
 ]
 
 
@@ -78,6 +80,12 @@ def recommended(model: InspectedModel, layers: Layers | None) -> dict[str, Any]:
         why = f"Not known yet: this model is not calibrated. Run: {calibrate_command(model)}"
         return {"recommended_layer": None, "recommended_reason": why}
     return {"recommended_layer": layers.recommended, "recommended_reason": layers.reason}
+
+
+def warn_of(detector: Detector) -> None:
+    """Say to people that a detector is weak, where it is."""
+    if weak := weakness(detector):
+        say(f"Warning: {weak}")
 
 
 def teller() -> Callable[[Preparation], None]:

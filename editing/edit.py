@@ -37,6 +37,7 @@ from editing.command import (
     recommended,
     say,
     tell,
+    warn_of,
 )
 from editing.gate.choice import ENOUGH, accept_where_best, acts_by, attempts, goes_on, in_turn
 from editing.gate.gate import Acceptance, accept, overridden, recorded
@@ -117,6 +118,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     detector = None if known is None else known.detector
     if chosen.acts == "detected" and detector is None:
         raise EditError(f"{model.name} has no detector yet. Run: {calibrate_command(model)}")
+    if detector is not None and chosen.acts != EVERYWHERE:
+        warn_of(detector)
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
     marks = {
         "toxic_layer": measured.toxic_layer(),

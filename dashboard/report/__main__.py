@@ -47,6 +47,7 @@ from editing.command import (
     recommended,
     say,
     tell,
+    warn_of,
 )
 from editing.edit import acts_word, layer_of, settings_of
 from editing.gate.gate import RECORD
@@ -150,6 +151,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     known = calibration_of(model)
     if known is not None:
         known.teach(model)
+        if chosen.acts != EVERYWHERE:
+            warn_of(known.detector)
     try:
         block, why = layer_of(model, case, chosen.layer, chosen.preset, known, format, chosen.padding)
     except RefusedEdit as refused:

@@ -195,8 +195,8 @@ def _detector(
     )
     if found is None:
         return None
-    fires = [made.fires(made.score(torch.from_numpy(reading.states).float())) for reading in found]
-    return replace(made, about={**made.about, **unseen_shares(unseen, fires), "too_long": too_long})
+    scores = [made.score(torch.from_numpy(reading.states).float()) for reading in found]
+    return replace(made, about={**made.about, **unseen_shares(unseen, scores, made), "too_long": too_long})
 
 
 def _shown(

@@ -3,7 +3,7 @@
 from inspector.detection.case import for_case, read_harmless
 from inspector.detection.fitting import DEPTH, FALSE_ALARMS, fit
 from inspector.detection.reading import STRIDE, WINDOW, Reading, readings_of, that_fit
-from inspector.detection.scores import Measured, area, frontier, measure, unseen_shares
+from inspector.detection.scores import Measured, area, frontier, measure, unseen_shares, weakness
 from inspector.detection.texts import FOLDS, Sample, drawn, labelled_samples, packaged_samples, samples
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "samples",
     "that_fit",
     "unseen_shares",
+    "weakness",
 ]

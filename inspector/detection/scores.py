@@ -24,6 +24,9 @@ SHORT, LONG = 200, 450
 """Characters up to which a prompt is short, and from which it is long."""
 KINDS = ("bare", "wrapped", "ordinary", "look-alike")
 """Kinds of prompts that are counted anyway, whatever a file's types are called."""
+LEAST_AREA = 0.8
+"""Area under the ROC curve below which a detector is said to be weak: of a harmful and a harmless prompt the harmful
+one scores lower more than once in five times. The embedded model's has 0.94 on the texts held out of its fit."""
 FRONTIER = (1, 2, 5, 10, 15, 20)
 """False alarms, percent, for which the frontier says what is found."""
 
@@ -143,15 +146,17 @@ def _by_template(texts: Sequence[Sample], fires: Sequence[bool]) -> tuple[tuple[
     return tuple(sorted(rows, key=lambda row: (-(row[2] or 0.0), row[0])))
 
 
-def unseen_shares(texts: Sequence[Sample], fires: Sequence[bool]) -> dict[str, float]:
+def unseen_shares(texts: Sequence[Sample], scores: Sequence[float], detector: Detector) -> dict[str, float]:
     """Return for a detector's record how it does on texts that it was not fitted on.
 
     Where its settings were chosen by them, as by the split ``development``, whoever shows the shares says so.
 
     Returns:
         ``unseen_harmful`` and ``unseen_harmless``, numbers of texts, ``found_unseen`` and ``false_alarms_unseen``,
-        shares of them; no share of a kind that there is none of.
+        shares of them; no share of a kind that there is none of. ``auc_unseen``, the area under the ROC curve, where
+        there are both.
     """
+    fires = [detector.fires(score) for score in scores]
     found: dict[str, float] = {}
     for label, count, share in (
         (True, "unseen_harmful", "found_unseen"),
@@ -161,7 +166,24 @@ def unseen_shares(texts: Sequence[Sample], fires: Sequence[bool]) -> dict[str, f
         found[count] = len(own)
         if own:
             found[share] = sum(own) / len(own)
+    if found["unseen_harmful"] and found["unseen_harmless"]:
+        found["auc_unseen"] = area(np.array(scores), np.array([text.harmful for text in texts]))
     return found
+
+
+def weakness(detector: Detector) -> str:
+    """Say that a detector hardly tells harmful prompts from harmless ones; nothing where it does, or is not measured.
+
+    It goes by the texts that its record has been measured on and that it was not fitted on: those of another split, in
+    records of earlier versions those held out of each fit.
+    """
+    known = detector.about.get("auc_unseen", detector.about.get("auc_held_out"))
+    if not isinstance(known, float) or known >= LEAST_AREA:
+        return ""
+    return (
+        f"This model's detector is weak: area under the ROC curve {known:.3f}, below {LEAST_AREA:g}, on texts that it "
+        "was not fitted on. An edit that it routes stays silent on much harm, or acts where there is none."
+    )
 
 
 def frontier(scores: np.ndarray, harmful: np.ndarray) -> tuple[tuple[int, float, float], ...]:

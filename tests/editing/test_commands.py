@@ -372,14 +372,16 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
 def test_both_answers_are_told_with_what_the_detector_read_and_whether_the_edit_acted(
     words, capsys, tmp_path, budgets, monkeypatch
 ):
-    detector = Detector((0,), torch.zeros(1, 32), 0.0, 1.0, words.fingerprint)
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, 1.0, words.fingerprint, about={"auc_unseen": 0.5})
     known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.25, 1, 4), detector)
     for command in (edit, apply):
         monkeypatch.setattr(command, "calibration_of", lambda _: known)
     options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--keep-anyway", "--out", tmp_path]
     read = {"score": 0.0, "threshold": 1.0, "fires": False}
     for acts in ("detected", "everywhere"):
-        saved = ran(edit, [*options, "--acts", acts], words, capsys)[1]["saved"][0]
+        _, made, errors = ran(edit, [*options, "--acts", acts], words, capsys)
+        saved = made["saved"][0]
+        assert ("Warning: This model's detector is weak" in errors) == (acts == "detected")
         asking = [saved, "--keep-anyway", "--ask", "Sing?", "--max-new-tokens", "3"]
         (answered,) = ran(apply, asking, words, capsys)[1]["answers"]
         assert answered["detector"] == {**read, "routed": acts == "detected"}

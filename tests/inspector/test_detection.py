@@ -32,12 +32,14 @@ from inspector.detection import (
     samples,
     that_fit,
     unseen_shares,
+    weakness,
 )
 from inspector.detection import case as case_reading
 from inspector.detection import texts as texts_module
 from inspector.detection.case import HARMLESS, KEPT
 from inspector.detection.linear import PENALTY, fitted_linear
 from inspector.detection.network import UNITS, components_of, fitted, side_by_side, windows_read
+from inspector.detection.scores import LEAST_AREA
 from inspector.errors import CaseError, PatchError
 from inspector.model import Detector, Hidden, PromptFormat, encode, from_parts
 from inspector.model.patches.routing import AT_ONCE, mlp_inputs, scores, windows
@@ -386,12 +388,24 @@ def test_texts_of_a_template_are_resampled_together_and_each_template_has_a_line
 
 def test_the_record_says_how_a_detector_does_on_texts_that_it_was_not_fitted_on():
     texts = [Sample("a", True, "a"), Sample("b", True, "b"), Sample("c", False, "c"), Sample("d", False, "d")]
-    assert unseen_shares(texts, [True, False, False, False]) == {
+    detector = Detector((0,), torch.ones(1, 4), 0.0, 1.0, "")
+    assert unseen_shares(texts, [1.0, -1.0, 0.0, -2.0], detector) == {
         "unseen_harmful": 2,
         "unseen_harmless": 2,
         "found_unseen": 0.5,
         "false_alarms_unseen": 0.0,
+        "auc_unseen": 0.75,
     }
+    assert "auc_unseen" not in unseen_shares(texts[:2], [1.0, -1.0], detector), "none of one kind of prompts"
+
+
+def test_a_detector_that_hardly_tells_harm_from_the_rest_is_said_to_be_weak_by_what_it_was_measured_on():
+    def said(**about: float) -> str:
+        return weakness(Detector((0,), torch.ones(1, 4), 0.0, 1.0, "", about=about))
+
+    assert "area under the ROC curve 0.799, below 0.8, on texts that it was not fitted on" in said(auc_unseen=0.799)
+    assert said(auc_unseen=LEAST_AREA) == said() == said(auc_unseen=0.9, auc_held_out=0.5) == ""
+    assert "0.500, below" in said(auc_held_out=0.5), "a record of an earlier version"
 
 
 def test_a_question_that_nothing_tells_from_harmless_prompts_leaves_the_detector_as_it_is(llama, monkeypatch):

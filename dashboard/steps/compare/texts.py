@@ -14,6 +14,7 @@ from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, Comparison, Detected, Measured, Prompt
 from editing.calibrating.calibration import calibrate_command
 from editing.strength import StrengthCurve
+from inspector.detection import weakness
 from inspector.model import VANILLA, Answers, Detector, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.safeedit.verdict import Verdict
@@ -268,7 +269,10 @@ def routes(detector: Detector | None, wish: Wish, routed: bool | None) -> tuple[
     other = routed is not None and wish != "gate" and (wish == "where harm") != routed  # of the next edit
     said = {stands: f"{stands}{now}" if wish == "gate" else f"{stands} (next edit{now.replace(',', '; now', 1)})"}
     shown = said if wish == "gate" or other else {}
-    return [(shown.get(name, name), name) for name in (BY_GATE, EVERYWHERE, WHERE_HARM)], stands
+    named = {name: shown.get(name, name) for name in (BY_GATE, EVERYWHERE, WHERE_HARM)}
+    if weakness(detector):
+        named[WHERE_HARM] += " (weak detector)"
+    return [(said_of, name) for name, said_of in named.items()], stands
 
 
 def nothing_to_route(wish: Wish) -> str:
@@ -297,12 +301,14 @@ def routing_note(model: InspectedModel, detector: Detector | None) -> str:
         if measured
         else ""
     )
+    weak = f"{weakness(detector)} " if weakness(detector) else ""
     if about.get("too_long"):
         told += f" {about['too_long']} more texts are too long for this model and were left out."
     return reading(
         "The switch beside Strength lets the edit act on every prompt or only where the detector finds harm, or as the "
         "gate finds best; set before an edit, it is made so. "
-        f"{detector_note(detector)}.{told} Whoever knows of the detector can write a prompt that passes below it."
+        f"{detector_note(detector)}.{told} {weak}Whoever knows of the detector can write a prompt that passes below "
+        "it."
     )
 
 
@@ -317,7 +323,7 @@ def detected_line(found: Detected | None, detector: Detector | None, unmeasured:
     made = detector_note(detector)
     if found is None:
         return reading(f"Detector: {made[0].lower()}{made[1:]}. Ask both to see its score.")
-    return reading(f"{detected_words(found)} {made}.{unmeasured and f' {unmeasured}'}")
+    return reading(" ".join(filter(None, (detected_words(found), f"{made}.", unmeasured, weakness(detector)))))
 
 
 def detected_words(found: Detected) -> str:

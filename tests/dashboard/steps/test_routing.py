@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from html import unescape
@@ -19,13 +20,14 @@ from dashboard.kit.sessions.typed import texts_of
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.compare.report import answers
 from dashboard.steps.compare.report import parts as reported
-from dashboard.steps.compare.run import Measured
-from dashboard.steps.compare.texts import BY_GATE, detector_note, routing_note
+from dashboard.steps.compare.run import Detected, Measured
+from dashboard.steps.compare.texts import BY_GATE, WISHES, detected_line, detector_note, routes, routing_note
 from dashboard.steps.operate.gating import Gated
 from editing import preset
 from editing.calibrating.calibration import calibrate_command
 from editing.gate.gate import RECORD
 from editing.methods.dinm import ROUTED
+from inspector.detection import weakness
 from inspector.errors import CaseError
 from inspector.model import encode
 from inspector.model.patches.routing import scores
@@ -44,6 +46,21 @@ def test_a_detector_of_a_file_that_does_not_say_what_it_was_made_from_is_told_so
     assert "7 more texts are too long for this model" in note and "too long" not in routing_note(
         page.context.model, made
     )
+
+
+def test_a_weak_detector_is_said_to_be_so_at_the_switch_and_with_what_it_reads(detecting):
+    page, made = detecting
+    weak = replace(made, about={**ABOUT, "auc_unseen": 0.7})
+    for wish, live in itertools.product(WISHES.values(), (None, True, False)):
+        (labels, stands), (plain, _) = (routes(one, wish, live) for one in (weak, made))
+        assert stands in dict(map(reversed, labels)) and [name for _, name in labels] == [name for _, name in plain]
+        assert [label.endswith(" (weak detector)") for label, _ in labels] == [False, False, True]
+        assert not any("weak" in label for label, _ in plain)
+    note = unescape(seen(routing_note(page.context.model, weak)))
+    assert weakness(weak) in note
+    read = Detected(0.1, 0.5, False, True)
+    assert weakness(weak) in unescape(seen(detected_line(read, weak)))
+    assert "weak" not in detected_line(read, made) + routing_note(page.context.model, made)
 
 
 @pytest.mark.parametrize("wish", ["gate", "where harm", "everywhere"])

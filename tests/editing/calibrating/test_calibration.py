@@ -33,7 +33,7 @@ from editing.methods.dinm import DinmSettings
 from editing.optimising.null_space import harmless_moment, known_moments
 from editing.progress import Preparation
 from editing.texts.harmless import known_answer, known_answers
-from inspector.detection import samples
+from inspector.detection import samples, weakness
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, encode, from_parts
 from inspector.model.embedded import NAME as EMBEDDED_NAME
@@ -261,7 +261,9 @@ def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_o
     assert load_calibration(llama, path).dtype == "float32"
     (shipped,) = SHIPPED.glob("*-float32.safetensors")
     embedded = replace(llama, fingerprint=shipped.stem.partition("-")[0])
-    layers = load_calibration(embedded, shipped).layers
+    known = load_calibration(embedded, shipped)
+    assert "auc_held_out" in known.detector.about and weakness(known.detector) == ""
+    layers = known.layers
     assert layers.recommended == 20
     costliest = max(trial.kl for trial in layers.trials)
     readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
@@ -271,9 +273,13 @@ def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_o
         load_calibration(half, shipped)
 
 
-def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, capsys):
-    assert calibrate.main([], lambda _chosen: llama) == 0
+def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("inspector.detection.scores.LEAST_AREA", 1.1)
+        assert calibrate.main([], lambda _chosen: llama) == 0
     told = capsys.readouterr()
+    area = json.loads(told.out)["detector"]["auc_unseen"]
+    assert f"Warning: This model's detector is weak: area under the ROC curve {area:.3f}, below 1.1" in told.err
     assert "Recommended layer: 2" in told.err and "defended  75 %" in told.err
     assert str(places(llama)[0]) in told.err and "12 texts" in told.err and "bundled prompts" in told.err
     made = json.loads(told.out)
