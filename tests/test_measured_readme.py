@@ -92,6 +92,11 @@ def whole_edits() -> Iterator[str]:
     yield f"({WORDS[results.cases_of(text)]} cases, on one thread"
     yield f"DG-Avg {routed['DG-Avg'].mean:.0f} %"
     yield f"questions of others {routed['transfer'].mean:.0f} %, DL {routed['DL'].mean:.0f}"
+    quoted = routed["quoted, harmful"]
+    yield (
+        f"a training sentence given to {quoted.mean:.0f} % ({quoted.low:.0f} to {quoted.high:.0f}) of harmful prompts "
+        "about something else"
+    )
     yield f"detector fires for {fires[1]} % of {fires[2]} harmless prompts"
     yield (
         f"weights alone: DG-Avg {weights['DG-Avg'].mean:.0f}, others' {weights['transfer'].mean:.0f}, "
@@ -319,6 +324,7 @@ def test_the_limits_say_how_far_the_detector_reaches_and_no_other_number():
     begins = "A routed edit is as good as its detector"
     (limit,) = (" ".join(one.split()) for one in README.split("\n- ") if one.startswith(begins))
     said(limit, tuple(weaknesses()))
+    assert "It knows harmful questions in English" in limit
 
 
 def test_a_result_of_an_earlier_default_is_called_so_as_long_as_it_is_one():

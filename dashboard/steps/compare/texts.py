@@ -308,7 +308,7 @@ def routing_note(model: InspectedModel, detector: Detector | None) -> str:
         "The switch beside Strength lets the edit act on every prompt or only where the detector finds harm, or as the "
         "gate finds best; set before an edit, it is made so. "
         f"{detector_note(detector)}.{told} {weak}Whoever knows of the detector can write a prompt that passes below "
-        "it."
+        "it, and a question in another language than English is likely to."
     )
 
 

@@ -57,7 +57,7 @@ def test_a_weak_detector_is_said_to_be_so_at_the_switch_and_with_what_it_reads(d
         assert [label.endswith(" (weak detector)") for label, _ in labels] == [False, False, True]
         assert not any("weak" in label for label, _ in plain)
     note = unescape(seen(routing_note(page.context.model, weak)))
-    assert weakness(weak) in note
+    assert weakness(weak) in note and "in another language than English" in note
     read = Detected(0.1, 0.5, False, True)
     assert weakness(weak) in unescape(seen(detected_line(read, weak)))
     assert "weak" not in detected_line(read, made) + routing_note(page.context.model, made)
