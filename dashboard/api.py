@@ -23,6 +23,7 @@ from dashboard.kit.bus import News
 from dashboard.kit.door.doors import key_of
 from dashboard.kit.room import Context
 from dashboard.kit.running.run import drain, shown_to_user
+from dashboard.kit.sessions.acting import require_detector
 from dashboard.kit.sessions.acting import undo as undo_edit
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import Texts, case_of, texts_of
@@ -32,6 +33,7 @@ from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate import run as locating
 from dashboard.steps.methods import run as contests
+from dashboard.steps.methods.further import routed_too
 from dashboard.steps.methods.run import ALONE, TITLES, run_contest, standing_record
 from dashboard.steps.methods.run import load_method as load
 from dashboard.steps.operate import gating
@@ -43,6 +45,7 @@ from dashboard.steps.why.state import Looked
 from editing import preset
 from editing.command import recommended
 from editing.progress import run as run_quietly
+from editing.standing import Standing
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
 from inspector.locators import Located, NotLocated, Setup, locate_with
@@ -260,12 +263,14 @@ def connect(context: Context) -> None:
         suffix: takes.Suffix = SUFFIX,
         asked: takes.Asked = "same prompts",
         chat: takes.Chat = True,
+        routed: takes.RoutedToo = False,
         request: gr.Request | None = None,
     ) -> Iterator[gives.MethodRecord]:
         """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift."""
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             titles = list(TITLES) if chosen is None else chosen
+            detector = require_detector(model, context.detector) if routed else None
             run = run_contest(
                 model, session, given, layer, titles, scope, train_on, size, max_new_tokens, EmbeddedJudge(), asked
             )
@@ -275,6 +280,12 @@ def connect(context: Context) -> None:
                     shown = len(progress.standings)
                     context.bus.told(News.MADE, session, {})
                     yield cast(gives.MethodRecord, standing_record(progress.standings[-1]))
+            if detector is None or session.cancelled.is_set():
+                return
+            settings = contests.exam_settings(size, max_new_tokens, asked)
+            for event in routed_too(model, session, settings, detector, EmbeddedJudge()):
+                if isinstance(event, Standing):
+                    yield cast(gives.MethodRecord, standing_record(event))
 
     def load_method(method: takes.MethodTitle, request: gr.Request | None = None) -> gives.Live:
         """Make the patch of a method that was run the live one; /ask and /stress_test then use it."""

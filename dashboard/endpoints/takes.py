@@ -108,6 +108,12 @@ TrainOn = Annotated[
     ),
 ]
 ContestSize = Annotated[str, Field(description="How much each edit is asked.", json_schema_extra=_one_of(*CONTESTS))]
+RoutedToo = Annotated[
+    bool,
+    Field(
+        description="Also each patch routed by the detector, a record more each; DINM's also as /edit makes it first."
+    ),
+]
 MethodTitle = Annotated[str, Field(description="Title of a method that was run, as its record has it.")]
 Answer = Annotated[str, Field(description="The answer that is read after the prompt.")]
 Top = Annotated[int, Field(description="How many of each layer's likeliest next tokens are told, 1 to 20.")]

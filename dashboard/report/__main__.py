@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dashboard.kit.sessions.acting import Wish
+from dashboard.kit.sessions.acting import Wish, require_detector
 from dashboard.kit.sessions.session import Session
 from dashboard.report.document import Report, make_report, visit_of
 from dashboard.report.further import measured_in
@@ -121,6 +121,10 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         metavar="METHOD",
         help=f"run several with their own settings and compare them by the page's brief exam: {', '.join(METHODS)}",
     )
+    routed_too = (
+        "with --methods: also each patch only where harm is detected, a line more each; DINM's also as it is first"
+    )
+    parser.add_argument("--methods-routed", action="store_true", help=routed_too)
     for name, (whose, longest) in LONGEST.items():
         told = f"longest answer{whose} (default: {longest}, as on the page)"
         parser.add_argument(f"--{name}", type=int, default=longest, help=told)
@@ -139,6 +143,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     for name in LONGEST:
         if not 1 <= getattr(chosen, name.replace("-", "_")) <= 1024:
             raise CaseError(f"The longest answer must have 1 to 1024 tokens. Change --{name}.")
+    if chosen.methods_routed and not chosen.methods:
+        raise CaseError("--methods-routed is for the methods of a report. Name some with --methods.")
     settings = settings_of(chosen, "dinm")
     format = measured_in(settings, format_of(chosen))
     targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
@@ -149,6 +155,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     Row(strength=chosen.strength)  # it refuses one that is out of range
     model = loader(chosen)
     known = calibration_of(model)
+    if chosen.methods_routed:
+        require_detector(model, None if known is None else known.detector)
     if known is not None:
         known.teach(model)
         if chosen.acts != EVERYWHERE:
@@ -185,7 +193,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     look(model, session, chosen.locators, chosen.atlas, _tell, chosen.padding)
     if chosen.methods:
         longest = Decoding(max_new_tokens=chosen.methods_tokens)
-        several(model, session, block, chosen.methods, chosen.evaluation, longest, _tell)
+        router = known.detector if known is not None and chosen.methods_routed else None
+        several(model, session, block, chosen.methods, chosen.evaluation, longest, _tell, router)
     layers = known.layers if known is not None else None
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
     assert report is not None  # the divergence was measured

@@ -10,7 +10,7 @@ from typing import Any
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.methods import run as contests
-from dashboard.steps.methods.further import ROUTED
+from dashboard.steps.methods.further import ROUTED, routed_titles
 from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.stress import run as stressing
 from dashboard.steps.stress.run import Examined
@@ -201,7 +201,11 @@ def _methods(
             return Further((), ("the methods, whose answers were asked for in another way than the stress test's",))
         more += [] if "--evaluation" in given else ["--evaluation", str(exam.evaluation)]
         more += _length("--methods-tokens", exam, contests.LONGEST_ANSWER)
-    left_out = ["the methods that were routed afterwards"] if len(made) < len(contest.standings) else []
+    left_out, routed = [], [one.method.title for one in contest.standings if one not in made]
+    if routed and set(routed) == set(routed_titles(made)):
+        more.append("--methods-routed")
+    elif routed:
+        left_out.append("the methods that were routed afterwards, of which some were left out")
     if session.slot(Compared).written is not None:
         left_out.append("what the region writes, by method")
     return Further(("--methods", *(one.method.key for one in made), *more), tuple(left_out))

@@ -13,13 +13,14 @@ from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as contests
+from dashboard.steps.methods.further import routed_too
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stressing
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import DinmSettings, dinm
 from editing.calibrating.calibration import Calibration
-from editing.contest import ContestSettings
+from editing.contest import ContestSettings, Standing
 from editing.gate.choice import goes_on, in_turn
 from editing.gate.gate import Budgets
 from editing.memory import memory_told
@@ -150,6 +151,7 @@ def several(
     evaluation: Evaluation,
     decoding: Decoding,
     tell: Tell,
+    detector: Detector | None = None,
 ) -> None:
     """Run methods on the visit's case, each with its own defaults, and examine them by the page's brief exam.
 
@@ -157,6 +159,7 @@ def several(
         block: The layer whose region is looked at.
         methods: Keys of :data:`editing.methods.registry.METHODS`.
         evaluation: How both weights are asked.
+        detector: Routes each patch for a line more; ``None`` for the plain lines alone.
     """
     assert session.case is not None
     way = next(way for way, asked in WAYS.items() if asked == evaluation)
@@ -166,6 +169,10 @@ def several(
         model, session, texts, block, titles, scope, contests.ALONE, "Brief", tokens, judge, way
     )
     run(running, tell)
+    if detector is not None:
+        settings = contests.exam_settings("Brief", tokens, way)
+        adding = routed_too(model, session, settings, detector, judge)
+        run(adding, lambda event: None if isinstance(event, Standing) else tell(event))
 
 
 def look(

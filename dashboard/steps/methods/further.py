@@ -123,6 +123,44 @@ def learning_more(
     return (yield from routed_standing(model, session, known, standing, settings, detector, judge))
 
 
+def routed_too(
+    model: InspectedModel, session: Session, settings: ContestSettings, detector: Detector, judge: Judge
+) -> Generator[Preparation | Standing, None, None]:
+    """Examine each patch of the last run again where the detector lets it act, then DINM's edit that learns more.
+
+    Each is a line of the session's run as soon as it is done; those stay when it is cancelled.
+
+    Args:
+        settings: Of the run's exams.
+        detector: The model's.
+
+    Yields:
+        How far it is, and each line that is done.
+    """
+    kept = session.slot(Compared)
+    known = kept.contest
+    if known is None:
+        return
+    for standing in filter(can_be_routed, known.standings):
+        made = yield from routed_standing(model, session, known, standing, settings, detector, judge)
+        if made is None:
+            return
+        known = kept.contest = replace(known, standings=(*known.standings, made))
+        yield made
+    if all(standing.method.key != "dinm" for standing in known.standings):
+        return
+    made = yield from learning_more(model, session, known, settings, detector, judge)
+    if made is not None:
+        kept.contest = replace(known, standings=(*known.standings, made))
+        yield made
+
+
+def routed_titles(standings: Sequence[Standing]) -> list[str]:
+    """Return the titles of the lines that :func:`routed_too` adds to those of a run."""
+    more = [LEARNS_MORE] if any(standing.method.key == "dinm" for standing in standings) else []
+    return [f"{title}{ROUTED}" for title in (*(one.method.title for one in standings if can_be_routed(one)), *more)]
+
+
 def write_regions(
     model: InspectedModel, session: Session
 ) -> Generator[Preparation, None, dict[str, RegionWriting] | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -316,33 +315,17 @@ class MethodsRoom(Room):
 
     def _routed(self, session: Session, values: Values) -> Iterator[Update]:
         """Examine each patch again where the detector lets it act, a line more each."""
-        kept, detector = session.slot(Compared), self.context.detector
+        detector = self.context.detector
         assert detector is not None
         settings = run.exam_settings(values[self.size], int(values[self.tokens] or LONGEST_ANSWER), values[self.way])
         redraw = Throttle(0.3)
 
-        def draw(event: Preparation) -> Update:
+        def draw(event: Preparation | Standing) -> Update:
+            if isinstance(event, Standing):
+                return self._compared(session)
             return {self.clock: progress_bar(event.message, event.fraction)} if redraw.due() else {}
 
-        known = kept.contest
-        for standing in known.standings if known is not None else ():
-            if known is None or not further.can_be_routed(standing):
-                continue
-            examining = further.routed_standing(
-                self.model, session, known, standing, settings, detector, EmbeddedJudge()
-            )
-            made = yield from drain(examining, draw)
-            if made is None:
-                return
-            known = kept.contest = replace(known, standings=(*known.standings, made))
-            yield self._compared(session)
-        if known is None or all(standing.method.key != "dinm" for standing in known.standings):
-            return
-        learning = further.learning_more(self.model, session, known, settings, detector, EmbeddedJudge())
-        made = yield from drain(learning, draw)
-        if made is not None:
-            kept.contest = replace(known, standings=(*known.standings, made))
-            yield self._compared(session)
+        yield from drain(further.routed_too(self.model, session, settings, detector, EmbeddedJudge()), draw)
 
     def on_calibrated(self, session: Session, _values: Values) -> Update:
         """Offer routed lines once the model has a detector."""

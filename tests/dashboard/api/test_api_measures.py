@@ -117,5 +117,7 @@ def test_methods_stream_a_record_each_and_one_of_them_is_loaded(client, monkeypa
     assert listed == [{**row, "live": True, "was_live": True}], "its row has become the live one"
     with pytest.raises(AppError, match="no patch to load"):
         client.predict("Self-Reminder", api_name="/load_method")
+    with pytest.raises(AppError, match=r"Run: python -m editing\.calibrate"):
+        client.submit(*texts, 1, **options, routed=True, api_name="/methods").result()
     with pytest.raises(AppError, match="Choose some of: DINM"):
         client.submit(*texts, 1, chosen=["Magic"], api_name="/methods").result()

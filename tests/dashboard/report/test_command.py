@@ -100,6 +100,23 @@ def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_
     assert ended.value.code == 2
 
 
+def test_methods_are_examined_routed_as_well_where_the_command_is_told_to(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setitem(contests.SIZES, "Brief", Size(0, 1, 0, 0))
+    out, chosen = tmp_path / "r.html", [*OPTIONS, "--acts", "everywhere", "--methods-routed"]
+    code, told, errors = ran([*chosen, "--methods", "ft-l", "--out", out], capsys)
+    assert code == 2 and told is None and "Run: python -m editing.calibrate" in errors
+    code, told, errors = ran([*chosen, "--out", out], capsys)
+    assert code == 2 and told is None and "Name some with --methods" in errors
+    model = tiny_model()
+    detector = Detector((0,), torch.ones(1, model.architecture.d_model), 0.0, -1e9, model.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    monkeypatch.setattr(command, "calibration_of", lambda _: known)
+    code, told, errors = ran([*chosen, "--methods", "ft-l", "--out", out], capsys)
+    html = out.read_text(encoding="utf-8")
+    assert code == 0 and "FT-L, routed" in html and "--methods ft-l" in html and "--methods-routed" in html
+    assert "routed afterwards" not in html
+
+
 @pytest.mark.parametrize("asked", [[], ["--max-new-tokens", "7", "--stress-tokens", "8", "--methods-tokens", "9"]])
 def test_answers_stress_test_and_methods_each_have_a_length_that_of_the_page_where_none_is_given(
     tmp_path: Path, capsys, monkeypatch, page: Page, asked

@@ -232,6 +232,10 @@ def test_the_report_s_own_command_runs_the_methods_that_the_visit_ran():
     contest = contest_of(standing_of(), Standing(METHODS["mend"], failed="No network."))
     said, options = whole_of(GREEDY, ("Case", "Methods"), contest=contest)
     assert said == ALL and options[options.index("--methods") + 1 :][:4] == ["sft", "mend", "--evaluation", "paper"]
+    assert "--methods-routed" not in options
+    routed = replace(standing_of(), method=replace(METHODS["sft"], title=f"SFT{ROUTED}"))
+    said, options = whole_of(GREEDY, ("Case", "Methods"), contest=contest_of(*contest.standings, routed))
+    assert said == ALL and "--methods-routed" in options, "an edit that failed has no routed line"
     said, options = whole_of({}, ("Case", "Methods"), contest=contest, exam=exam_on(OWN, QUICK_EXAM))
     assert said == ALL and options.count("--evaluation") == 1
 
@@ -260,10 +264,10 @@ OF_THE_EXAMPLE = "the methods, which are the finished example's and were asked l
         (
             {
                 "contest": contest_of(
-                    standing_of(), replace(standing_of(), method=replace(METHODS["sft"], title=f"SFT{ROUTED}"))
+                    standing_of(), replace(standing_of(), method=replace(METHODS["sft"], title=f"DPO{ROUTED}"))
                 )
             },
-            ["the methods that were routed afterwards"],
+            ["the methods that were routed afterwards, of which some were left out"],
         ),
         ({"contest": contest_of(), "written": {}}, ["what the region writes, by method"]),
     ],

@@ -13,8 +13,10 @@ import pytest
 import torch
 from dashboard_helpers import GENEROUS, Page, Visitor, assert_idle, open_page, own_question, seen, tiny_model
 
+from dashboard import api
 from dashboard.example.make import CASE
 from dashboard.kit.sessions.session import LARGEST_HISTORY, LiveEdit, Session
+from dashboard.kit.sessions.typed import texts_of
 from dashboard.steps.keep.entries import IN_METHODS, UNSEEN
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import Entry
@@ -36,6 +38,7 @@ from inspector.errors import CaseError, PatchError
 from inspector.model import Delta, Detector, Patch
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.judges import MatcherJudge
+from inspector.safeedit.questions import Size
 from inspector.safeedit.sets import held_out_cases
 
 SHORT = {"methods_chosen": ["FT-L", "SFT", "Self-Reminder"], "methods_tokens": 6, "max_new_tokens": 6}
@@ -483,6 +486,20 @@ def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_load
     visitor.do("on_method_load", methods_picked=title)
     assert visitor.session.live.patch is more.result.patch and visitor.session.detector is made
     assert_idle(visitor)
+
+
+def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
+    page, endpoints = detecting[0], {}
+    monkeypatch.setattr("dashboard.api.named", lambda function, *_: endpoints.update({function.__name__: function}))
+    monkeypatch.setattr("dashboard.api.connect_files", lambda _context: None)
+    api.connect(page.context)
+    monkeypatch.setitem(methods.SIZES, "Brief", Size(0, 1, 0, 0))
+    given = texts_of(bundled_cases()[0])
+    for routed, more in ((True, ["FT-L, routed"]), (False, [])):
+        records = endpoints["methods"](
+            given.question, given.template, given.safe, given.unsafe, 1, ["FT-L"], max_new_tokens=2, routed=routed
+        )
+        assert [record["method"] for record in records] == ["FT-L", *more]
 
 
 def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detecting, request):
