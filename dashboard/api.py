@@ -167,7 +167,8 @@ def connect(context: Context) -> None:
             format = own_format(session, suffix, chat)
             act(context, session, strength, routed)
             decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
-            for _ in comparing.ask(model, session, text, format, decoding, context.detector):
+            asked = comparing.prompt_of(session, text)
+            for _ in comparing.ask(model, session, asked, format, decoding, context.detector):
                 pass
             measured = session.slot(Measured)
             assert measured.answers is not None

@@ -262,8 +262,8 @@ class Example:
         best = yield from in_turn(tried, making)
         if best is None or not gating.settle(session, best):
             return
-        prompt = self.texts.adversarial_prompt()
-        for _ in compare_run.ask(self._model, session, prompt, self.texts.format, self._decoding):
+        asked = compare_run.Prompt(compare_run.ADVERSARIAL, self.texts.adversarial_prompt(), self.texts.question)
+        for _ in compare_run.ask(self._model, session, asked, self.texts.format, self._decoding):
             yield "Answers of both weights"
 
     def _edited(

@@ -82,7 +82,8 @@ def operate(
         if not keep_anyway:
             return
         gating.keep(session)
-    for _ in comparing.ask(model, session, case.adversarial_prompt, format, decoding, detector):
+    asked = comparing.Prompt(comparing.ADVERSARIAL, case.adversarial_prompt, case.question)
+    for _ in comparing.ask(model, session, asked, format, decoding, detector):
         pass
     comparing.measure(model, session)
 

@@ -47,7 +47,7 @@ def test_an_edit_is_compared_in_its_own_prompt_format(chat):
         assert measured.before[0].per_token == pytest.approx(own, rel=1e-4)  # another batch rounds differently
         assert all(own != pytest.approx(other, rel=1e-2) for other in others), "the formats must differ for this test"
 
-        *_, told = comparing.ask(model, session, prompt, OTHER, Decoding(4))
+        *_, told = comparing.ask(model, session, comparing.prompt_of(session, prompt), OTHER, Decoding(4))
         alone = answer(model, encode(model, prompt, None, made_in).prompt, decoding=Decoding(4))
         assert told.texts[0] == alone.texts[0]
         note = compare_texts.answer_note("Question alone", session.live.format)

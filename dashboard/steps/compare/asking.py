@@ -69,6 +69,12 @@ class AskingPart(Room):
         marks = run.judged(asked.text, answers)
         return texts, words.heads(session.row, notes, marks, is_live), unless_safe(*marks, is_live)
 
+    def shown(self, session: Session) -> Update:
+        """Show the last answers."""
+        texts, heads, covered = self.kept(session)
+        compared, tokens = session.live is not None, self.tokens(session)
+        return self.pair.show(texts, heads, covered=covered, compared=compared, tokens=tokens)
+
     def tokens(self, session: Session) -> Tokens | None:
         """Return the last answers in their tokens; ``None`` where no two weights have answered."""
         answers = session.slot(Measured).answers
@@ -155,8 +161,7 @@ class AskingPart(Room):
     def _ask(self, session: Session, values: Values, texts: Texts | None) -> Iterator[Update]:
         asked = run.to_ask(session, values[self.ask_what], values[self.own_text], texts)
         otherwise, decoding = self.bus.offered("format").call(values), self.decoding(values)
-        yield self.standing.asking(session, values, asked)
-        yield from self._stream(session, asked, otherwise, decoding)
+        yield from self._stream(session, values, asked, otherwise, decoding)
 
     def require_bundled(self, values: Values) -> None:
         """Refuse a text of one's own in the read-only demo.
@@ -169,12 +174,19 @@ class AskingPart(Room):
         if self.context.read_only and (own or typed.suffix != SUFFIX):
             raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
 
-    def _stream(self, session: Session, asked: Prompt, otherwise: PromptFormat, decoding: Decoding) -> Iterator[Update]:
+    def _stream(
+        self, session: Session, values: Values, asked: Prompt, otherwise: PromptFormat, decoding: Decoding
+    ) -> Iterator[Update]:
+        """Stream both answers; what cannot be asked is refused before anything is drawn."""
         own, made = asked.choice == OWN_PROMPT, session.live.format if session.live else None
-        session.slot(Measured).asked = asked.choice
         note = words.answer_note(asked.choice, made, otherwise, not own, asked.question)
-        answers = run.ask(self.model, session, asked.text, otherwise, decoding, self.context.detector, asked.question)
-        yield from streamed(self.pair, self.model, session, answers, note, decoding.max_new_tokens)
+        answers = run.ask(self.model, session, asked, otherwise, decoding, self.context.detector)
+        yield self.standing.asking(session, values, asked)
+        try:
+            yield from streamed(self.pair, self.model, session, answers, note, decoding.max_new_tokens)
+        except Exception:
+            yield self.shown(session)
+            raise
         yield self.routing.read(session)
         kept = session.slot(Measured).answers
         if kept is not None and not own:
@@ -193,27 +205,27 @@ class AskingPart(Room):
         assert live is not None
         yield {self.ask_what: ADVERSARIAL, self.own_text: gr.Textbox(visible=False)}
         asked = Prompt(ADVERSARIAL, live.case.adversarial_prompt, live.case.question)
-        decoding = self.decoding(values)
-        yield self.standing.asking(session, values, asked)
-        yield from self._stream(session, asked, live.format, decoding)
+        yield from self._stream(session, values, asked, live.format, self.decoding(values))
 
     def back(self, session: Session) -> Update:
         """Show the visitor's last answers on a page that opens anew, with what was asked."""
-        texts, heads, covered = self.kept(session)
         asked = session.slot(Measured).asked
         return {
-            **self.pair.show(
-                texts, heads, covered=covered, compared=session.live is not None, tokens=self.tokens(session)
-            ),
+            **self.shown(session),
             **self.routing.read(session),
             self.ask_what: asked,
             self.own_text: gr.Textbox(visible=asked == OWN_PROMPT),
         }
 
-    def unanswered(self, session: Session) -> Update:
-        """Show which weights are live, and that they have not answered."""
+    @staticmethod
+    def forget(session: Session) -> None:
+        """Drop the last answers, which other weights have given."""
         kept = session.slot(Measured)
         kept.answers = kept.detected = None
+
+    def unanswered(self, session: Session) -> Update:
+        """Show which weights are live, and that they have not answered."""
+        self.forget(session)
         texts = words.NO_ANSWER_YET, words.NO_ANSWER_YET if session.live else NO_EDIT
         heads = weights_badge(VANILLA, words.UNANSWERED), weights_badge(session.row, words.UNANSWERED)
         shown = self.pair.show(texts, heads, compared=False, covered=(False, False))

@@ -206,31 +206,58 @@ def prompt_to_ask(case: Case, choice: str, own: str) -> str:
     return text
 
 
+def prompt_of(session: Session, text: str) -> Prompt:
+    """Return what a program's text is: a prompt of the case that a visitor's weights are asked, else a text of one's
+    own.
+    """
+    case = case_asked(session)
+    if case is not None and text:
+        for choice, name in PROMPT_CHOICES.items():
+            if getattr(case, name) == text:
+                return Prompt(choice, text, case.question)
+    return Prompt(OWN_PROMPT, text)
+
+
 def ask(
     model: InspectedModel,
     session: Session,
-    text: str,
+    asked: Prompt,
     otherwise: PromptFormat,
     decoding: Decoding,
     detector: Detector | None = None,
-    question: str | None = None,
 ) -> Iterator[Answers]:
-    """Stream the vanilla and the edited answer to one text from one batch.
+    """Stream the vanilla and the edited answer to one prompt from one batch.
+
+    What was asked and answered before stays the session's until these answers begin.
 
     Args:
         otherwise: The prompt format where no edit is live; an edit is asked in its own.
         detector: The model's. It reads the prompt for the record where no other one routes the edit.
-        question: Of the case that the text belongs to.
+
+    Raises:
+        CaseError: It is more than a visitor may ask. This and the next are raised by the call, not by the iterator.
+        PromptError: The text is empty or too long for the model.
     """
     session.limits.require_decoding(decoding)
-    session.limits.require_short(text)
-    encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
-    kept = session.slot(Measured)
-    kept.detected = detected(model, session, encoded.prompt, session.detector or detector)
-    kept.prompt, kept.question, kept.decoding, kept.typed = text, question, decoding, otherwise
-    kept.cancelled = False
-    for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
-        kept.answers = answers
+    session.limits.require_short(asked.text)
+    encoded = encode(model, asked.text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
+    return _answered(model, session, encoded.prompt, asked, otherwise, decoding, session.detector or detector)
+
+
+def _answered(
+    model: InspectedModel,
+    session: Session,
+    prompt: Sequence[int],
+    asked: Prompt,
+    otherwise: PromptFormat,
+    decoding: Decoding,
+    detector: Detector | None,
+) -> Iterator[Answers]:
+    kept, found = session.slot(Measured), detected(model, session, prompt, detector)
+    for answers in stream(model, prompt, (VANILLA, session.row), decoding):
+        kept.asked, kept.prompt, kept.question = asked.choice, asked.text, asked.question
+        kept.answers, kept.detected, kept.decoding, kept.typed = answers, found, decoding, otherwise
+        kept.cancelled = False
         yield answers
         if session.cancelled.is_set():
             break

@@ -183,6 +183,7 @@ class CompareRoom(Room):
         """Tell the steps that the live weights changed, measure them here and ask what was asked."""
 
         def work() -> Iterator[Update]:
+            self.asking.forget(session)
             yield from self.bus.tell(News.LIVE, session, values, but=self.on_live)
             if session.live is None:
                 yield self.changes.of_live(session)
@@ -223,9 +224,7 @@ class CompareRoom(Room):
         """Show what the example has made: its answers, then what was measured of its edit."""
         update: Update = {}
         if "edit" in session.fresh:
-            texts, heads, covered = self.asking.kept(session)
-            compared, tokens = session.live is not None, self.asking.tokens(session)
-            update |= self.asking.pair.show(texts, heads, covered=covered, compared=compared, tokens=tokens)
+            update |= self.asking.shown(session)
         if session.fresh & {"edit", "comparison"}:
             update |= self.changes.of_live(session)
         return update

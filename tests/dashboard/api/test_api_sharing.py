@@ -39,6 +39,17 @@ def test_a_visit_is_written_down_as_one_file_with_its_run_as_code_and_redacted_w
         assert text in html and text not in left
 
 
+def test_a_report_says_whether_what_was_asked_is_the_case_s_or_a_text_of_one_s_own(app, client):
+    live = app.guard.sessions.of(client.session_hash).live
+    assert live is not None
+    asked = {"Why do leaves fall?": "Your own text", live.case.question: "Question alone"}
+    for text, choice in asked.items():
+        client.predict(text, max_new_tokens=2, api_name="/ask")
+        html = Path(client.predict(api_name="/report")["file"]).read_text(encoding="utf-8")
+        assert f"Asked: {choice}" in html and "Asked: Adversarial prompt" not in html
+        assert ("your own text · not judged" in html) == (choice == "Your own text")
+
+
 def test_a_report_of_nothing_and_one_that_the_disk_refuses_are_told_with_the_remedy(app, client, monkeypatch):
     empty = app.guard.sessions.of(client.session_hash)
     empty.started = True

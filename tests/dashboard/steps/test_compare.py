@@ -36,7 +36,7 @@ STRICT: dict[str, Any] = {**QUICK, "allowed_harmless_kl": 0}
 def asked(monkeypatch) -> list[str]:
     """What both weights are asked, text by text."""
     texts, real = [], comparing.ask
-    monkeypatch.setattr(comparing, "ask", lambda *given: texts.append(given[2]) or real(*given))
+    monkeypatch.setattr(comparing, "ask", lambda *given: texts.append(given[2].text) or real(*given))
     return texts
 
 

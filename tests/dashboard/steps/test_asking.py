@@ -1,0 +1,38 @@
+"""What stands on the page where something cannot be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import pytest
+from dashboard_helpers import assert_idle
+
+from dashboard.steps.compare import report
+from dashboard.steps.compare import run as comparing
+from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT
+from inspector.errors import PatchError
+from inspector.model import Answers
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["too long", "while it is answered"])
+def test_an_ask_that_fails_leaves_the_answers_their_verdicts_and_what_they_were_asked(visitor, monkeypatch, broken):
+    def failing(*_: Any) -> Iterator[Answers]:
+        raise PatchError("It broke. Try again.")
+        yield
+
+    visitor.do("on_ask", max_new_tokens=2)
+    names = ("vanilla_head", "edited_head", "vanilla", "edited")
+    before, told = [visitor.screen[name] for name in names], report.facts(visitor.session)
+    if broken:
+        monkeypatch.setattr(comparing, "stream", failing)
+    with pytest.raises(gr.Error, match="It broke" if broken else "Shorten it by at least"):
+        visitor.do("on_ask", ask_what=OWN_PROMPT, own_text="Hello?" if broken else "word " * 20_000)
+    again = visitor.reload()
+    for page in (visitor, again):
+        assert [page.screen[name] for name in names] == before
+    assert again.screen["ask_what"] == ADVERSARIAL and report.facts(visitor.session) == told
+    assert_idle(visitor)
