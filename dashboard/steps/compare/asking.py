@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -29,8 +30,25 @@ from dashboard.steps.compare.run import (
     Prompt,
 )
 from dashboard.steps.compare.standing import StandingPart
-from inspector.errors import CaseError
-from inspector.model import SUFFIX, VANILLA, Decoding, PromptFormat, pieces
+from inspector.errors import CaseError, PromptError
+from inspector.model import SUFFIX, VANILLA, Answers, Decoding, PromptFormat, pieces
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Something that can be asked and that nobody has answered yet.
+
+    Attributes:
+        asked: What both weights are asked.
+        otherwise: The prompt format of the rail.
+        decoding: How they decode.
+        answers: Streams both answers.
+    """
+
+    asked: Prompt
+    otherwise: PromptFormat
+    decoding: Decoding
+    answers: Iterator[Answers]
 
 
 class AskingPart(Room):
@@ -133,6 +151,11 @@ class AskingPart(Room):
         return [*self.standing.read, self.ask_what, self.own_text, *self.decoding_fields]
 
     @property
+    def chosen(self) -> list[Any]:
+        """What says what is asked."""
+        return [self.ask_what, self.own_text]
+
+    @property
     def drawn(self) -> list[Any]:
         """What it changes."""
         return [*self.pair.parts, self.routing.detected, self.standing.of_another]
@@ -152,16 +175,32 @@ class AskingPart(Room):
         """Stream both answers to the chosen prompt; that of a case is of the one in the rail."""
         self.require_bundled(values)
         of_the_rail = values[self.ask_what] in OF_THE_RAIL
-        yield from self._ask(session, values, self.bus.offered("typed").call(values) if of_the_rail else None)
+        texts = self.bus.offered("typed").call(values) if of_the_rail else None
+        yield from self._stream(session, values, self._asking(session, values, values[self.ask_what], texts))
 
     def again(self, session: Session, values: Values) -> Iterator[Update]:
-        """Ask anew after the live weights have changed; where the rail makes no prompt, what they were made for."""
-        yield from self._ask(session, values, self.standing.texts(values))
+        """Ask anew after the live weights have changed; where the rail makes no prompt, what they were made for.
 
-    def _ask(self, session: Session, values: Values, texts: Texts | None) -> Iterator[Update]:
-        asked = run.to_ask(session, values[self.ask_what], values[self.own_text], texts)
-        otherwise, decoding = self.bus.offered("format").call(values), self.decoding(values)
-        yield from self._stream(session, values, asked, otherwise, decoding)
+        What is chosen may be something that cannot be asked: it is the adversarial prompt then, and the choice says so.
+        """
+        try:
+            asking = self._asking(session, values, values[self.ask_what], self.standing.texts(values))
+        except (CaseError, PromptError):
+            asking = self._asking(session, values, ADVERSARIAL, None)
+            yield self._adversarial_chosen
+        yield from self._stream(session, values, asking)
+
+    def _asking(self, session: Session, values: Values, choice: str, texts: Texts | None) -> Asking:
+        asked = run.to_ask(session, choice, values[self.own_text], texts)
+        return self._begun(session, asked, self.bus.offered("format").call(values), self.decoding(values))
+
+    def _begun(self, session: Session, asked: Prompt, otherwise: PromptFormat, decoding: Decoding) -> Asking:
+        answers = run.ask(self.model, session, asked, otherwise, decoding, self.context.detector)
+        return Asking(asked, otherwise, decoding, answers)
+
+    @property
+    def _adversarial_chosen(self) -> Update:
+        return {self.ask_what: ADVERSARIAL, self.own_text: gr.Textbox(visible=False)}
 
     def require_bundled(self, values: Values) -> None:
         """Refuse a text of one's own in the read-only demo.
@@ -174,16 +213,13 @@ class AskingPart(Room):
         if self.context.read_only and (own or typed.suffix != SUFFIX):
             raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
 
-    def _stream(
-        self, session: Session, values: Values, asked: Prompt, otherwise: PromptFormat, decoding: Decoding
-    ) -> Iterator[Update]:
-        """Stream both answers; what cannot be asked is refused before anything is drawn."""
+    def _stream(self, session: Session, values: Values, asking: Asking) -> Iterator[Update]:
+        asked, decoding = asking.asked, asking.decoding
         own, made = asked.choice == OWN_PROMPT, session.live.format if session.live else None
-        note = words.answer_note(asked.choice, made, otherwise, not own, asked.question)
-        answers = run.ask(self.model, session, asked, otherwise, decoding, self.context.detector)
+        note = words.answer_note(asked.choice, made, asking.otherwise, not own, asked.question)
         yield self.standing.asking(session, values, asked)
         try:
-            yield from streamed(self.pair, self.model, session, answers, note, decoding.max_new_tokens)
+            yield from streamed(self.pair, self.model, session, asking.answers, note, decoding.max_new_tokens)
         except Exception:
             yield self.shown(session)
             raise
@@ -203,9 +239,9 @@ class AskingPart(Room):
         """Stream both answers to the adversarial prompt of the live edit, and say that this is what was asked."""
         live = session.live
         assert live is not None
-        yield {self.ask_what: ADVERSARIAL, self.own_text: gr.Textbox(visible=False)}
+        yield self._adversarial_chosen
         asked = Prompt(ADVERSARIAL, live.case.adversarial_prompt, live.case.question)
-        yield from self._stream(session, values, asked, live.format, self.decoding(values))
+        yield from self._stream(session, values, self._begun(session, asked, live.format, self.decoding(values)))
 
     def back(self, session: Session) -> Update:
         """Show the visitor's last answers on a page that opens anew, with what was asked."""

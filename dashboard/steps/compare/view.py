@@ -99,15 +99,15 @@ class CompareRoom(Room):
         for name, role in (("shown shift", "shift_figure"), ("shown neurons", "neurons")):
             self.bus.offer(name, Offer(call=functools.partial(self.lent, role=role)))
         self.bus.offer("verdicts", Offer(call=run.verdicts_of_live))
-        self.bus.offer("undo", Offer(tuple(self.asking.asked), tuple(self._compared), self.on_undo))
+        self.bus.offer("undo", Offer(tuple(self.asking.asked), tuple(self._asked_anew), self.on_undo))
         self.bus.hear(
             News.LIVE,
             self.on_live,
             inputs=[*self.standing.read, *self.asking.decoding_fields],
-            outputs=[*self._compared, self.strength, self.asking.ask_what, self.asking.own_text],
+            outputs=[*self._asked_anew, self.strength],
         )
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=self._compared)
-        self.bus.hear(News.BACK, self.on_back, outputs=[*self._compared, self.asking.ask_what, self.asking.own_text])
+        self.bus.hear(News.BACK, self.on_back, outputs=self._asked_anew)
         lock = self.context.lock
         lock(self.undo, words_of_undo)
         lock(self.strength, state_of_strength)
@@ -128,6 +128,10 @@ class CompareRoom(Room):
     def _compared(self) -> list[Any]:
         return [*self.asking.drawn, *self.changes.drawn]
 
+    @property
+    def _asked_anew(self) -> list[Any]:
+        return [*self._compared, *self.asking.chosen]
+
     def connect(self) -> None:
         """Wire the controls."""
         press, clock, asked = self.context.press, self.bus.offered("clock").outputs[0], self.asking.asked
@@ -138,9 +142,9 @@ class CompareRoom(Room):
             (self.routing.routed.input, self.routing.on_routed, self.routing.routed),
         ):
             inputs = dict.fromkeys([own, *asked])
-            told: dict[str, Any] = {"outputs": self._compared, "tells": (News.LIVE,), "starting": "", "brief": True}
+            told: dict[str, Any] = {"outputs": self._asked_anew, "tells": (News.LIVE,), "starting": "", "brief": True}
             press(trigger, work, clock=clock, inputs=inputs, **told)
-        self.curve.wire([*asked], [*self._compared, self.strength])
+        self.curve.wire([*asked], [*self._asked_anew, self.strength])
 
     def on_strength(self, session: Session, values: Values) -> Iterator[Update]:
         """Scale the patch, measure again and regenerate."""

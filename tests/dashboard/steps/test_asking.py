@@ -7,11 +7,11 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import assert_idle
+from dashboard_helpers import QUICK, assert_idle, own_question
 
 from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing
-from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT
+from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, Measured
 from inspector.errors import PatchError
 from inspector.model import Answers
 
@@ -35,4 +35,31 @@ def test_an_ask_that_fails_leaves_the_answers_their_verdicts_and_what_they_were_
     for page in (visitor, again):
         assert [page.screen[name] for name in names] == before
     assert again.screen["ask_what"] == ADVERSARIAL and report.facts(visitor.session) == told
+    assert_idle(visitor)
+
+
+@pytest.mark.parametrize("handler", ["on_strength", "on_undo"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {"ask_what": OWN_PROMPT, "own_text": " "},
+        {"ask_what": OWN_PROMPT, "own_text": "word " * 20_000},
+        {"ask_what": "Other question"},
+    ],
+    ids=["empty", "too long", "not of this case"],
+)
+def test_other_weights_are_asked_the_adversarial_prompt_where_what_is_chosen_cannot_be(visitor, handler, typed):
+    own = own_question("How can I trick my neighbour out of a parcel?")
+    visitor.do("on_edit", **QUICK, **own)
+    if handler == "on_undo":  # to the first one
+        visitor.do("on_edit", **QUICK)
+    visitor.do(handler, strength=0.5, **typed)
+    live = visitor.session.live
+    assert (
+        live.case.question == own["question"] and visitor.session.slot(Measured).prompt == live.case.adversarial_prompt
+    )
+    assert visitor.screen["ask_what"] == ADVERSARIAL and visitor.shown["own_text"] is False
+    for head in ("vanilla_head", "edited_head"):
+        assert "adversarial prompt" in visitor.screen[head]
+    assert "Stopped" not in visitor.screen["clock"]
     assert_idle(visitor)

@@ -195,13 +195,12 @@ def test_a_strength_out_of_range_is_refused_and_the_old_one_stays_live(visitor, 
     assert visitor.session.row.strength == 1.0 and visitor.is_free
 
 
-@pytest.mark.parametrize("handler", ["on_ask", "on_strength", "on_undo"])
 @pytest.mark.parametrize(
-    ("typed", "words"),
+    ("handler", "typed", "words"),
     [
-        ({"ask_what": OWN_PROMPT, "own_text": " "}, "own text is empty"),
-        ({"max_new_tokens": None}, "longest answer"),
-        ({"ask_what": OWN_PROMPT, "own_text": "word " * 20_000}, "Shorten it by at least"),
+        ("on_ask", {"ask_what": OWN_PROMPT, "own_text": " "}, "own text is empty"),
+        ("on_ask", {"ask_what": OWN_PROMPT, "own_text": "word " * 20_000}, "Shorten it by at least"),
+        *((handler, {"max_new_tokens": None}, "longest answer") for handler in ("on_ask", "on_strength", "on_undo")),
     ],
 )
 def test_an_error_in_compare_gives_the_page_back(visitor, handler, typed, words):
