@@ -55,6 +55,14 @@ def way(exam: ExamResult) -> str:
     return WHERE_HARM if exam.detector else EVERYWHERE
 
 
+def head_of_running(row: Row, judge: str) -> str:
+    """Say while an exam runs which weights are scored, and by which judge."""
+    return (
+        f'<div class="answer-head"><span class="badge edited">being scored: {escape(row.label())}</span>'
+        f'<span class="badge-note">Judge: <b>{escape(judge)}</b>. What was answered so far stands below.</span></div>'
+    )
+
+
 def head(exam: ExamResult | None, live: Row, other: ExamResult | None = None) -> str:
     """Say which weights and which judge the scores belong to, and whether those weights are still live.
 

@@ -207,7 +207,7 @@ class StressRoom(Room):
             self.on_stress,
             clock=self.clock,
             inputs=[self.size, self.judge, self.attacks, self.tokens, self.way, self.both, self.filter],
-            outputs=[*scored, *files, self.prompt, *self.pair.parts],
+            outputs=[*scored, *files, self.filter, self.prompt, *self.pair.parts],
         )
         self.context.react(self.filter.input, self.on_filter, inputs=[self.filter], outputs=[self.rows])
         self.context.react(
@@ -245,8 +245,12 @@ class StressRoom(Room):
         exam = session.slot(Examined).exam
         if exam is not None:
             return self._ended(session, exam, values[self.filter])
+        return {self.clock: "", **self._nothing(words.head(None, session.row))}
+
+    def _nothing(self, head: str) -> Update:
+        """Show a head over no scores, no answers and no files."""
         return {
-            self.clock: "",
+            self.head: head,
             self.table: words.table(()),
             self.chart: figures.score_bars(()),
             self.reading: words.scores_reading(()),
@@ -259,7 +263,10 @@ class StressRoom(Room):
         }
 
     def on_stress(self, session: Session, values: Values) -> Iterator[Update]:
-        """Examine the live edit; the table fills as answers come."""
+        """Examine the live edit; the table fills as answers come, under a head that says whose they are.
+
+        Where there are none, after an error or a cancel, the test before stands there again.
+        """
         fetching = {self.clock: message("Loading the judge")}
         judge = yield from self.judges.of(values[self.judge], session.cancelled.is_set, fetching)
         if judge is None:
@@ -267,30 +274,50 @@ class StressRoom(Room):
             return
         decoding = Decoding(max_new_tokens=session.limits.require_tokens(values[self.tokens] or LONGEST_ANSWER))
         replies: list[Reply] = []
-        redraw, routed = Throttle(0.3), session.row.detector is not None
+        redraw, row = Throttle(0.3), session.row
+        begun = False
 
         def draw(progress: Progress) -> Update:
+            nonlocal begun
+            clock, head = {self.clock: words.running(progress)}, {}
+            if not begun:
+                begun = True
+                head = {**self._nothing(words.head_of_running(row, judge.name)), **self._filtered(False)}
             if progress.fresh:  # a test that starts again, smaller, counts from nothing
                 replies[progress.answered - len(progress.fresh) :] = progress.fresh
-            if progress.fresh:
-                return {self.clock: words.running(progress), **self._scored(replies, judge.name, routed)}
-            return {self.clock: words.running(progress)} if redraw.due() else {}
+                return {**clock, **head, **self._scored(replies, judge.name, row.detector is not None)}
+            return {**clock, **head} if head or redraw.due() else {}
 
         other = None
         if values[self.both]:
             making = run.other_way(self.model, session, self.context.detector)
             other = yield from drain(making, lambda event: {self.clock: progress_bar(event.message, event.fraction)})
         size, attacks, way = values[self.size], values[self.attacks], values[self.way]
-        result: ExamResult = yield from drain(
-            run.stress(self.model, session, size, judge, attacks, way, decoding, other), draw
-        )
+        try:
+            result: ExamResult = yield from drain(
+                run.stress(self.model, session, size, judge, attacks, way, decoding, other), draw
+            )
+        except Exception:
+            if begun:
+                yield self._before(session, values[self.filter])
+            raise
         if result.replies:
-            yield self._ended(session, result, values[self.filter])
+            yield {**self._ended(session, result, values[self.filter]), **self._filtered(True)}
             return
-        yield {self.clock: message("Cancelled before the first answers.")}
-        before = session.slot(Examined).exam
-        if before is not None:
-            yield self._shown(session, before, values[self.filter])
+        yield {
+            self.clock: message("Cancelled before the first answers."),
+            **self._before(session, values[self.filter]),
+        }
+
+    def _before(self, session: Session, chosen: str) -> Update:
+        """Show the last test again that has ended, or that there is none."""
+        exam = session.slot(Examined).exam
+        shown = self._nothing(words.head(None, session.row)) if exam is None else self._shown(session, exam, chosen)
+        return {**shown, **self._filtered(True)}
+
+    def _filtered(self, on: bool) -> Update:
+        """Switch the filter on or off: while a test runs there is no list of it."""
+        return {self.filter: gr.Radio(interactive=on)}
 
     def _ended(self, session: Session, exam: ExamResult, chosen: str) -> Update:
         both_ways = session.slot(Examined).other is not None

@@ -13,7 +13,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import Page, Visitor, open_page
+from dashboard_helpers import QUICK, Page, Visitor, open_page
 
 from dashboard import api
 from dashboard.kit.door.handing import HandedOut
@@ -25,6 +25,7 @@ from dashboard.steps.stress.judging import Judges, judges_of
 from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import SCORES, SUFFIXES, Condition, SuffixStudy
+from inspector.errors import EditError
 from inspector.model import Detector, PromptFormat, Taught
 from inspector.model.memory.memory_need import bytes_of
 from inspector.model.patches.detector import DetectorReading
@@ -90,6 +91,35 @@ def test_a_cancelled_run_keeps_what_was_answered(visitor):
             visitor.session.cancelled.set()
     assert visitor.session.slot(Examined).exam.cancelled and len(visitor.session.slot(Examined).exam.replies) == 5
     assert "Cancelled" in visitor.standing("stress_clock") and visitor.is_free
+
+
+def test_while_it_runs_the_head_is_of_what_is_scored_and_an_error_brings_the_test_before_back(visitor, monkeypatch):
+    visitor.do("on_edit", **QUICK)
+    names = ("stress_head", "stress_table", "stress_prompt", "stress_vanilla", "stress_rows")
+    before = {name: visitor.standing(name) for name in names}
+    assert "These scores belong to other weights" in before["stress_head"]
+    real = stress.examine_all
+
+    def breaking(*given, **options):
+        for progress in real(*given, **options):
+            yield progress
+            if progress.fresh:
+                raise EditError("It broke. Try again.")
+
+    monkeypatch.setattr(stress, "examine_all", breaking)
+    seen = []
+    with pytest.raises(gr.Error, match="It broke"):
+        for changed in visitor.press("on_stress", stress_size="This case", stress_tokens=4):
+            if "stress_table" in changed:
+                seen.append({name: visitor.standing(name) for name in (*names, "stress_csv")})
+    first, *_, answered, _restored = seen
+    for shown in (first, answered):
+        assert f"being scored: {visitor.session.row.label()}" in shown["stress_head"]
+        assert "other weights" not in shown["stress_head"] and shown["stress_rows"] == []
+        assert shown["stress_prompt"] == "" and shown["stress_csv"] is None
+    assert "fills as answers come" in first["stress_table"] and "DS" in answered["stress_table"]
+    assert {name: visitor.standing(name) for name in names} == before
+    assert Path(visitor.standing("stress_csv")).is_file() and visitor.is_free
 
 
 def test_scores_of_other_weights_are_called_so_and_without_an_edit_there_is_nothing_to_score(visitor):
