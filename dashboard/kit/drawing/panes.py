@@ -150,6 +150,7 @@ def build_pair(
     *,
     empty: str = "(empty answer)",
     blurred: tuple[bool, bool] = (True, True),
+    compared: bool = True,
     names: tuple[str, str] = ("vanilla", "edited"),
     tokens: Tokens | None = None,
 ) -> Pair:
@@ -158,11 +159,12 @@ def build_pair(
     Args:
         prefix: Of the elements' names, for example ``stress-``.
         blurred: Which of them are covered until they are clicked.
+        compared: Mark in what they differ.
         names: Of the elements and their classes.
         tokens: As for :meth:`Pair.show`.
     """
     made: list[tuple[Any, Any]] = []
-    written, classes = both_answers(texts, empty, tokens=tokens), _classes(blurred, names)
+    written, classes = both_answers(texts, empty, compared, tokens), _classes(blurred, names)
     with gr.Row(equal_height=True, elem_id=f"{prefix}answers", elem_classes="answers"):
         for name, html, head, own in zip(names, written, heads, classes, strict=True):
             with gr.Column(min_width=280, elem_classes="box"):

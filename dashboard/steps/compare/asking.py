@@ -12,7 +12,7 @@ from dashboard.kit.bus import Offer, Update, Values
 from dashboard.kit.drawing.answers import Tokens
 from dashboard.kit.drawing.html import message, weights_badge
 from dashboard.kit.drawing.panes import build_pair, unless_safe
-from dashboard.kit.live import NO_EDIT, is_cut_short, streamed
+from dashboard.kit.live import NO_EDIT, NOT_ASKED, is_cut_short, streamed
 from dashboard.kit.room import Context, Room
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import Texts
@@ -70,15 +70,15 @@ class AskingPart(Room):
         """Lay both answers out under their verdicts."""
         session = self.context.example.session
         texts, heads, covered = self.kept(session)
-        self.pair = build_pair("", texts, heads, blurred=covered, tokens=self.tokens(session))
+        compared, tokens = session.live is not None, self.tokens(session)
+        self.pair = build_pair("", texts, heads, blurred=covered, compared=compared, tokens=tokens)
         (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
 
     def kept(self, session: Session) -> tuple[tuple[str, str], tuple[str, str], tuple[bool, bool]]:
         """Return the last answers, what stands above them, and which are covered."""
         asked, answers, is_live = run.asked_last(session), session.slot(Measured).answers, session.live is not None
         if asked is None or answers is None:
-            heads = weights_badge(VANILLA, words.NO_ANSWER), weights_badge(VANILLA, words.NO_ANSWER)
-            return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
+            return *self._silent(session, words.NO_ANSWER), (False, False)
         texts = answers.texts[0], answers.texts[1] if is_live else NO_EDIT
         notes = words.notes(session, asked, answers)
         if asked.choice == OWN_PROMPT:
@@ -86,6 +86,13 @@ class AskingPart(Room):
             return texts, heads, unless_safe(None, None, is_live)
         marks = run.judged(asked.text, answers)
         return texts, words.heads(session.row, notes, marks, is_live), unless_safe(*marks, is_live)
+
+    @staticmethod
+    def _silent(session: Session, note: str) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Return what stands in both panes and above them while nobody has answered; without an edit one says that."""
+        is_live, yet = session.live is not None, words.no_answer_yet(session)
+        heads = weights_badge(VANILLA, note), weights_badge(session.row, note if is_live else NOT_ASKED)
+        return (yet, yet if is_live else NO_EDIT), heads
 
     def shown(self, session: Session) -> Update:
         """Show the last answers."""
@@ -110,7 +117,7 @@ class AskingPart(Room):
             min_width=150,
             elem_id="ask-what",
         )
-        self.ask = gr.Button("Ask both", elem_id="ask", min_width=80)
+        self.ask = gr.Button(words.ask(self.context.example.session), elem_id="ask", min_width=80)
 
     def build_own_text(self) -> None:
         """Lay the field for a text of one's own out, shown where it is asked."""
@@ -143,7 +150,7 @@ class AskingPart(Room):
         """Offer the decoding."""
         self.bus.offer("decoding", Offer(self.decoding_fields, call=self.decoding))
         self.context.carry(*self.decoding_fields)
-        self.context.lock(self.ask)
+        self.context.lock(self.ask, lambda session: gr.Button(words.ask(session), interactive=True))
 
     @property
     def asked(self) -> list[Any]:
@@ -262,7 +269,6 @@ class AskingPart(Room):
     def unanswered(self, session: Session) -> Update:
         """Show which weights are live, and that they have not answered."""
         self.forget(session)
-        texts = words.NO_ANSWER_YET, words.NO_ANSWER_YET if session.live else NO_EDIT
-        heads = weights_badge(VANILLA, words.UNANSWERED), weights_badge(session.row, words.UNANSWERED)
+        texts, heads = self._silent(session, words.UNANSWERED)
         shown = self.pair.show(texts, heads, compared=False, covered=(False, False))
         return {**shown, **self.routing.read(session)}

@@ -57,4 +57,4 @@ class StandingPart(Room):
     def _line(session: Session, texts: Texts | None, asked: Prompt | None = None) -> str:
         shown = run.of_live(session) is not None
         measured = session.live.case if session.live is not None and shown else None
-        return words.of_another(asked or run.asked_last(session), measured, texts)
+        return words.of_another(asked or run.asked_last(session), measured, texts, words.ask(session))

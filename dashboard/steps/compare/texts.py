@@ -86,7 +86,16 @@ UNANSWERED = "not answered yet"
 NO_ANSWER = "nothing asked yet"
 STOPPED = "Stopped: the answers were cut short, the weights are as they were."
 STOPPED_AFTER = "Stopped once the answers had ended; the weights are as they were."
-NO_ANSWER_YET = "No answer yet. Press Operate, or Ask both."
+
+
+def ask(session: Session) -> str:
+    """Return what the button says: without an edit it asks the vanilla weights alone."""
+    return "Ask" if session.live is None else "Ask both"
+
+
+def no_answer_yet(session: Session) -> str:
+    """Say in a pane that its weights have not answered."""
+    return f"No answer yet. Press Operate, or {ask(session)}."
 
 
 def compare_readings(comparison: Comparison, folded: bool = False) -> tuple[str, str, str, str, str]:
@@ -164,7 +173,7 @@ def another(texts: Texts | None, question: str, prompt: str | None, answers: tup
     return OTHER_ANSWERS if answers is not None and answers != (texts.safe, texts.unsafe) else ""
 
 
-def of_another(asked: Prompt | None, measured: Case | None, texts: Texts | None) -> str:
+def of_another(asked: Prompt | None, measured: Case | None, texts: Texts | None, ask: str = "Ask both") -> str:
     """Say what of answers, numbers and figures is not of the case in the rail, and what to press; else nothing.
 
     It is one line, as it comes and goes with what is typed and asked; what comes of a press opens over the page.
@@ -173,6 +182,7 @@ def of_another(asked: Prompt | None, measured: Case | None, texts: Texts | None)
         asked: What the answers were asked; ``None`` without any.
         measured: The case that numbers and figures are of; ``None`` without any.
         texts: What stands in the rail; ``None`` where it makes no prompt.
+        ask: What the button says that asks.
     """
     answers = numbers = ""
     if asked is not None and asked.question is not None:
@@ -191,9 +201,9 @@ def of_another(asked: Prompt | None, measured: Case | None, texts: Texts | None)
     if texts is None:
         short = f"{said} The texts in the rail make no prompt"
         return _warning(f"{short}.", f"{short}; mend them, then press Operate.")
-    ask = f", or Ask both with '{ADVERSARIAL}' to see what both weights answer to it" if answers else ""
-    short = f"{said} Press Operate{', or Ask both' if answers else ''}."
-    return _warning(short, f"{said} Press Operate to edit for what stands in the rail{ask}.")
+    anew = f", or {ask} with '{ADVERSARIAL}' to see what is answered to it" if answers else ""
+    short = f"{said} Press Operate{f', or {ask}' if answers else ''}."
+    return _warning(short, f"{said} Press Operate to edit for what stands in the rail{anew}.")
 
 
 def _warning(short: str, whole: str) -> str:
@@ -322,7 +332,7 @@ def detected_line(found: Detected | None, detector: Detector | None, unmeasured:
         return ""
     made = detector_note(detector)
     if found is None:
-        return reading(f"Detector: {made[0].lower()}{made[1:]}. Ask both to see its score.")
+        return reading(f"Detector: {made[0].lower()}{made[1:]}. Ask to see its score.")
     return reading(" ".join(filter(None, (detected_words(found), f"{made}.", unmeasured, weakness(detector)))))
 
 
