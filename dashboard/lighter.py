@@ -18,6 +18,7 @@ from gradio.components.api_component import Api
 from gradio.routes import App
 
 from dashboard.asked_once import ask_classes_once
+from dashboard.empty_sliders import tell_of_empty_sliders
 
 
 class LighterBlocks(gr.Blocks):
@@ -50,6 +51,7 @@ class _OnceServed(App):
 gradio.blocks.App = _OnceServed
 gradio.utils.MatplotlibBackendMananger = nullcontext
 ask_classes_once()
+tell_of_empty_sliders()
 
 
 def _without(layout: list[dict[str, Any]], parts: set[int]) -> list[dict[str, Any]]:
