@@ -152,6 +152,17 @@
     drawer(false);
   });
 
+  // Gradio's slider has no event for a number that keys have set on its track: Strength takes it once they rest.
+  let rest;
+  document.addEventListener("keyup", (event) => {
+    const track = event.target instanceof Element ? event.target.closest("#strength input[type=range]") : null;
+    if (!track || !/^(Arrow|Page|Home$|End$)/.test(event.key)) return;
+    clearTimeout(rest);
+    rest = setTimeout(() => {
+      if (!track.disabled) track.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+    }, 800);
+  });
+
   function pick(block, slider = "#block") {
     const input = find(`${slider} input[type=number]`);
     if (!input) return;

@@ -117,7 +117,7 @@ def test_the_whole_job_by_two_visitors_at_once(two, halting, widths):
     reload_in_the_middle(other, asked[other])
     change_theme(other)
     look_at_the_edit(first)
-    switch_off(first)
+    switch_off(first, by_keys=widths == PAIRS[0])
 
     undo(first, patch_in(own[first]))
     for page in two:
@@ -312,12 +312,16 @@ def look_at_the_edit(page: Any) -> None:
     assert page.locator("#answers .badge.vanilla").first.inner_text() == "vanilla"
 
 
-def switch_off(page: Any) -> None:
-    """Set the strength to nothing: the answers are the vanilla model's then."""
-    slider = page.locator("#strength input[type=number]")
-    slider.fill("0")
-    slider.press("Enter")
-    slider.blur()
+def switch_off(page: Any, by_keys: bool) -> None:
+    """Set the strength to nothing, on its track or in its field: the answers are the vanilla model's then."""
+    if by_keys:
+        page.locator("#strength input[type=range]").press("Home")
+    else:
+        field = page.locator("#strength input[type=number]")
+        field.click()  # which starts nothing, so that one can type
+        field.fill("0")
+        field.press("Enter")
+        field.blur()
     wait_for_text(page, "#live", "vanilla")
     wait_for_answers(page, same=True)
     wait_until_idle(page)

@@ -38,6 +38,15 @@ def test_an_ask_that_fails_leaves_the_answers_their_verdicts_and_what_they_were_
     assert_idle(visitor)
 
 
+def test_a_strength_that_is_live_already_measures_and_asks_nothing(visitor, monkeypatch):
+    asked = []
+    monkeypatch.setattr(comparing, "ask", lambda *given: asked.append(given) or iter(()))
+    for strength, starts in ((1.0, False), (0.5, True), (0.5, False), (1, True)):
+        asked.clear()
+        changed = visitor.do("on_strength", strength=strength)
+        assert bool(asked) is any(changed) is starts and visitor.session.strength == strength
+
+
 @pytest.mark.parametrize("handler", ["on_strength", "on_undo"])
 @pytest.mark.parametrize(
     "typed",

@@ -150,7 +150,7 @@ def test_a_method_s_patch_is_made_live_by_its_button_and_the_reminder_has_none(r
 def listed(ran: Visitor) -> Visitor:
     """The same in a visit of its own: its rows are the example's edit, FT-L's and SFT's."""
     ran.session._slots.pop(Kept)
-    ran.do("on_strength", strength=1.0)
+    ran.do("on_ask")
     return ran
 
 
