@@ -137,15 +137,14 @@ class CompareRoom(Room):
         press, clock, asked = self.context.press, self.bus.offered("clock").outputs[0], self.asking.asked
         self.asking.connect()
         # Also a click into the number and each time it is left count as a release.
-        moved: dict[str, Any] = {"when": lambda session, values: values[self.strength] != session.strength}
-        for trigger, work, own, only in (
+        told: dict[str, Any] = {"outputs": self._asked_anew, "tells": (News.LIVE,), "starting": "", "brief": True}
+        moved: dict[str, Any] = {**told, "when": lambda session, values: values[self.strength] != session.strength}
+        for trigger, work, own, how in (
             (self.strength.release, self.on_strength, self.strength, moved),
-            (self.undo.click, self.on_undo, self.asking.ask_what, {}),
-            (self.routing.routed.input, self.routing.on_routed, self.routing.routed, {}),
+            (self.undo.click, self.on_undo, self.asking.ask_what, told),
+            (self.routing.routed.input, self.routing.on_routed, self.routing.routed, told),
         ):
-            inputs = dict.fromkeys([own, *asked])
-            told: dict[str, Any] = {"outputs": self._asked_anew, "tells": (News.LIVE,), "starting": "", "brief": True}
-            press(trigger, work, clock=clock, inputs=inputs, **told, **only)
+            press(trigger, work, clock=clock, inputs=dict.fromkeys([own, *asked]), **how)
         self.curve.wire([*asked], [*self._asked_anew, self.strength])
 
     def on_strength(self, session: Session, values: Values) -> Iterator[Update]:

@@ -279,7 +279,8 @@ class StressRoom(Room):
 
         def draw(progress: Progress) -> Update:
             nonlocal begun
-            clock, head = {self.clock: words.running(progress)}, {}
+            clock: Update = {self.clock: words.running(progress)}
+            head: Update = {}
             if not begun:
                 begun = True
                 head = {**self._nothing(words.head_of_running(row, judge.name)), **self._filtered(False)}

@@ -40,8 +40,8 @@ def test_a_visit_is_written_down_as_one_file_with_its_run_as_code_and_redacted_w
 
 
 def test_a_report_says_whether_what_was_asked_is_the_case_s_or_a_text_of_one_s_own(app, client):
+    client.predict(api_name="/status")  # a visit starts with the example's edit
     live = app.guard.sessions.of(client.session_hash).live
-    assert live is not None
     asked = {"Why do leaves fall?": "Your own text", live.case.question: "Question alone"}
     for text, choice in asked.items():
         client.predict(text, max_new_tokens=2, api_name="/ask")
