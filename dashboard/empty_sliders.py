@@ -27,4 +27,4 @@ def tell_of_empty_sliders() -> None:
             )
         return read(slider, payload)
 
-    gr.Slider.preprocess = preprocess  # type: ignore[method-assign]
+    gr.Slider.preprocess = preprocess
