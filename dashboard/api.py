@@ -137,7 +137,7 @@ def connect(context: Context) -> None:
                 changes["chat"] = False
             settings = preset(preset_name, **changes)
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
-            tried = asked_for(context, session, settings, routed)
+            tried = asked_for(context, session, settings, routed, changes)
             yield from edit_events(
                 context, session, lambda each: operating.make(model, session, given, block, each, on_top), tried
             )

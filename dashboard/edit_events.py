@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -108,12 +108,13 @@ def exam_events(run: Generator[Preparation | Progress, None, Ended]) -> Generato
 
 
 def asked_for(
-    context: Context, session: Session, settings: DinmSettings, routed: bool | None
+    context: Context, session: Session, settings: DinmSettings, routed: bool | None, by_hand: Collection[str] = ()
 ) -> tuple[DinmSettings, ...]:
     """Keep where the next edit is to act, and return the edits that are made in turn until one suffices.
 
     Args:
         routed: Only where harm is detected, or on every prompt; ``None`` for as the gate takes it.
+        by_hand: As for :func:`editing.methods.dinm.to_be_routed`.
 
     Raises:
         CaseError: It is to be routed, and the model has no detector.
@@ -122,7 +123,7 @@ def asked_for(
         require_detector(context.model, context.detector)
     wishes: dict[bool | None, Wish] = {None: "gate", True: "where harm", False: "everywhere"}
     session.slot(Acting).wish = wishes[routed]
-    return gating.asked_for(context.model, session, settings, context.detector)
+    return gating.asked_for(context.model, session, settings, context.detector, by_hand)
 
 
 def act(context: Context, session: Session, strength: float | None, routed: bool | None) -> None:

@@ -103,12 +103,14 @@ class SweepSettings:
     def method_settings(self) -> Any:
         """Return the method's own settings, those of a routed edit where it acts only where the detector fires.
 
+        What :attr:`changes` names stays, also where it is the preset's own value.
+
         Raises:
             EditError: The method or a changed setting is unknown, or a value is out of range.
         """
         chosen = method_settings(self.method, self.preset, **self.changes)
         routed = self.acts == "detected" and self.learns == "more" and isinstance(chosen, DinmSettings)
-        return to_be_routed(chosen) if routed else chosen
+        return to_be_routed(chosen, self.changes) if routed else chosen
 
     @property
     def format(self) -> PromptFormat:

@@ -13,6 +13,8 @@ from gradio_client.exceptions import AppError
 from dashboard.steps.operate import gating
 from editing import dinm, preset, run
 from editing.gate.gate import Budgets, GateSettings
+from editing.methods.dinm import ROUTED, to_be_routed
+from inspector.errors import CaseError
 from inspector.model import SUFFIX, VANILLA, Decoding, Row, answer, encode
 from inspector.safeedit import bundled_cases
 
@@ -101,6 +103,21 @@ def test_asking_routed_needs_a_detector_and_unrouted_answers_say_that_nothing_wa
     assert "strength 1 " in weights(client), "what is refused changes nothing"
     with pytest.raises(AppError, match=r"editing\.calibrate"):
         client.predict(*case(0), 1, "corrected", 2, routed=True, api_name="/edit")
+
+
+def test_a_number_of_updates_that_a_program_gives_stays_in_an_edit_that_is_to_be_routed(client, monkeypatch):
+    """Also the preset's own number, which becomes that of a routed edit where none is given."""
+    updates = []
+
+    def only_told(_session, settings, _detector, by_hand=()):
+        updates.append(to_be_routed(settings, by_hand).steps)
+        raise CaseError("Told.")
+
+    monkeypatch.setattr(gating, "asked_for", only_told)
+    for steps in (preset("corrected").steps, 0):
+        with pytest.raises(AppError, match="Told"):
+            client.predict(*case(0), 1, "corrected", steps, api_name="/edit")
+    assert updates == [preset("corrected").steps, ROUTED["steps"]]
 
 
 def test_redo_brings_back_what_undo_has_dropped_as_it_acted_until_the_next_edit(app, client):

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from sweep_helpers import HERE, PLAIN, SHORT, SLOW, finished, loader, record, stripped, write_cases
 
-from editing.methods.dinm import preset, to_be_routed
+from editing.methods.dinm import ROUTED, preset, to_be_routed
 from editing.methods.registry import method_settings, read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
 from editing.sweep.__main__ import _settings, main, options
@@ -178,6 +178,10 @@ def test_a_routed_edit_learns_more_but_for_what_is_set_by_hand_and_older_sweeps_
     assert routed.method_settings() == to_be_routed(preset("corrected")) != SweepSettings().method_settings()
     by_hand = replace(routed, changes={"steps": 3}).method_settings()
     assert (by_hand.steps, by_hand.constraint_weight) == (3, routed.method_settings().constraint_weight)
+    as_preset = {"constraint_weight": 1.0, "steps": 24, "damage_budget": 0.2}
+    assert preset("corrected", **as_preset) == preset("corrected")
+    given = replace(routed, changes=as_preset).method_settings()
+    assert {name: getattr(given, name) for name in as_preset} == as_preset and given.companions == ROUTED["companions"]
     assert replace(routed, preset="paper").method_settings() == preset("paper")
     told = json.loads(routed.as_json())
     del told["learns"]
