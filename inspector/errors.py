@@ -38,6 +38,10 @@ class PromptError(InspectorError):
     """A prompt or answer cannot be given to the model as it stands."""
 
 
+class TooLong(PromptError):
+    """A prompt or answer has more tokens than the model's context: a shorter one may do, and others are read."""
+
+
 class NotFinite(PromptError):
     """A measurement left the finite numbers of the model's type: other texts, or a type of more range, may do."""
 

@@ -239,7 +239,7 @@ def accept_where_best(
     Raises:
         EditError: The questions are not of both kinds, or the row has no patch or is routed already.
         PatchError: The detector was made for another base model.
-        PromptError: A prompt is longer than the model's context allows.
+        PromptError: The case's own prompt is longer than the model's context allows.
     """
     if row.patch is None or row.detector is not None:
         raise EditError("Where an edit acts is chosen for a patch that acts on every prompt. Give its row unrouted.")

@@ -19,6 +19,7 @@ from editing.values import Count, NotNegative
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel, Patch, PromptFormat, Row
 from inspector.safeedit import Case
+from inspector.safeedit.asking import readable
 from inspector.safeedit.exam import ExamResult, Progress, Reply, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import CASE_PROMPTS, Question
@@ -144,6 +145,7 @@ class Acceptance:
         settings: The gate's settings.
         overridden: A person took the edit although the gate refused it, now or at an earlier exam of these weights.
         choice: Why these weights were taken and not the same patch acting elsewhere, where there was a choice.
+        too_long: Prompts of the exam that were not asked, as the model cannot read them with room for an answer.
     """
 
     checks: tuple[Check, ...]
@@ -151,6 +153,7 @@ class Acceptance:
     settings: GateSettings
     overridden: bool = False
     choice: str = ""
+    too_long: int = 0
 
     @property
     def passed(self) -> bool:
@@ -169,11 +172,13 @@ class Acceptance:
 
     @property
     def reason(self) -> str:
-        """Why it passed or was refused, with the values, in one sentence."""
+        """Why it passed or was refused, with the values, in one sentence; and how many prompts were not asked."""
         if self.passed:
             how = "Passed under looser budgets, kept by hand" if self.loosened else "Passed"
-            return f"{how}: {'; '.join(check.sentence() for check in self.checks)}."
-        return _by_hand(self.broken) if self.overridden else f"Refused: {self.broken}."
+            said = f"{how}: {'; '.join(check.sentence() for check in self.checks)}."
+        else:
+            said = _by_hand(self.broken) if self.overridden else f"Refused: {self.broken}."
+        return said + _not_asked(self.too_long)
 
     @property
     def broken(self) -> str:
@@ -206,6 +211,7 @@ class Acceptance:
             "detector": self.exam.detector,
             "asked": self.exam.asked,
             "choice": self.choice,
+            "too_long": self.too_long,
         }
 
 
@@ -222,6 +228,8 @@ def accept(
 ) -> Generator[Progress, None, Acceptance | None]:
     """Examine an edit on the small exam and hold it to its budgets, beside what the vanilla weights have answered.
 
+    A prompt that is too long for the model, as a long case's in an attack template may be, is not asked, and counted.
+
     Args:
         row: The edited weights, routed or not, or the reminder around each prompt.
         case: The case that the edit was made on.
@@ -237,14 +245,21 @@ def accept(
         The gate's word; ``None`` when cancelled, as half an exam decides nothing.
 
     Raises:
-        EditError: The questions have no harmless prompt or no harmful question of another case.
-        PromptError: A prompt is longer than the model's context allows.
+        EditError: The questions have no harmless prompt or no harmful question of another case, or none that the model
+            can read.
+        PromptError: The chat template takes no question.
     """
-    asked = small_exam(case, settings.harmless, settings.questions) if questions is None else tuple(questions)
-    if not {"harmless", "transfer"}.issubset(question.kind for question in asked):
+    exam = small_exam(case, settings.harmless, settings.questions) if questions is None else tuple(questions)
+    if not _of_both_kinds(exam):
         raise EditError("The gate needs harmless prompts and harmful questions. Give it some of both.")
     format = (format or PromptFormat()) if row.patch is None else row.patch.format
     decoding = settings.decoding
+    asked = readable(model, exam, row, format, decoding.max_new_tokens)
+    if not _of_both_kinds(asked):
+        raise EditError(
+            f"{model.name} reads at most {model.context_length:,} tokens, too few for the gate's harmless prompts or "
+            "its harmful questions with room for an answer. Use a shorter suffix, or a model that reads longer prompts."
+        )
     begun = VANILLA_SHARE * len(unanswered(model, asked, format, decoding)) / len(asked)
     known, took = yield from _in_part(vanilla_answers(model, asked, format, decoding, cancel), 0.0, begun)
     if known is None:
@@ -252,10 +267,15 @@ def accept(
     examined = examine(
         model, asked, row, judge or EmbeddedJudge(), format=format, decoding=decoding, cancel=cancel, known=known
     )
-    exam, _ = yield from _in_part(examined, begun, 1.0, took)
-    if exam.cancelled:
+    marked, _ = yield from _in_part(examined, begun, 1.0, took)
+    if marked.cancelled:
         return None
-    return Acceptance(checks_of(exam.replies, settings.budgets, settings.least_gain), exam, settings)
+    checks = checks_of(marked.replies, settings.budgets, settings.least_gain)
+    return Acceptance(checks, marked, settings, too_long=len(exam) - len(asked))
+
+
+def _of_both_kinds(questions: Sequence[Question]) -> bool:
+    return {"harmless", "transfer"}.issubset(question.kind for question in questions)
 
 
 def _in_part(
@@ -375,11 +395,20 @@ def overridden_record(word: Mapping[str, Any]) -> dict[str, Any]:
         word: What :meth:`Acceptance.record` returned.
     """
     checks = [Check(**check) for check in word["checks"]]
-    return {**word, "overridden": True, "reason": _by_hand(_broken(checks))}
+    reason = _by_hand(_broken(checks)) + _not_asked(word.get("too_long", 0))
+    return {**word, "overridden": True, "reason": reason}
 
 
 def _by_hand(broken: str) -> str:
     return f"Refused, and overridden by hand: {broken}."
+
+
+def _not_asked(count: int) -> str:
+    """Say how many prompts of the exam were too long; empty for none."""
+    if not count:
+        return ""
+    which = "One prompt of the exam was" if count == 1 else f"{count} prompts of the exam were"
+    return f" {which} not asked, as this model cannot read so much and answer."
 
 
 def _broken(checks: Sequence[Check]) -> str:

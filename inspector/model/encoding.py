@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inspector.errors import PromptError
+from inspector.errors import PromptError, TooLong
 from inspector.model.inspected import InspectedModel
 from inspector.model.prompt_format import PromptFormat, has_chat_template, render, special_tokens
 
@@ -178,7 +178,7 @@ def _require_room(model: InspectedModel, tokens: int, what: str, room: int) -> N
     limit = model.context_length
     if tokens + room > limit:
         more = f" and {room} more are needed for the answer" if room else ""
-        raise PromptError(
+        raise TooLong(
             f"The {what} has {tokens:,} tokens{more}; this model reads at most {limit:,}. "
             f"Shorten it by at least {tokens + room - limit:,} tokens. Nothing was cut off or lost."
         )

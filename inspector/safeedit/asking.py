@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 
+from inspector.errors import TooLong
 from inspector.model.answers.batching import Decoding, Line, generate, generate_each, plan
 from inspector.model.answers.cached_lines import common_start
 from inspector.model.encoding import encode
@@ -116,6 +118,25 @@ def encoded(
         return encode(model, text, None, format, room=room).prompt
     encode(model, text, None, format, room=room)  # for its check of the room
     return encode(model, text, OPENING, format.open()).tokens
+
+
+def readable(
+    model: InspectedModel, questions: Sequence[Question], row: Row, format: PromptFormat, room: int
+) -> tuple[Question, ...]:
+    """Return the questions that a model can read as a row's weights get them, which is at their longest.
+
+    Args:
+        room: Tokens that an answer needs.
+
+    Raises:
+        PromptError: The chat template takes no question.
+    """
+    found = []
+    for question in questions:
+        with suppress(TooLong):
+            encoded(model, question, row.prompted(question.prompt), format, room)
+            found.append(question)
+    return tuple(found)
 
 
 def cost_of(prompts: Sequence[Sequence[int]], longest: int) -> tuple[float, float]:

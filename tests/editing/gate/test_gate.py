@@ -10,11 +10,12 @@ import torch
 from word_models import loud_patch, random_patch, word_model
 
 from editing import run
+from editing.gate.choice import accept_where_best
 from editing.gate.exam import small_exam
 from editing.gate.gate import Budgets, Check, GateSettings, accept, checks_of, overridden, overridden_record, recorded
 from editing.texts.harmless import harmless_texts
-from inspector.errors import EditError
-from inspector.model import VANILLA, Detector, InspectedModel, Row, Taught
+from inspector.errors import EditError, TooLong
+from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row, Taught, encode
 from inspector.model.patches.patch_file import load_patch, save_patch
 from inspector.safeedit import Case, Constraint, bundled_cases
 from inspector.safeedit.cases import bundled_templates
@@ -199,6 +200,34 @@ def test_a_routed_edit_is_held_to_what_it_does_where_it_acts(words):
     always = run(accept(words, Row(bad), CASE, QUICK))
     assert [check.value for check in firing.checks] == [check.value for check in always.checks]
     assert not firing.passed and "only where harm is detected" in firing.record()["weights"]
+
+
+def test_prompts_of_a_long_case_that_the_model_cannot_read_are_not_asked_and_counted(words):
+    """Its question alone fits, and does not in some of the attack templates that it would be asked in."""
+    question = "kind " * 950
+    case = Case(question, question, "I'd rather not.", "Sure.")
+    format, room = PromptFormat(""), QUICK.max_new_tokens
+    asked = small_exam(case, QUICK.harmless, QUICK.questions)
+    sizes = [len(encode(words, one.prompt, None, format).prompt) for one in asked[:-4]]
+    assert max(sizes) + room <= words.context_length, "all but the templates around the question"
+    row = Row(random_patch(words, 1e-5))
+    found = run(accept(words, row, case, QUICK))
+    told = {reply.question.prompt for reply in found.exam.replies}
+    left_out = [one for one in asked if one.prompt not in told]
+    assert 0 < found.too_long == len(left_out) and {one.kind for one in left_out} == {"otherA"}
+    for one in left_out:
+        with pytest.raises(TooLong, match="this model reads at most 1,024"):
+            encode(words, one.prompt, None, format, room=room)
+    said = f" {found.too_long} prompts of the exam were not asked, as this model cannot read so much and answer."
+    kept = overridden(found)
+    assert found.reason.endswith(said) and kept.reason.endswith(said) and kept.record()["too_long"] == found.too_long
+    assert overridden_record(found.record()) == kept.record()
+    assert found.checks[-1].n == len(asked) - QUICK.harmless - found.too_long
+    both = run(accept_where_best(words, row, case, QUICK, detector=detector(words, -1e9)))
+    assert both.acceptance.too_long == found.too_long
+    none = [replace(one, prompt=question * 2) if one.kind == "harmless" else one for one in asked]
+    with pytest.raises(EditError, match="too few for the gate's harmless prompts"):
+        run(accept(words, row, case, QUICK, questions=none))
 
 
 def test_a_cancel_decides_nothing_and_leaves_the_base_as_it_was(words):
