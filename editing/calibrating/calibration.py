@@ -21,8 +21,8 @@ from editing.progress import Preparation, part_of
 from editing.texts.harmless import answers_by_text, known_answer, learn_answer, own_refusals, refusal_texts
 from inspector.command import model_options
 from inspector.detection import DEPTH, Sample, fit, readings_of, samples, that_fit, unseen_shares
-from inspector.errors import EditError, PatchError
-from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
+from inspector.errors import EditError, PatchError, PromptError, TooLong
+from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat, encode
 from inspector.model.embedded import cache_root
 from inspector.model.patches.detector import TENSORS
 from inspector.model.tensor_file import check_unchanged, write_tensors
@@ -115,9 +115,11 @@ def make_calibration(
 
     Raises:
         RefusedEdit: The model cannot be edited on any trial case.
-        EditError: Its context holds too few of the detector's texts; this is looked at first.
+        EditError: Its context holds too few of the detector's texts, or its chat template takes no question or no
+            answer; this is looked at first.
     """
     yield Preparation("Looking which bundled prompts the model can read", 0.0)
+    _require_template(model)
     labelled = that_fit(model, samples("detector"), FORMATS)
     _require_enough(model, labelled)
     layers = yield from part_of(try_layers(model, cancel=cancel), 0.0, 0.45)
@@ -151,6 +153,24 @@ def make_calibration(
 
 def _own(text: str, answered: Encoded) -> KeptAnswer:
     return KeptAnswer(text, DinmSettings().harmless_tokens, FORMATS[0].open(), answered.prompt, answered.response)
+
+
+def _require_template(model: InspectedModel) -> None:
+    """Refuse a chat template that takes no question or no answer: a calibration is made in it.
+
+    Raises:
+        EditError: It is such a one.
+    """
+    try:
+        encode(model, "Who are you?", "A model.", FORMATS[0])
+    except TooLong:  # which texts are, is counted
+        return
+    except PromptError as error:
+        raise EditError(
+            f"{model.name} cannot be calibrated: its chat template takes no question, or no answer after one. Load a "
+            "tokenizer whose template takes both. Edits in plain text (--plain-text) need no calibration.",
+            error.operator_message(),
+        ) from error
 
 
 def _require_enough(model: InspectedModel, texts: Sequence[Sample]) -> None:

@@ -14,9 +14,10 @@ from inspector.safeedit.sets import harmless_prompts, spread
 PROMPTS = 3
 
 
-def probes(model: InspectedModel) -> list[tuple[int, ...]]:
-    """Return the token ids of a few bundled harmless prompts."""
-    return [encode(model, item.prompt).prompt for item in spread(harmless_prompts(), PROMPTS)]
+def probes(model: InspectedModel, row: Row) -> list[tuple[int, ...]]:
+    """Return the token ids of a few bundled harmless prompts, in the edit's own format."""
+    assert row.patch is not None
+    return [encode(model, item.prompt, None, row.patch.format).prompt for item in spread(harmless_prompts(), PROMPTS)]
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ def written_patch(model: InspectedModel, row: Row, record: EditRecord, folder: P
     try:
         made = save_edit(row, record, partial)
         back, _ = load_edit(made, model)
-        difference, spread = largest_difference(model, row.always(), back.always(), probes(model))
+        difference, spread = largest_difference(model, row.always(), back.always(), probes(model, row))
         if row.key != back.key or not difference <= EXACT * spread:
             said = f"The patch is another edit than the live one ({difference:.3g}). Write it anew."
             raise PatchError(said, str(folder))
@@ -128,7 +128,7 @@ def written_adapter(
         yield Preparation("Reading the adapter back and asking it", 0.9)
         if cancel():
             return None
-        difference, spread = largest_difference(model, row, Row(read_adapter(model, partial)), probes(model))
+        difference, spread = largest_difference(model, row, Row(read_adapter(model, partial)), probes(model, row))
         if rank is None and not difference <= EXACT * spread:
             raise PatchError(
                 f"The adapter answers otherwise than the live edit ({difference:.3g}), so it was not kept. Write it "

@@ -127,7 +127,7 @@ def _checked(
     yield Preparation("Asking it and the live edit the same", 0.7)
     if cancel():
         return None
-    prompts = probes(model)
+    prompts = probes(model, row)
     own = prompts if case is None else [case_probe(model, case, row)]
     difference, spread = largest_difference(model, row, written, list(dict.fromkeys([*prompts, *own])))
     allowed = TOLERANCE.get(model.dtype, 0.5) * spread

@@ -18,7 +18,7 @@ import torch
 from inspector.detection.linear import PENALTY, fitted_linear
 from inspector.detection.reading import Reading, readings_of, that_fit
 from inspector.detection.texts import Sample, samples
-from inspector.errors import PromptError
+from inspector.errors import TooLong
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.memory.recent import Recent
 from inspector.safeedit.cases import Case, bundled_templates
@@ -130,7 +130,7 @@ def _forms(model: InspectedModel, case: Case, format: PromptFormat) -> Iterator[
     for text in dict.fromkeys(texts):
         try:
             encode(model, text, None, format)
-        except PromptError:
+        except TooLong:
             continue
         if text != prompt:
             yield Sample(text, True, question)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.detection.texts import Sample, drawn
-from inspector.errors import PatchError, PromptError
+from inspector.errors import PatchError, TooLong
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.patches.routing import AT_ONCE, mlp_inputs, windows
 
@@ -32,13 +32,17 @@ class Reading:
 
 
 def that_fit(model: InspectedModel, texts: Sequence[Sample], formats: Sequence[PromptFormat]) -> list[Sample]:
-    """Return the texts that are within the model's context in each of the formats, in their order."""
+    """Return the texts that are within the model's context in each of the formats, in their order.
+
+    Raises:
+        PromptError: A text is empty, or the chat template takes none.
+    """
     found = []
     for sample in texts:
         try:
             for format in formats:
                 encode(model, sample.text, None, format)
-        except PromptError:
+        except TooLong:
             continue
         found.append(sample)
     return found

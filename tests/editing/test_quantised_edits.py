@@ -152,7 +152,7 @@ def test_an_adapter_that_peft_puts_on_the_same_quantised_base_answers_as_the_liv
     patch = run(sft(model, case, 1, small(SftSettings, steps=1))).patch
     save_adapter(model, patch, tmp_path / "adapter")
     loaded = peft.PeftModel.from_pretrained(make().network, tmp_path / "adapter").eval()
-    difference, spread = largest_difference(model, Row(patch), loaded, probes(model))
+    difference, spread = largest_difference(model, Row(patch), loaded, probes(model, Row(patch)))
     assert difference <= 1e-4 * spread
 
 

@@ -205,6 +205,23 @@ def test_where_too_few_texts_fit_it_is_said_before_any_trial_edit(monkeypatch):
     assert "Use a model that reads longer prompts" in wrong.value.user_message()
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('A system prompt is needed.') }}",
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}",
+    ],
+    ids=["no question", "no answer"],
+)
+def test_a_chat_template_in_which_no_calibration_can_be_made_is_told_as_that_and_not_as_length(template, capsys):
+    model = of_context(tiny_models.CONTEXT)
+    model.tokenizer.chat_template = template
+    assert calibrate.main([], lambda _chosen: model) == 2
+    told = capsys.readouterr().err
+    assert "its chat template takes no question, or no answer after one" in told and "reads at most" not in told
+    assert "Edits in plain text (--plain-text) need no calibration" in told
+
+
 def test_a_cancel_leaves_nothing(llama):
     assert made_for(llama, cancel=lambda: True)[0] is None
 

@@ -22,13 +22,13 @@ from editing.saved import merged as merging
 from editing.saved import record_of
 from editing.saved.adapter import BESIDE, of_rank, read_adapter, save_adapter
 from editing.saved.checking import case_probe, largest_difference, logits_of, probes, share_of_the_edit
-from editing.saved.handed_out import Refused, written_adapter
+from editing.saved.handed_out import Refused, written_adapter, written_patch
 from editing.saved.merged import save_merged
 from editing.saved.record import digest_of
 from editing.saved.reproduce import reproduce
 from inspector.detection import for_case
 from inspector.errors import EditError, PatchError
-from inspector.model import VANILLA, Delta, Detector, InspectedModel, Row, encode, from_parts
+from inspector.model import VANILLA, Delta, Detector, InspectedModel, PromptFormat, Row, encode, from_parts
 
 SETTINGS = small(DinmSettings, damage_budget=None)
 
@@ -145,10 +145,23 @@ def beside(folder: Path) -> dict[str, Any]:
     return json.loads((folder / BESIDE).read_text())
 
 
+def test_an_edit_in_plain_text_is_saved_where_the_chat_template_takes_no_question(case, tmp_path):
+    model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "strict")
+    model.tokenizer.chat_template = "{{ raise_exception('A system prompt is needed.') }}"
+    result = run(dinm(model, case, 1, replace(SETTINGS, format=PromptFormat(chat=False))))
+    row = result.row(1.0)
+    record = record_of(model, case, result, row, method="dinm")
+    assert written_patch(model, row, record, tmp_path / "patch").difference == 0
+    assert run(written_adapter(model, row, tmp_path / "adapter", record=record)).difference < 1e-4
+    assert run(save_merged(model, row, tmp_path / "merged", case)) < 1e-3
+
+
 def test_an_adapter_of_a_rank_says_what_it_loses_and_an_exact_one_loses_nothing(model, tmp_path):
     row = Row(by_hand.patch(model, 1, size=0.3), 1.5)
     save_adapter(model, row.patch, tmp_path / "exact", row.strength)
-    difference, spread = largest_difference(model, row, Row(read_adapter(model, tmp_path / "exact")), probes(model))
+    difference, spread = largest_difference(
+        model, row, Row(read_adapter(model, tmp_path / "exact")), probes(model, row)
+    )
     assert difference < 1e-4 * spread + 1e-5
     sizes = torch.linalg.svdvals(row.patch.deltas[0].dense().double())
     for rank in (1, 4):
