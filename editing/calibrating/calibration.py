@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -244,7 +245,8 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     """Return a model's calibration.
 
     Args:
-        path: The file; by default that in the cache, made here, or the shipped one.
+        path: The file; by default that in the cache, made here, or the shipped one. Where that in the cache is of no
+            use, this is told on the error stream and the shipped one is read.
 
     Raises:
         EditError: There is none, it cannot be read, or it belongs to another model or data type.
@@ -252,25 +254,35 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     there = [path] if path else [place for place in places(model) if place.is_file()]
     if not there:
         raise EditError(f"{model.name} is not calibrated yet. Run: {calibrate_command(model)}")
-    for found in there:
+    *kept, last = there
+    for place in kept:
         try:
-            with safe_open(found, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    if found != there[-1]:  # kept by an earlier version of the program
-                        continue
-                    raise EditError(
-                        "The file is no calibration of this version of the program. Make it again.", str(found)
-                    )
-                check_unchanged(file)
-                record = read_record(_Record, json.loads(metadata["record"]))
-                names = set(file.keys())
-                tensors = {name: file.get_tensor(name) for name in names.intersection(TENSORS)}
-                detector = Detector.from_record(record.detector, tensors)
-                moment = _whole(file.get_tensor("moment")) if "moment" in names else None
-            break
-        except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
-            raise EditError("The calibration cannot be read. Make it again.", f"{found}: {error}") from error
+            return _read(model, place)
+        except EditError as error:
+            print(f"Warning: {error.operator_message()} The shipped calibration is tried.", file=sys.stderr, flush=True)
+    return _read(model, last)
+
+
+def _read(model: InspectedModel, found: Path) -> Calibration:
+    """Read a model's calibration.
+
+    Raises:
+        EditError: It cannot be read, or it belongs to another model or data type.
+    """
+    again = f"Make it again: {calibrate_command(model)}"
+    try:
+        with safe_open(found, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise EditError(f"The file is no calibration of this version of the program. {again}", str(found))
+            check_unchanged(file)
+            record = read_record(_Record, json.loads(metadata["record"]))
+            names = set(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names.intersection(TENSORS)}
+            detector = Detector.from_record(record.detector, tensors)
+            moment = _whole(file.get_tensor("moment")) if "moment" in names else None
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
+        raise EditError(f"The calibration cannot be read. {again}", f"{found}: {error}") from error
     if detector.fingerprint != model.fingerprint:
         raise EditError(
             f"The calibration was made for another base model ({detector.fingerprint}, this is {model.fingerprint}). "

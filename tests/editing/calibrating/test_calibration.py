@@ -267,6 +267,29 @@ def test_the_command_that_calibrates_names_the_model_as_it_is_loaded(llama):
     assert recommended(of_hub, None)["recommended_reason"].endswith(f"Run: {line}")
 
 
+def test_where_that_in_the_cache_is_of_no_use_it_is_told_and_the_shipped_one_is_read(llama, capsys):
+    kept, shipped = places(llama)
+    made = one_of(llama)
+    save_calibration(made, kept)
+    save_calibration(replace(made, layers=replace(made.layers, vanilla=0.125)), shipped)
+    assert load_calibration(llama).layers.vanilla == made.layers.vanilla and capsys.readouterr().err == ""
+    whole = kept.read_bytes()
+    by_hand.flip_bit(kept)
+    flipped = kept.read_bytes()
+    for content in (flipped, whole[:-40], b"", b"text"):
+        kept.write_bytes(content)
+        assert load_calibration(llama).layers.vanilla == 0.125
+        told = capsys.readouterr().err
+        assert told.startswith("Warning: The calibration cannot be read. Make it again: python -m editing.calibrate")
+        assert f"--dtype {llama.dtype_name}" in told and str(kept) in told and "shipped calibration is tried" in told
+        with pytest.raises(EditError, match="cannot be read"):
+            load_calibration(llama, kept)
+    shipped.write_bytes(b"text")
+    with pytest.raises(EditError, match=r"cannot be read\. Make it again: python -m editing\.calibrate") as caught:
+        load_calibration(llama)
+    assert str(shipped) in caught.value.detail
+
+
 def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_one_is_still_read(llama, tmp_path):
     path, made = tmp_path / "kept.safetensors", one_of(llama)
     save_calibration(replace(made, dtype="bfloat16"), path)
