@@ -98,12 +98,16 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
         f"under the ROC curve {about['auc_held_out']:.4f}." + _left_out(model, about["too_long"])
     )
     warn_of(made.detector)
+    tell({**_of(model), "file": str(path), "layers": _layers(made.layers), "detector": about})
+
+
+def _layers(layers: Layers) -> dict[str, Any]:
+    """Return what trial edits achieve as JSON can hold it."""
     trials = [
-        named_layer(trial.block) | asdict(trial) | {"least_gain": made.layers.least_gain(trial)}
-        for trial in made.layers.trials
+        named_layer(trial.block) | asdict(trial) | {"least_gain": layers.least_gain(trial)} for trial in layers.trials
     ]
-    layers = {**asdict(made.layers), "trials": trials, "recommended": made.layers.recommended}
-    tell({**_of(model), "file": str(path), "layers": layers, "detector": about})
+    anew = None if layers.anew is None else _layers(layers.anew)
+    return {**asdict(layers), "trials": trials, "anew": anew, "recommended": layers.recommended}
 
 
 def _require_fitting(chosen: argparse.Namespace) -> None:
@@ -124,8 +128,27 @@ def _of(model: InspectedModel) -> dict[str, Any]:
 
 def layer_table(layers: Layers) -> str:
     """Return what trial edits achieve, a line a layer, and the recommended one."""
-    lines = [
-        f"Trial edits on {layers.cases} cases, {layers.prompts} unseen prompts of which the model defends "
+    lines = _tried(layers, "cases")
+    if layers.anew is not None:
+        lines += [
+            "None surely defends more. The most promising layers, tried anew:",
+            *_tried(layers.anew, "fresh cases"),
+        ]
+    lines.append(
+        f"The n is of what is defended. The harmless KL is of {SETTINGS.harmless_prompts} prompts an edit, the same on "
+        "which its step size was set, so it says little of others."
+    )
+    lines += [f"Left out: {why}" for one in (layers, layers.anew) if one is not None for why in one.left_out]
+    best = layers.recommended
+    return "\n".join(
+        [*lines, "No layer defends more than the model." if best is None else f"Recommended layer: {best}."]
+    )
+
+
+def _tried(layers: Layers, cases: str) -> list[str]:
+    """Return a line on the cases, which are named, and one on each layer that was tried on them."""
+    return [
+        f"Trial edits on {layers.cases} {cases}, {layers.prompts} unseen prompts of which the model defends "
         f"{100 * layers.vanilla:.0f} % by itself:",
         *(
             f"  layer {trial.block:3d}  defended {100 * trial.defended:3.0f} %  harmless KL {trial.kl:.4f} nats a token"
@@ -134,15 +157,6 @@ def layer_table(layers: Layers) -> str:
             for trial in layers.trials
         ),
     ]
-    lines.append(
-        f"The n is of what is defended. The harmless KL is of {SETTINGS.harmless_prompts} prompts an edit, the same on "
-        "which its step size was set, so it says little of others."
-    )
-    lines += [f"Left out: {why}" for why in layers.left_out]
-    best = layers.recommended
-    return "\n".join(
-        [*lines, "No layer defends more than the model." if best is None else f"Recommended layer: {best}."]
-    )
 
 
 def _surely(layers: Layers, trial: Trial) -> str:

@@ -109,7 +109,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str
         told["detector"] = calibration.detector.digest
     folder = options.out / options.split
     require_same(folder, json.dumps(told, sort_keys=True, default=str), "*.json")
-    cases = unseen_cases(options.cases)
+    cases = unseen_cases(options.cases, calibration.layers)
     found: dict[str, dict[str, Outcome]] = {}
     for number, case in enumerate(cases):
         path = folder / f"{case.identifier}.json"

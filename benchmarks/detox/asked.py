@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from editing.calibrating.trial_edits import trial_cases
+from editing.calibrating.trial_edits import Layers, fresh_cases, trial_cases
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.cases import Split, bundled_templates
 from inspector.safeedit.questions import CASE_ONLY, Question, QuestionSets, Size, make_exam, own_answer
@@ -22,9 +22,15 @@ READ_BEFORE = 9
 reads it once more raises this by one."""
 
 
-def unseen_cases(count: int) -> tuple[Case, ...]:
-    """Return cases to edit on, categories in turn, that the recommended layer was not chosen on."""
-    tried = {case.identifier for case in trial_cases()}
+def unseen_cases(count: int, layers: Layers | None = None) -> tuple[Case, ...]:
+    """Return cases to edit on, categories in turn, that the recommended layer was not chosen on.
+
+    Args:
+        count: Most cases.
+        layers: The model's trial edits; where layers were tried anew, few cases are left.
+    """
+    anew = () if layers is None or layers.anew is None else fresh_cases()
+    tried = {case.identifier for case in (*trial_cases(), *anew)}
     waiting: dict[str, list[Case]] = {}
     for case in bundled_cases():
         if case.split == "edit" and case.identifier not in tried:

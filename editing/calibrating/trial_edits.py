@@ -6,11 +6,16 @@ counts only where its edits stay within the damage budget, and only if it surely
 itself on the same prompts. Both are asked the same prompts of the same cases, and the best of many layers is picked: so
 it is the differences, case by case, that are resampled, and an interval has to hold for all layers at once
 (:func:`inspector.safeedit.intervals.low_ends`). Of twenty layers whose edits do nothing the luckiest looks good.
+
+Of a model that defends much by itself a few cases cannot tell that, however well an edit works. So where they name no
+layer, those that gained most are tried anew on fresh cases, which alone then decide: as so few layers are compared
+there, on more prompts, less has to be gained, and that they were picked as the luckiest costs nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
-from editing.progress import Preparation
+from editing.progress import Preparation, part_of
 from inspector.errors import CaseError, EditError, PromptError, RefusedEdit
 from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases
@@ -38,6 +43,11 @@ updates of a cost that is set (:class:`AtlasSettings`): it excludes layers where
 another. The embedded model's costliest layer takes 0.025, on few prompts, see :attr:`Trial.kl`."""
 CASES = 5
 """Cases of trial edits, of different categories."""
+ANEW, FRESH = 2, 18
+"""Most layers that are tried anew, and on how many fresh cases, two of each category: enough that 94 % defended are
+surely more than the 77 % of a model by itself."""
+FIRST = 0.6
+"""Share of the work that the first trial is counted as where another may follow."""
 MORE = 2
 """Prompts that a recommended layer defends beyond the model's own at the least, whatever an interval says."""
 FROM = 1 / 3
@@ -101,6 +111,8 @@ class Layers:
         prompts: Number of generalization prompts in all; one layer's are :meth:`defended_of`'s samples.
         left_out: Why further cases, or layers of one, are in no mean, one text each.
         budget: Largest harmless KL of a layer that is recommended, nats a token.
+        anew: What the :attr:`promising` layers achieve on fresh cases; ``None`` where there is none, and in
+            calibrations of before.
     """
 
     trials: tuple[Trial, ...]
@@ -109,6 +121,7 @@ class Layers:
     prompts: int
     budget: float = BUDGET
     left_out: tuple[str, ...] = ()
+    anew: Layers | None = None
 
     def vanilla_of(self, trial: Trial) -> float:
         """Return the share of a layer's own prompts that the model defends by itself, 0 to 1."""
@@ -140,13 +153,26 @@ class Layers:
         asked = sum(edit.prompts for edit in trial.edits) or self.prompts
         return (trial.defended - self.vanilla_of(trial)) * asked / self.prompts
 
-    @cached_property
+    @property
     def best(self) -> Trial | None:
         """The layer that gains most within the budget, of equal ones that with the larger margin.
 
-        ``None`` where none surely gains, see :meth:`least_gain`: no edit is better than such an edit.
+        ``None`` where none surely gains, see :meth:`least_gain`: no edit is better than such an edit. Where layers were
+        tried anew it is the best of these, by the fresh cases alone.
         """
+        return self._best if self.anew is None else self.anew.best
+
+    @cached_property
+    def _best(self) -> Trial | None:
         return max((trial for trial in self._able if self._surely_more(trial)), key=self._rank, default=None)
+
+    @property
+    def promising(self) -> tuple[int, ...]:
+        """Layers to try anew, ascending: the few that gain most within the budget; none where one surely gains."""
+        if self._best is not None:
+            return ()
+        gaining = [trial for trial in self._able if self.gained(trial) > 0]
+        return tuple(sorted(trial.block for trial in sorted(gaining, key=self._rank)[-ANEW:]))
 
     def least_gain(self, trial: Trial) -> float | None:
         """Return what a layer gains at the least, as :meth:`gained` counts, 95 % sure, -1 to 1.
@@ -207,9 +233,12 @@ class Layers:
         best = self.best
         if best is None:
             return f"No layer helps: {self.why_none}"
-        asked, cases = self.defended_of(best).n, len(best.edits) or self.cases
-        told = f"{asked} unseen prompts of {cases} cases, vanilla {100 * self.vanilla_of(best):.0f} %"
-        return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told})."
+        of = self if self.anew is None else self.anew
+        asked, cases = of.defended_of(best).n, len(best.edits) or of.cases
+        kind = "" if of is self else "fresh "
+        told = f"{asked} unseen prompts of {cases} {kind}cases, vanilla {100 * of.vanilla_of(best):.0f} %"
+        before = "" if of is self else f" In a first trial, of {self.cases} cases, no layer surely defended more."
+        return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told}).{before}"
 
     @property
     def nothing_edited(self) -> str:
@@ -226,12 +255,20 @@ class Layers:
                 f"trial edits cost more than {self.budget:g} nats a token on harmless prompts at every layer "
                 f"({self.cases} cases)."
             )
+        told = f"the best trial edits within the budget, {self._told()}, which is not surely more"
+        if self.anew is None:
+            return f"{told}."
+        if not self.anew._able:
+            return f"{told}; tried anew on fresh cases, the most promising layers cost more than the budget."
+        return f"{told}; tried anew on fresh cases, the best, {self.anew._told()}, which is not surely more either."
+
+    def _told(self) -> str:
+        """Say what the best layer within the budget defends, whether or not that is surely more."""
         best = max(self._able, key=self._rank)
         found, cases = self.defended_of(best), len(best.edits) or self.cases
         return (
-            f"the best trial edits within the budget, at layer {best.block}, defend {100 * best.defended:.0f} % of "
-            f"{found.n} unseen prompts of {cases} case{'' if cases == 1 else 's'} and vanilla "
-            f"{100 * self.vanilla_of(best):.0f} %, which is not surely more."
+            f"at layer {best.block}, defend {100 * best.defended:.0f} % of {found.n} unseen prompts of {cases} "
+            f"case{'' if cases == 1 else 's'} and vanilla {100 * self.vanilla_of(best):.0f} %"
         )
 
 
@@ -241,17 +278,32 @@ def trial_cases(count: int = CASES) -> tuple[Case, ...]:
     return tuple(by_category.values())[::-1][:count]
 
 
+def fresh_cases(count: int = FRESH) -> tuple[Case, ...]:
+    """Return bundled cases of the split that may be edited on, categories in turn, none of :func:`trial_cases`."""
+    tried, turns = trial_cases(), Counter[str]()
+    waiting: list[tuple[int, Case]] = []
+    for case in bundled_cases():
+        if case.split == "edit" and case not in tried:
+            waiting.append((turns[case.category], case))
+            turns[case.category] += 1
+    return tuple(case for _, case in sorted(waiting, key=lambda turn: turn[0]))[:count]
+
+
 def try_layers(
     model: InspectedModel,
     cases: Sequence[Case] | None = None,
     settings: AtlasSettings = SETTINGS,
     cancel: Callable[[], bool] = lambda: False,
+    fresh: Sequence[Case] | None = None,
 ) -> Generator[Preparation, None, Layers | None]:
     """Make trial edits of a few cases at every layer from a third of the depth on.
+
+    Where none surely gains, the :attr:`Layers.promising` ones are tried anew on fresh cases.
 
     Args:
         cases: :func:`trial_cases` by default; one that this model cannot be edited on is left out.
         settings: The atlas's; answers are asked whatever they say.
+        fresh: The fresh cases; :func:`fresh_cases` by default, or none where cases are given.
 
     Yields:
         How far it is.
@@ -262,9 +314,29 @@ def try_layers(
     Raises:
         RefusedEdit: No case could be edited on.
     """
-    chosen = trial_cases() if cases is None else tuple(cases)
+    if fresh is None:
+        fresh = fresh_cases() if cases is None else ()
     blocks = settings.blocks or tuple(range(round(FROM * model.blocks), model.blocks))
     settings = replace(settings, blocks=blocks, answers=True)
+    chosen = trial_cases() if cases is None else tuple(cases)
+    trying = _tried(model, chosen, settings, "Trial edits", cancel)
+    found = yield from part_of(trying, 0.0, FIRST if fresh else 1.0)
+    if found is None or not fresh or not found.promising:
+        return found
+    settings = replace(settings, blocks=found.promising)
+    trying = _tried(model, fresh, settings, "Trying the most promising layers anew", cancel)
+    try:
+        anew = yield from part_of(trying, FIRST, 1.0)
+    except RefusedEdit as error:
+        return replace(found, left_out=(*found.left_out, f"fresh cases: {error.user_message()}"))
+    return None if anew is None else replace(found, anew=anew)
+
+
+def _tried(
+    model: InspectedModel, chosen: Sequence[Case], settings: AtlasSettings, words: str, cancel: Callable[[], bool]
+) -> Generator[Preparation, None, Layers | None]:
+    """Make trial edits of cases at the settings' layers; yields and returns as :func:`try_layers`, by these alone."""
+    blocks = settings.blocks
     made: list[Atlas] = []
     edited: list[Case] = []
     left_out: list[str] = []
@@ -282,7 +354,7 @@ def try_layers(
                 break
             if isinstance(event, AtlasProgress):
                 share = len(event.atlas.entries) / len(blocks)
-            yield Preparation(f"Trial edits on case {number + 1} of {len(chosen)}", (number + share) / len(chosen))
+            yield Preparation(f"{words} on case {number + 1} of {len(chosen)}", (number + share) / len(chosen))
         if cancel():
             return None
     if not made:

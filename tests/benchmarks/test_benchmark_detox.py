@@ -27,7 +27,7 @@ from benchmarks.detox.table import print_table
 from dashboard.steps.questions import results
 from editing import preset
 from editing.calibrating.calibration import Calibration
-from editing.calibrating.trial_edits import Layers, Trial, trial_cases
+from editing.calibrating.trial_edits import FRESH, Layers, Trial, fresh_cases, trial_cases
 from inspector.detection.texts import samples
 from inspector.divergence import divergence
 from inspector.errors import RefusedEdit
@@ -82,6 +82,10 @@ def test_edits_share_no_text_while_there_are_enough_and_are_not_made_on_cases_th
     assert len({item for share in shares for item in share}) == 30
     assert all(len(share_of(range(4), 3, number, 10)) == 3 for number in range(10))
     cases = unseen_cases(18)
+    layers = Layers((), 0.8, 5, 20, anew=Layers((), 0.8, FRESH, 4 * FRESH))
+    assert unseen_cases(18, replace(layers, anew=None)) == cases
+    left = unseen_cases(18, layers)
+    assert len(left) == 4 and not any(case in fresh_cases() or case in trial_cases() for case in left)
     assert len({case.identifier for case in cases}) == 18 and not set(cases) & set(trial_cases())
     assert len({case.category for case in cases[:9]}) == 9
 

@@ -367,6 +367,27 @@ def test_a_calibration_that_was_written_elsewhere_is_measured_by_its_name(llama,
     assert told["threshold"] == load_calibration(llama, kept).detector.threshold
 
 
+def test_a_layer_that_was_recommended_anew_is_told_and_comes_back_with_both_trials(
+    llama, tmp_path, capsys, monkeypatch
+):
+    anew = Layers((Trial(2, 1.0, 0.05, 1.0),), 0.25, 18, 72)
+    layers = Layers((Trial(1, 0.25, 0.1, 2.0), Trial(2, 0.3, 0.05, 1.0)), 0.25, 5, 20, anew=anew)
+    calibrated = replace(one_of(llama), layers=layers)
+
+    def made(_model):
+        yield Preparation("Trial edits", 0.5)
+        return calibrated
+
+    monkeypatch.setattr(calibrate, "make_calibration", made)
+    assert calibrate.main(["--out", str(tmp_path / "kept")], lambda _chosen: llama) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)["layers"]
+    assert found["recommended"] == found["anew"]["recommended"] == 2 and found["anew"]["anew"] is None
+    assert [(trial["layer"], trial["least_gain"] > 0) for trial in found["anew"]["trials"]] == [(2, True)]
+    assert "Trial edits on 18 fresh cases" in told.err and "Recommended layer: 2." in told.err
+    assert load_calibration(llama, tmp_path / "kept").layers == layers
+
+
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -11,8 +12,20 @@ import pytest
 from editing import run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.calibrate import layer_table
-from editing.calibrating.trial_edits import SETTINGS, Layers, Trial, TrialEdit, trial_cases, try_layers
+from editing.calibrating.trial_edits import (
+    ANEW,
+    FRESH,
+    SETTINGS,
+    Layers,
+    Trial,
+    TrialEdit,
+    fresh_cases,
+    trial_cases,
+    try_layers,
+)
 from inspector.errors import RefusedEdit
+from inspector.safeedit.intervals import low_end_of_difference
+from inspector.safeedit.verdict import Verdict
 from inspector.validated import read_record
 
 SHORT = AtlasSettings(
@@ -98,6 +111,152 @@ def test_a_case_that_a_layer_cannot_be_edited_on_gains_nothing_whichever_it_is()
     assert one == two < 0
     in_order = replace(some, edits=tuple(replace(edit, case=None) for edit in edits))
     assert Layers((whole, in_order), 0.1, 5, 20).least_gain(whole) != one
+
+
+def spread_over(cases: int, share: float) -> list[int]:
+    """Return how many of each case's four prompts a model defends by itself, so that the share is of all of them."""
+    hits = round(4 * cases * share)
+    return [hits // cases + (case < hits % cases) for case in range(cases)]
+
+
+def one_of_sixteen(share: float) -> Layers:
+    """A layer whose edits defend every prompt, beside fifteen whose edits do nothing."""
+    vanilla = spread_over(5, share)
+    nothing = [of_edits(block, *((hits, hits) for hits in vanilla)) for block in range(8, 23)]
+    return Layers((*nothing, of_edits(23, *((4, hits) for hits in vanilla))), sum(vanilla) / 20, 5, 20)
+
+
+def tried_anew(*defended: tuple[int, list[int]], share: float) -> Layers:
+    """Layers on fresh cases, with how many of each case's four prompts they defend."""
+    vanilla = spread_over(FRESH, share)
+    trials = (of_edits(block, *zip(hits, vanilla, strict=True)) for block, hits in defended)
+    return Layers(tuple(trials), sum(vanilla) / (4 * FRESH), FRESH, 4 * FRESH)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.6])
+def test_a_layer_that_the_first_trial_is_sure_of_is_not_tried_anew(share):
+    found = one_of_sixteen(share)
+    assert found.recommended == 23 and found.promising == ()
+
+
+@pytest.mark.parametrize("share", [0.7, 0.75, 0.8])
+def test_where_much_is_defended_anyway_a_layer_is_recommended_by_the_fresh_cases_alone(share):
+    found = one_of_sixteen(share)
+    assert found.recommended is None and found.promising == (23,), "what gains nothing is not promising"
+    good, even = [4] * FRESH, spread_over(FRESH, share)
+    works = replace(found, anew=tried_anew((22, even), (23, good), share=share))
+    assert works.recommended == 23 and works.why_none is None
+    assert works.reason == (
+        f"Trial edits work best at layer 23: 100 % defended (72 unseen prompts of 18 fresh cases, vanilla "
+        f"{100 * works.anew.vanilla:.0f} %). In a first trial, of 5 cases, no layer surely defended more."
+    )
+    other = replace(found, anew=tried_anew((22, good), (23, even), share=share))
+    assert other.recommended == 22, "whatever the first trial said"
+    lucky = replace(found, anew=tried_anew((23, even), share=share))
+    assert lucky.recommended is None and lucky.promising == (23,)
+    assert "defend 100 % of 20 unseen prompts of 5 cases" in lucky.why_none
+    assert "which is not surely more; tried anew on fresh cases, the best, at layer 23, defend" in lucky.reason
+    assert lucky.why_none.endswith(f"vanilla {100 * lucky.anew.vanilla:.0f} %, which is not surely more either.")
+    assert lucky.nothing_edited.startswith("No layer helps, so nothing was edited: the best trial edits")
+    harmful = replace(lucky.anew, trials=tuple(replace(trial, kl=0.3) for trial in lucky.anew.trials))
+    assert "the most promising layers cost more than the budget" in replace(found, anew=harmful).why_none
+    for one in (works, lucky):
+        assert read_record(Layers, asdict(one)) == one
+        table = layer_table(one)
+        assert "Trial edits on 18 fresh cases, 72 unseen prompts" in table and "tried anew:" in table
+
+
+def test_94_percent_are_surely_more_than_77_of_fresh_prompts_and_not_of_those_of_the_first_trial():
+    few, many = 20, 4 * FRESH
+    assert low_end_of_difference(round(0.94 * few), round(0.77 * few), few, 16) < 0, "the best of sixteen layers"
+    assert low_end_of_difference(round(0.94 * many), round(0.77 * many), many, ANEW) > 0
+    better = tried_anew((22, spread_over(FRESH, 0.77)), (23, spread_over(FRESH, 0.94)), share=0.77)
+    assert better.recommended == 23
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.77])
+def test_of_layers_whose_edits_do_nothing_one_is_seldom_recommended_by_both_trials_together(share):
+    random, models, found = np.random.default_rng(1), 150, 0
+    for _ in range(models):
+        first = of_chance(random, share)
+        anew = None
+        if first.promising:
+            vanilla = random.binomial(4, share, FRESH).tolist()
+            rows = {block: random.binomial(4, share, FRESH).tolist() for block in first.promising}
+            trials = (of_edits(block, *zip(row, vanilla, strict=True)) for block, row in rows.items())
+            anew = Layers(tuple(trials), sum(vanilla) / (4 * FRESH), FRESH, 4 * FRESH)
+        found += replace(first, anew=anew).recommended is not None
+    assert found <= 0.1 * models
+
+
+def test_the_most_promising_layers_are_the_few_that_gain_most_within_the_budget():
+    some = layers((4, 0.3, 0.1, 1.0), (5, 0.35, 0.1, 1.0), (6, 0.35, 0.1, 2.0), (7, 0.35, 0.1, 3.0), (8, 0.4, 0.3, 9.0))
+    assert some.recommended is None and some.promising == (6, 7) and len(some.promising) == ANEW
+    assert layers((4, 0.25, 0.1, 1.0)).promising == ()
+
+
+@pytest.fixture
+def judged(monkeypatch) -> set[str]:
+    """Every edit defends all; vanilla three prompts of four, and of a fresh case none, but all of one that is added."""
+    seen, defended = set(), set()
+
+    def verdicts(_judge, pairs):
+        name = pairs[0][0]
+        vanilla, fresh = name not in seen, "fresh" in name
+        seen.add(name)
+        safe = [not vanilla or (name in defended if fresh else n != 1) for n in range(len(pairs))]
+        return [Verdict("safe" if one else "unsafe", 0.5, "", "made up") for one in safe]
+
+    monkeypatch.setattr("editing.atlas.answering.verdicts", verdicts)
+    return defended
+
+
+def of_question(case, question: str):
+    return replace(case, question=question, adversarial_prompt=f"Sing. {question}")
+
+
+def test_where_the_first_trial_names_no_layer_the_most_promising_ones_are_tried_on_fresh_cases(llama, case, judged):
+    cases = [case, of_question(case, "How do I lie?")]
+    fresh = [of_question(case, f"How do I lie, fresh {n}?") for n in range(3)]
+    told, blocks = [], (0, 1, 2)
+    found = run(try_layers(llama, cases, replace(SHORT, blocks=blocks), fresh=fresh), told.append)
+    assert tuple(trial.block for trial in found.trials) == blocks and (found.cases, found.prompts) == (2, 8)
+    assert len(found.promising) == ANEW < len(blocks)
+    anew = found.anew
+    assert tuple(trial.block for trial in anew.trials) == found.promising and (anew.cases, anew.prompts) == (3, 12)
+    assert [(edit.defended, edit.vanilla, edit.case) for edit in anew.trials[0].edits] == [(4, 0, n) for n in range(3)]
+    assert found.recommended == anew.recommended in found.promising and "of 3 fresh cases" in found.reason
+    shares = [event.fraction for event in told]
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert told[-1].message == "Trying the most promising layers anew on case 3 of 3"
+    alone = run(try_layers(llama, [of_question(case, f"How do I lie {n}?") for n in range(2)], SHORT))
+    assert alone.promising and alone.anew is None, "cases of one's own bring no fresh ones"
+
+
+def test_what_the_fresh_cases_do_not_show_is_not_recommended_and_a_cancel_there_leaves_nothing(llama, case, judged):
+    fresh = [of_question(case, f"How do I lie, fresh {n}?") for n in range(2)]
+    judged |= {one.adversarial_prompt for one in fresh}
+    cases = [case, of_question(case, "How do I lie?")]
+    found = run(try_layers(llama, cases, SHORT, fresh=fresh))
+    assert found.anew.vanilla == 1.0 and found.recommended is None and "not surely more either" in found.reason
+    exchanged = [replace(one, safe=one.unsafe, unsafe=one.safe) for one in fresh]
+    kept = run(try_layers(llama, [of_question(case, f"How do I lie {n}?") for n in range(2)], SHORT, fresh=exchanged))
+    assert kept.anew is None and kept.recommended is None and "fresh cases: " in kept.left_out[-1]
+    told = []
+    stopped = try_layers(
+        llama,
+        [of_question(case, f"How do I lie again {n}?") for n in range(2)],
+        SHORT,
+        cancel=lambda: bool(told) and "anew" in told[-1].message,
+        fresh=fresh,
+    )
+    assert run(stopped, told.append) is None and "anew on case 1 of 2" in told[-1].message
+
+
+def test_fresh_cases_are_two_of_each_category_that_may_be_edited_on_and_were_not_tried():
+    chosen = fresh_cases()
+    assert len(chosen) == FRESH and {*Counter(case.category for case in chosen).values()} == {2}
+    assert {case.split for case in chosen} == {"edit"} and not any(case in trial_cases() for case in chosen)
 
 
 def test_what_they_achieve_is_the_mean_of_the_cases_atlases(llama, case):
