@@ -98,7 +98,8 @@ class StaticSteps:
             slot = self._made % 2
             self._read[slot].copy_(self._tokens.squeeze(1), non_blocking=True)
             if self._event[slot] is not None:
-                self._event[slot].record()
+                # Of the tokens' device: the thread's current one may be another.
+                self._event[slot].record(torch.cuda.current_stream(self._tokens.device))
         self._made, self._left = self._made + 1, self._left - 1
 
     def _step(self) -> Tensor:

@@ -7,10 +7,12 @@ from collections import deque
 
 import by_hand
 import pytest
+import tiny_models
 import torch
+from labelled_devices import SECOND, labelled_devices
 from waits import counted_waits
 
-from inspector.model import VANILLA, Decoding, Row
+from inspector.model import VANILLA, Decoding, Row, from_parts
 from inspector.model.answers import static_steps
 from inspector.model.answers.batching import generate
 from inspector.model.answers.static_steps import can_be_static
@@ -87,3 +89,26 @@ def test_models_that_do_not_see_every_position_are_answered_step_by_step(tiny, f
     monkeypatch.setattr(type(model), "on_one_device", property(lambda _model: True))
     assert not can_be_static(model, 100)
     assert can_be_static(other, 100) and not can_be_static(other, 3)
+
+
+def test_a_step_is_awaited_on_the_stream_of_its_own_device_whichever_is_the_thread_s_current_one(
+    llama, fixed, monkeypatch
+):
+    recorded = []
+
+    class Event:
+        def record(self, stream=None) -> None:
+            recorded.append(stream)
+
+        def synchronize(self) -> None: ...
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **named: empty(*size, **named))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    monkeypatch.setattr(static_steps, "captured", lambda work, *_: work)
+    plain = lines(llama, (VANILLA,), Decoding(LENGTH))
+    with labelled_devices():
+        there = from_parts(tiny_models.network("llama").to(SECOND), tiny_models.tokenizer(), "second")
+        assert there.device == SECOND and lines(there, (VANILLA,), Decoding(LENGTH)) == plain
+    assert len(fixed) == 2 and set(recorded) == {f"stream of {SECOND}"}
