@@ -20,7 +20,8 @@ _Result = TypeVar("_Result")
 
 
 CAPTURING = threading.RLock()
-"""Held while something is captured: models have locks of their own, but share streams and modules' functions."""
+"""Held while something is captured, and by whatever else runs on a side stream: models have locks of their own, but
+share streams and modules' functions. A thread that needs a model's lock as well takes that one first."""
 _WARM: set[torch.device] = set()
 
 
@@ -45,14 +46,19 @@ _STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 
 @contextmanager
 def beside(device: torch.device) -> Iterator[None]:
-    """Run what is inside on :func:`side_stream`, after all that was asked before and before all that is asked later."""
-    stream, current = side_stream(device), torch.cuda.current_stream(device)
-    stream.wait_stream(current)
-    try:
-        with torch.cuda.stream(stream):
-            yield
-    finally:
-        current.wait_stream(stream)
+    """Run what is inside on :func:`side_stream`, after all that was asked before and before all that is asked later.
+
+    All models of a device share that stream, so :data:`CAPTURING` is held: what one enqueues may not get into the
+    capture of another.
+    """
+    with CAPTURING:
+        stream, current = side_stream(device), torch.cuda.current_stream(device)
+        stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            current.wait_stream(stream)
 
 
 class Graph(Generic[_Result]):
@@ -71,7 +77,7 @@ class Graph(Generic[_Result]):
 
     def __init__(self, work: Callable[[], _Result], device: torch.device) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with CAPTURING, beside(device):
+        with beside(device):
             # Not torch.cuda.graph(): it gives all cached memory back first, which costs more than the capture. Other
             # threads may go on using the device meanwhile.
             self._graph.capture_begin(capture_error_mode="thread_local")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 
 import pytest
@@ -55,3 +56,28 @@ def test_why_a_capture_failed_is_told_and_not_that_it_did(monkeypatch):
     with pytest.raises(RuntimeError, match="previous error"):
         graphs.Graph(lambda: 7, torch.device("cuda"))
     assert not graphs.warm(torch.device("cuda"))
+
+
+def test_what_runs_beside_on_a_device_keeps_captures_of_other_models_waiting(monkeypatch):
+    class Stream:
+        def wait_stream(self, _other) -> None: ...
+
+    def captures() -> None:
+        taken = graphs.CAPTURING.acquire(blocking=False)
+        found.append(taken)
+        if taken:
+            graphs.CAPTURING.release()
+
+    def elsewhere() -> bool:
+        thread = threading.Thread(target=captures)
+        thread.start()
+        thread.join()
+        return found.pop()
+
+    found: list[bool] = []
+    monkeypatch.setattr(graphs, "side_stream", lambda _device: Stream())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: Stream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
+    with graphs.beside(torch.device("cuda", 0)):
+        assert not elsewhere()
+    assert elsewhere()
