@@ -297,7 +297,7 @@ class Descent:
                 numbers = signs.numbers(self.trained.delta_norm(), norm)
                 return numbers, [tensor.grad for tensor in self.trained.parameters]
 
-        return captured(work, self.trained.parameters[0].device, "A step of this edit")
+        return captured(work, self.trained.parameters[0].device, "A step of this edit", self)
 
     @property
     def _goes_ahead(self) -> bool:

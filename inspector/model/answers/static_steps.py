@@ -91,7 +91,7 @@ class StaticSteps:
     def _enqueue(self) -> None:
         with self._model.lock, self._patches.acting(), fewer_kernels(self._model) if self._made < 2 else nullcontext():
             if self._made == 1:  # one step has run as it is, so that all that is made on first use is there
-                self._run = captured(self._step, self._tokens.device, "A token step of this model")
+                self._run = captured(self._step, self._tokens.device, "A token step of this model", self._model)
             logits = self._step() if self._run is None else self._run()
             if not self._greedy:
                 self._tokens.copy_(self._choose(logits).unsqueeze(1))

@@ -24,7 +24,7 @@ from inspector.model.memory.halving import let_go, ran_out, when_memory_runs_out
 from inspector.model.memory.memory_need import free_memory
 from inspector.model.memory.recent import Recent
 from inspector.model.passes.fewer_kernels import fewer_kernels
-from inspector.model.passes.graphs import Graph
+from inspector.model.passes.graphs import Graph, failed, given_up, worked
 
 ROUNDED = 32
 """Lengths are multiples of this."""
@@ -36,6 +36,8 @@ TOGETHER = 2048
 """Most tokens of all kept passes: each keeps what every block got and gave."""
 ROOM = 4
 """A pass is captured where this many times its memory is free."""
+_KIND = "A pass"
+"""What it is among all that is captured."""
 
 
 @dataclass(eq=False)
@@ -130,8 +132,9 @@ def replayed(model: InspectedModel, ids: Tensor) -> Observed | None:
                 return None
             first = str(error).strip().splitlines()[0]
             warnings.warn(f"Passes of this model cannot be captured and run launch by launch ({first}).", stacklevel=2)
-            model.can_be_captured = False
+            failed(model, _KIND)
             return None
+        worked(model, _KIND)
     return kept[shape].of(ids)
 
 
@@ -174,4 +177,4 @@ when_memory_runs_out(_KEPT.clear)
 
 
 def _captures(model: InspectedModel, ids: Tensor) -> bool:
-    return model.can_be_captured and ids.numel() <= LARGEST
+    return model.can_be_captured and ids.numel() <= LARGEST and not given_up(model, _KIND)

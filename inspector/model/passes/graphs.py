@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -96,20 +98,50 @@ class Graph(Generic[_Result]):
         return self.result
 
 
-def captured(work: Callable[[], _Result], device: torch.device, what: str) -> Callable[[], _Result]:
+TRIES = 2
+"""Captures of one kind of work that may fail in a row before no more are tried: one may have met what ran beside it."""
+_FAILED: WeakKeyDictionary[Any, Counter[str]] = WeakKeyDictionary()
+
+
+def given_up(owner: Any, what: str) -> bool:
+    """Tell whether captures of a kind of work have failed so often that no more of them are tried.
+
+    Args:
+        owner: Whose work it is: a model, or what lives shorter.
+        what: The kind.
+    """
+    return _FAILED.get(owner, Counter())[what] >= TRIES
+
+
+def failed(owner: Any, what: str) -> None:
+    """Remember that a capture has failed, and not for want of memory."""
+    _FAILED.setdefault(owner, Counter())[what] += 1
+
+
+def worked(owner: Any, what: str) -> None:
+    """Forget the captures that have failed before this one."""
+    _FAILED.setdefault(owner, Counter())[what] = 0
+
+
+def captured(work: Callable[[], _Result], device: torch.device, what: str, owner: Any) -> Callable[[], _Result]:
     """Return what runs the work as a graph, or the work itself where it cannot be captured, which is said.
 
     Args:
         device: Where it runs; only CUDA has graphs.
         what: What it is, for the warning.
+        owner: As for :func:`given_up`; what it has given up is not tried.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or given_up(owner, what):
         return work
     try:
-        return Graph(work, device).replay
+        graph = Graph(work, device)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         warnings.warn(f"{what} cannot be captured as a CUDA graph and runs step by step ({first}).", stacklevel=2)
         if ran_out(error):
             let_go(error)  # the work itself has the same memory to run in
+        else:
+            failed(owner, what)
         return work
+    worked(owner, what)
+    return graph.replay

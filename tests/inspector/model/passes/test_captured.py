@@ -9,6 +9,7 @@ import copy
 import sys
 import threading
 import warnings
+from weakref import WeakKeyDictionary
 
 import by_hand
 import pytest
@@ -20,6 +21,7 @@ from inspector.divergence import divergence
 from inspector.model.hooks import passing_through, record_calls
 from inspector.model.memory.halving import let_go
 from inspector.model.passes import captured as passes
+from inspector.model.passes import graphs
 from inspector.model.passes.fewer_kernels import _REPLACED, _SIGNED, ROTARY, fewer_kernels
 from inspector.model.passes.tails import Tails, with_weight
 
@@ -125,6 +127,29 @@ def test_a_capture_without_the_memory_for_it_leaves_later_ones_as_they_are(llama
     made = capturing.captured
     tails_logits(llama)
     assert capturing.captured == made + 1
+
+
+def test_a_capture_that_fails_is_tried_once_more_and_then_given_up_for_this_model_s_passes(
+    llama, capturing, monkeypatch
+):
+    plain, tried = tails_logits(llama), []
+    monkeypatch.setattr(graphs, "_FAILED", WeakKeyDictionary())
+
+    def failing(*_given):
+        tried.append(1)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    for times in (1, 2, 2):
+        passes._KEPT.clear()
+        with monkeypatch.context() as broken, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            broken.setattr(passes, "Graph", failing)
+            found = tails_logits(llama)
+        assert all(torch.allclose(found[block], logits, atol=1e-5) for block, logits in plain.items())
+        assert len(tried) == times
+    made = capturing.captured
+    tails_logits(llama)
+    assert capturing.captured == made
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])

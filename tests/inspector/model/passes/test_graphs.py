@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from contextlib import nullcontext
 
 import pytest
@@ -35,8 +36,34 @@ def test_a_capture_that_fails_leaves_the_work_and_gives_back_what_it_took(monkey
 
     monkeypatch.setattr(graphs, "Graph", failing)
     with pytest.warns(UserWarning, match=r"A step cannot be captured .* and runs step by step"):
-        run = graphs.captured(lambda: 7, torch.device("cuda"), "A step")
+        run = graphs.captured(lambda: 7, torch.device("cuda"), "A step", holder)
     assert run() == 7 and holder.given == given
+
+
+def test_a_kind_of_work_that_fails_twice_in_a_row_is_not_captured_again(monkeypatch):
+    working = iter((False, True, False, False, True, True))
+    tried: list[bool] = []
+
+    class Captured:
+        def __init__(self, work, _device) -> None:
+            tried.append(next(working))
+            if not tried[-1]:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            self.replay = work
+
+    def capture(what: str = "A step", of: object = None) -> None:
+        graphs.captured(lambda: 7, torch.device("cuda"), what, of or owner)
+
+    monkeypatch.setattr(graphs, "Graph", Captured)
+    owner, other = Holder(), Holder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(6):
+            capture()
+        assert tried == [False, True, False, False], "one failure is tried again, two in a row are not"
+        capture("A pass")
+        capture(of=other)
+    assert tried[4:] == [True, True], "another kind of work, and another owner's, may be captured as before"
 
 
 def test_why_a_capture_failed_is_told_and_not_that_it_did(monkeypatch):
