@@ -21,7 +21,7 @@ from editing.optimising.signs import Evaluate, Said, Signs
 from editing.progress import Step, StopReason, StopSettings, stop_reason
 from inspector.errors import RefusedEdit
 from inspector.gradients import smaller_scale
-from inspector.model.passes.graphs import beside, captured, warm
+from inspector.model.passes.graphs import Pool, beside, captured, warm
 
 
 class Trained(Protocol):
@@ -177,6 +177,7 @@ class Descent:
         """
         start = self.updates
         works: dict[int, Callable[[], _Evaluated]] = {}
+        pool = Pool()
         device = self.trained.parameters[0].device
         captures = self._goes_ahead and period is not None and steps >= PAYS * period
         turns = period or 1
@@ -197,14 +198,16 @@ class Descent:
                     turn = number % turns
                     if turn not in works:
                         with inside():
-                            works[turn] = self._captured(evaluate, turn)
+                            works[turn] = self._captured(evaluate, turn, pool)
                     numbers, gradients = works[turn]()
                     for tensor, gradient in zip(self.trained.parameters, gradients, strict=True):
-                        tensor.grad = gradient  # each turn's graph fills tensors of its own
+                        # Each turn's graph fills tensors of its own, which last until the next turn's.
+                        tensor.grad = gradient
                     said, stop = self._look(numbers, stops, start + number)
                     if stop == "not finite" and self.scale > 1:
                         said = None
                         works.clear()  # they hold the scale that was too large
+                        pool = Pool()
                 if said is None:
                     said, stop = self._measured(evaluate, number, last, stops, start + number)
             if stop == "not finite" and self._before is None:
@@ -287,8 +290,11 @@ class Descent:
             stop = "not finite"
         return said, stop
 
-    def _captured(self, evaluate: Evaluate, turn: int) -> Callable[[], _Evaluated]:
-        """Return what evaluates one turn's terms and returns the numbers, and the gradient in each of the tensors."""
+    def _captured(self, evaluate: Evaluate, turn: int, pool: Pool) -> Callable[[], _Evaluated]:
+        """Return what evaluates one turn's terms and returns the numbers, and the gradient in each of the tensors.
+
+        Both are read or used for an update before the next turn, so that all turns share the memory they compute in.
+        """
 
         def work() -> _Evaluated:
             with torch.enable_grad():
@@ -297,7 +303,7 @@ class Descent:
                 numbers = signs.numbers(self.trained.delta_norm(), norm)
                 return numbers, [tensor.grad for tensor in self.trained.parameters]
 
-        return captured(work, self.trained.parameters[0].device, "A step of this edit", self)
+        return captured(work, self.trained.parameters[0].device, "A step of this edit", self, pool)
 
     @property
     def _goes_ahead(self) -> bool:

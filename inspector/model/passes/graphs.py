@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -63,12 +64,24 @@ def beside(device: torch.device) -> Iterator[None]:
             current.wait_stream(stream)
 
 
+@dataclass(eq=False)
+class Pool:
+    """The memory of graphs that take turns: what one gives is used before the next is replayed, which may overwrite it.
+
+    Attributes:
+        handle: CUDA's name of it while one of its graphs lives; ``None`` for memory that the next graph is to make.
+    """
+
+    handle: Any = None
+
+
 class Graph(Generic[_Result]):
     """One captured piece of work.
 
     Args:
         work: What is captured; it runs on the tensors that it finds, in place.
         device: The CUDA device of all of them.
+        pool: The memory that it shares with others; one of its own by default.
 
     Attributes:
         result: What the work returned: the same tensors after every replay.
@@ -77,12 +90,15 @@ class Graph(Generic[_Result]):
         RuntimeError: The work waits for the device or does something else that cannot be captured.
     """
 
-    def __init__(self, work: Callable[[], _Result], device: torch.device) -> None:
+    def __init__(self, work: Callable[[], _Result], device: torch.device, pool: Pool | None = None) -> None:
         self._graph = torch.cuda.CUDAGraph()
+        within: dict[str, Any] = {}
+        if pool is not None and pool.handle is not None:
+            within["pool"], pool.handle = pool.handle, None  # a capture that fails leaves it unfit for others
         with beside(device):
             # Not torch.cuda.graph(): it gives all cached memory back first, which costs more than the capture. Other
             # threads may go on using the device meanwhile.
-            self._graph.capture_begin(capture_error_mode="thread_local")
+            self._graph.capture_begin(**within, capture_error_mode="thread_local")
             try:
                 self.result = work()
             except BaseException:
@@ -90,6 +106,8 @@ class Graph(Generic[_Result]):
                     self._graph.capture_end()
                 raise
             self._graph.capture_end()
+        if pool is not None:
+            pool.handle = self._graph.pool()
         _WARM.add(device)
 
     def replay(self) -> _Result:
@@ -123,18 +141,21 @@ def worked(owner: Any, what: str) -> None:
     _FAILED.setdefault(owner, Counter())[what] = 0
 
 
-def captured(work: Callable[[], _Result], device: torch.device, what: str, owner: Any) -> Callable[[], _Result]:
+def captured(
+    work: Callable[[], _Result], device: torch.device, what: str, owner: Any, pool: Pool | None = None
+) -> Callable[[], _Result]:
     """Return what runs the work as a graph, or the work itself where it cannot be captured, which is said.
 
     Args:
         device: Where it runs; only CUDA has graphs.
         what: What it is, for the warning.
         owner: As for :func:`given_up`; what it has given up is not tried.
+        pool: As for :class:`Graph`.
     """
     if device.type != "cuda" or given_up(owner, what):
         return work
     try:
-        graph = Graph(work, device)
+        graph = Graph(work, device, pool)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         warnings.warn(f"{what} cannot be captured as a CUDA graph and runs step by step ({first}).", stacklevel=2)

@@ -187,16 +187,22 @@ def test_an_edit_of_captured_steps_is_the_plain_one_whatever_the_number_of_turns
     plain = run(dinm(llama, case, 1, settings))
     request.getfixturevalue("capturing")
     monkeypatch.setattr(Descent, "_goes_ahead", True)
-    captured = []
+    captured, given = [], {}
     own = Descent._captured
 
-    def capture(self, evaluate, turn):
-        """Replays fill the tensors of the capture and set no attribute, as a graph does not run Python."""
-        work = own(self, evaluate, turn)
-        found = work()
+    def capture(self, evaluate, turn, pool):
+        """Replays fill the tensors of the capture and set no attribute, as a graph does not run Python.
+
+        What another turn's graph gave is gone then: all turns share the memory that they compute in.
+        """
+        work = own(self, evaluate, turn, pool)
+        found = given[turn] = work()
         captured.append(turn)
 
         def replay():
+            for one in (one for other, one in given.items() if other != turn):
+                for tensor in (one[0], *one[1]):
+                    tensor.fill_(float("nan"))
             before = [tensor.grad for tensor in self.trained.parameters]
             put(work(), found)
             for tensor, gradient in zip(self.trained.parameters, before, strict=True):

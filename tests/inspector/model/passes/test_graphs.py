@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_a_capture_that_fails_leaves_the_work_and_gives_back_what_it_took(monkey
     holder = Holder()
     when_memory_runs_out(holder.give)
 
-    def failing(_work, _device):
+    def failing(*_given):
         raise error
 
     monkeypatch.setattr(graphs, "Graph", failing)
@@ -45,7 +45,7 @@ def test_a_kind_of_work_that_fails_twice_in_a_row_is_not_captured_again(monkeypa
     tried: list[bool] = []
 
     class Captured:
-        def __init__(self, work, _device) -> None:
+        def __init__(self, work, *_given) -> None:
             tried.append(next(working))
             if not tried[-1]:
                 raise RuntimeError("operation not permitted when stream is capturing")
@@ -83,6 +83,33 @@ def test_why_a_capture_failed_is_told_and_not_that_it_did(monkeypatch):
     with pytest.raises(RuntimeError, match="previous error"):
         graphs.Graph(lambda: 7, torch.device("cuda"))
     assert not graphs.warm(torch.device("cuda"))
+
+
+def test_graphs_that_take_turns_share_the_first_one_s_memory_but_never_that_of_a_failed_capture(monkeypatch):
+    begun: list[object] = []
+
+    class Taken:
+        def capture_begin(self, pool=None, **_options) -> None:
+            begun.append(pool)
+            self._pool = pool or f"memory {len(begun)}"
+
+        def capture_end(self) -> None: ...
+
+        def pool(self):
+            return self._pool
+
+    def broken():
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Taken)
+    monkeypatch.setattr(graphs, "beside", lambda _device: nullcontext())
+    monkeypatch.setattr(graphs, "_WARM", set())
+    device, pool = torch.device("cuda"), graphs.Pool()
+    for work in (int, int, broken, int, int):
+        with suppress(RuntimeError):
+            graphs.Graph(work, device, pool)
+    graphs.Graph(int, device)
+    assert begun == [None, "memory 1", "memory 1", None, "memory 4", None]
 
 
 def test_what_runs_beside_on_a_device_keeps_captures_of_other_models_waiting(monkeypatch):
