@@ -55,7 +55,8 @@ def mean_writings(model: InspectedModel, format: PromptFormat = PromptFormat()) 
     The mean is over all positions but the first of each request; it is kept per model.
     """
     known, key = _MEANS.setdefault(model, Recent(MOST_FORMATS)), named(format)
-    if key not in known:
+    means = known.get(key)
+    if means is None:
         architecture = model.architecture
         prompts = [encode(model, text, format=format).prompt for text in bundled_constraint_prompts()[:8]]
 
@@ -78,8 +79,8 @@ def mean_writings(model: InspectedModel, format: PromptFormat = PromptFormat()) 
         count = sum(len(prompt) - 1 for prompt in prompts)
         found = halved(summed, prompts)
         sums = [torch.stack([part[block] for part in found]).sum(dim=0) for block in range(model.blocks)]
-        known[key] = tuple(one / count for one in sums)
-    return known[key]
+        known[key] = means = tuple(one / count for one in sums)
+    return means
 
 
 def knock_out_mlps(

@@ -49,7 +49,8 @@ def vanilla_answers(
     asked = _asked(model, questions, format, decoding)
     names = [named(one) for one in asked]
     prompts = [prompt for prompt, _ in asked]
-    found = {one: of[name] for one, name, of in zip(asked, names, kept, strict=True) if name in of}
+    known = {one: of.get(name) for one, name, of in zip(asked, names, kept, strict=True)}
+    found = {one: answer for one, answer in known.items() if answer is not None}
     fresh = [n for n, one in enumerate(asked) if one not in found]
     tokens = max(map(len, prompts)) + decoding.max_new_tokens
     size = prompts_that_fit(model, tokens, 1, MOST_ALONE)

@@ -35,7 +35,7 @@ MOST_MOMENTS = 4
 _MOMENTS: WeakKeyDictionary[InspectedModel, Recent[tuple[int, str], Tensor]] = WeakKeyDictionary()
 
 
-def known_moments(model: InspectedModel) -> dict[tuple[int, str], Tensor]:
+def known_moments(model: InspectedModel) -> Recent[tuple[int, str], Tensor]:
     """Return the second moments measured so far (:func:`harmless_moment`), by :func:`moment_key`."""
     return _MOMENTS.setdefault(model, Recent(MOST_MOMENTS))
 
@@ -71,8 +71,9 @@ def harmless_moment(
         RefusedEdit: The states are not finite numbers.
     """
     kept, key = known_moments(model), moment_key(block, format)
-    if key in kept:
-        return kept[key]
+    found = kept.get(key)
+    if found is not None:
+        return found
     projection = model.architecture.down_projections[model.architecture.check_block(block)]
     prompts = sorted((encode(model, text, None, format).prompt for text in further_harmless_texts(PROMPTS)), key=len)
     moment, counted = torch.zeros(()), 0
@@ -104,7 +105,7 @@ def harmless_moment(
         )
     kept[key] = moment = moment.cpu()  # as large as d_ff squared
     while len(kept) > MOST_KEPT:
-        kept.pop(next(iter(kept)))
+        kept.popitem(last=False)
     return moment
 
 

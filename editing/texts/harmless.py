@@ -48,9 +48,10 @@ def known_answer(model: InspectedModel, text: str, tokens: int, format: PromptFo
         format: The prompt's.
     """
     known, key = _known(model, text), named(text, tokens, format.open())
-    if key not in known:
+    response = known.get(key)
+    if response is None:
         return None
-    return Encoded(encode(model, text, None, format, room=tokens).prompt, known[key])
+    return Encoded(encode(model, text, None, format, room=tokens).prompt, response)
 
 
 def learn_answer(

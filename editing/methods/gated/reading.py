@@ -132,8 +132,9 @@ def token_reading(
         _READINGS.setdefault(model, Recent(MOST_READINGS)),
         (block, named(format.open()), count, longest, positions, answer),
     )
-    if key in kept:
-        return kept[key]
+    known = kept.get(key)
+    if known is not None:
+        return known
     inputs = yield from _inputs(
         model, block, format, count, min(longest, model.context_length), positions, answer, cancel
     )
@@ -142,7 +143,7 @@ def token_reading(
     yield Preparation("Fitting the gates' reading", 0.7)
     kept[key] = found = fit_reading(inputs)
     while len(kept) > MOST_KEPT:
-        kept.pop(next(iter(kept)))
+        kept.popitem(last=False)
     return found
 
 

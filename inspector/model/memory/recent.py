@@ -7,9 +7,10 @@ stand for (:func:`named`), and what is of a visitor's own texts goes when a visi
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -19,6 +20,8 @@ _FORGETTING: list[Callable[[], object]] = []
 class Recent(OrderedDict[_Key, _Value]):
     """A dictionary of at most so many entries; the one that was used longest ago goes first.
 
+    Another thread may let an entry go at any time: whoever wants one asks :meth:`get`, not whether it is there.
+
     Args:
         most: Number of entries.
     """
@@ -26,17 +29,32 @@ class Recent(OrderedDict[_Key, _Value]):
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
+        self._lock = threading.RLock()
 
     def __getitem__(self, key: _Key) -> _Value:
-        value = super().__getitem__(key)
-        self.move_to_end(key)
-        return value
+        with self._lock:
+            value = super().__getitem__(key)
+            self.move_to_end(key)
+            return value
+
+    def get(self, key: _Key, default: Any = None) -> Any:
+        """Return an entry, which is then the one used last; ``default`` where it is not there or no longer."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
     def __setitem__(self, key: _Key, value: _Value) -> None:
-        super().__setitem__(key, value)
-        self.move_to_end(key)
-        while len(self) > self._most:
-            self.popitem(last=False)
+        with self._lock:
+            super().__setitem__(key, value)
+            self.move_to_end(key)
+            while len(self) > self._most:
+                self.popitem(last=False)
+
+    def popitem(self, last: bool = True) -> tuple[_Key, _Value]:
+        """Take away the entry used last, or the one that was used longest ago."""
+        with self._lock:
+            return super().popitem(last)
 
 
 def named(*what: object) -> str:

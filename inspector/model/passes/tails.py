@@ -111,7 +111,9 @@ class Tails:
         asked = (self.blocks, counted_only, texts)
         with model.lock:
             known = _KEPT.setdefault(model, Recent(MOST_KEPT))
-            shown = known[asked] if asked in known else self._capture(batch_of(model, sequences), counted_only)
+            shown = known.get(asked)
+            if shown is None:
+                shown = self._capture(batch_of(model, sequences), counted_only)
             if keep:
                 known[asked] = shown
         self._calls: dict[int, _Call]

@@ -96,7 +96,8 @@ def scores(
     of = detector.blocks, detector.window, detector.stride
     kept = _KEPT.setdefault(model, Recent(MOST_KEPT)) if any(keep) else Recent[str, Tensor](0)
     names = [named(of, tuple(prompt)) for prompt in prompts]
-    means = {n: kept[name] for n, name in enumerate(names) if name in kept}
+    known = {n: kept.get(name) for n, name in enumerate(names)}
+    means = {n: found for n, found in known.items() if found is not None}
     fresh = [n for n in range(len(prompts)) if n not in means]
     for number, states in mlp_inputs(model, detector.blocks, [prompts[n] for n in fresh]):
         n = fresh[number]
