@@ -320,7 +320,7 @@ class Shelf:
         """Let the model go that is unused longest, if all that nobody uses would make enough room."""
         with self._lock:
             idle = [label for label in self._loaded if not self._lent[label]]
-            held = sum(bytes_of(self._loaded[label].network).get(device, 0) for label in idle)
+            held = sum(_held_on(device, self._loaded[label]) for label in idle)
             if not idle or held < wanted:
                 return False
             del self._loaded[idle[0]]
@@ -343,6 +343,15 @@ class Shelf:
         made = ModelLoadError(said, error.operator_message())
         made.__cause__ = error
         return made
+
+
+def _held_on(device: torch.device, model: InspectedModel) -> int:
+    """Return the bytes of a model on a device; ``cuda`` without a number is the one card that all of a page go to."""
+    return sum(
+        size
+        for place, size in bytes_of(model.network).items()
+        if place == device or (device.index is None and place.type == device.type)
+    )
 
 
 def _give_back_memory() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+import torch
 from dashboard_helpers import Clock, tiny_model
 
 from dashboard.kit import shelf as module
@@ -249,9 +250,11 @@ def test_what_nobody_uses_goes_after_some_minutes_and_where_memory_runs_out(load
     assert shelf.loaded == ["b"], "the one that is lent stays"
 
 
-def test_what_nobody_uses_goes_first_where_that_makes_enough_room(loads, monkeypatch):
+@pytest.mark.parametrize(("device", "place"), [("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
+def test_what_nobody_uses_goes_first_where_that_makes_enough_room(loads, monkeypatch, device, place):
     shelf = shelf_of("b", "c")
-    monkeypatch.setattr(module, "bytes_of", lambda network: {tiny_model().device: 60})
+    monkeypatch.setattr(module, "chosen_device", lambda _: torch.device(device))
+    monkeypatch.setattr(module, "bytes_of", lambda network: {torch.device(place): 60, torch.device("meta"): 600})
     lent(shelf, "b")
     monkeypatch.setattr(module, "free_memory", lambda _: loads.free - 60 * len(shelf.loaded))
     loads.need = 101
