@@ -8,8 +8,9 @@ Weights are exact. Reading (two rows, their key-value cache included) and editin
 or of --layer) are estimates for prompts of --tokens. With --device-map the weights are spread as they would be, over
 the cards, CPU memory and disk. What is left beside them is then that of the card with least, and an edit is counted as
 if all of it were there: which blocks lie where, and that several cards share an edit's states, is not predicted. A card
-that this machine has not is taken to have free what --max-memory says. The output is JSON, in bytes; a table in GB
-(10^9 bytes) goes to the error stream. Exit codes: 0; 1 where none of the types fits; 2 when it cannot be done.
+that this machine has not is taken to have free what --max-memory says. A mixture of experts is refused, as it would be
+by whatever loads it. The output is JSON, in bytes; a table in GB (10^9 bytes) goes to the error stream. Exit codes: 0;
+1 where none of the types fits; 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 import torch
 
 from inspector.command import add_spread, finished, say, tell
-from inspector.errors import ModelLoadError
+from inspector.errors import ArchitectureError, ModelLoadError
+from inspector.model.architecture import require_dense, require_paths
 from inspector.model.embedded import ensure
 from inspector.model.loading import (
     DTYPES,
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _predicted(chosen: argparse.Namespace) -> int:
     device = chosen_device(chosen.device)
     config = configuration(chosen.model or str(ensure()), chosen.revision)
+    require_dense(config)
     last = config.get_text_config().num_hidden_layers - 1
     if chosen.layer is not None and not 0 <= chosen.layer <= last:
         raise ModelLoadError(
@@ -69,6 +72,10 @@ def _predicted(chosen: argparse.Namespace) -> int:
     spread = spread_options(device, chosen.device_map, read_max_memory(chosen.max_memory))
     needs = [predict(config, name, block=chosen.layer, tokens=chosen.tokens) for name in _types(config, chosen.dtype)]
     name = chosen.model or "the embedded model"
+    try:
+        require_paths(config)
+    except ArchitectureError as error:  # its memory can be told none the less
+        say(error.user_message())
     if spread:
         return _told_spread(needs, name, chosen.tokens, *_rooms(spread.get("max_memory")))
     free = free_memory(device)

@@ -305,7 +305,8 @@ class Shelf:
         how = {name: self._options.get(name, "auto") for name in ("device", "dtype")}
         where = str(embedded.ensure()) if source == "embedded" else source
         config = configuration(where, self._options.get("revision"))
-        need, device = predicted(config, where, **how), chosen_device(how["device"])
+        need = predicted(config, where, **how, paths=self._options.get("paths"))
+        device = chosen_device(how["device"])
         while (wanted := need.read + RESERVE - free_memory(device)) > 0:
             if not self._let_one_go(device, wanted):
                 free = max(0, free_memory(device) - RESERVE)

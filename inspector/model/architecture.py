@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -285,6 +286,40 @@ def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Arc
     return architecture
 
 
+def require_supported(config: Any, overrides: Mapping[str, str] | None = None) -> None:
+    """Check what a configuration alone tells for certain, before a weight is fetched or read.
+
+    Args:
+        config: A transformers configuration.
+        overrides: As for :func:`resolve`.
+
+    Raises:
+        ArchitectureError: See :func:`resolve`, which asks again: a family may call its experts otherwise.
+    """
+    require_dense(config)
+    require_paths(config, overrides)
+
+
+def require_dense(config: Any) -> None:
+    """Check that a configuration names no experts.
+
+    Raises:
+        ArchitectureError: It is of a mixture of experts.
+    """
+    if _has_experts(config.get_text_config()):
+        raise _mixture(str(config.model_type))
+
+
+def require_paths(config: Any, overrides: Mapping[str, str] | None = None) -> None:
+    """Check that it is known where the parts of a configuration's family are; one of text within others has two names.
+
+    Raises:
+        ArchitectureError: It is not, and the overrides do not say it.
+    """
+    names = [str(one.model_type) for one in (config, config.get_text_config())]
+    _paths(next((name for name in names if name in FAMILIES), names[0]), dict(overrides or {}))
+
+
 def _paths(family: str, overrides: dict[str, str]) -> Paths:
     unknown = sorted(set(overrides) - set(OVERRIDES))
     if unknown:
@@ -321,12 +356,19 @@ def _find(root, path, name, overrides=None, optional=False):
 
 
 def _refuse_mixture_of_experts(model: nn.Module, config, family: str) -> None:
-    counts = [getattr(config, key, None) for key in ("num_local_experts", "num_experts", "n_routed_experts")]
-    if any(count for count in counts) or any(name.endswith(".experts") for name, _ in model.named_modules()):
-        raise ArchitectureError(
-            f"This {family} model is a mixture of experts: it has several down-projections per block, "
-            "and DINM edits one. Mixture-of-experts models are not supported; load a dense model."
-        )
+    if _has_experts(config) or any(name.endswith(".experts") for name, _ in model.named_modules()):
+        raise _mixture(family)
+
+
+def _has_experts(config: Any) -> bool:
+    return any(getattr(config, key, None) for key in ("num_local_experts", "num_experts", "n_routed_experts"))
+
+
+def _mixture(family: str) -> ArchitectureError:
+    return ArchitectureError(
+        f"This {family} model is a mixture of experts: it has several down-projections per block, "
+        "and DINM edits one. Mixture-of-experts models are not supported; load a dense model."
+    )
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import embedded
-from inspector.model.architecture import resolve
+from inspector.model.architecture import require_supported, resolve
 from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory.halving import ran_out
@@ -103,7 +103,7 @@ def load(
             network, tokenizer = read_gguf(source, weight_type)
         else:
             where = str(source) if source.is_dir() else name
-            network, tokenizer = _read_pretrained(where, weight_type, revision, spread, how, target)
+            network, tokenizer = _read_pretrained(where, weight_type, revision, spread, how, target, paths)
         if not spread and quantisation_of(network) is None:  # quantised weights are where they belong
             network = network.to(target)
     network.eval().requires_grad_(False)
@@ -232,6 +232,7 @@ def _read_pretrained(
     spread: Mapping[str, Any],
     how: str | None,
     target: torch.device,
+    paths: Mapping[str, str] | None,
 ) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -240,6 +241,7 @@ def _read_pretrained(
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
+        require_supported(config, paths)
         quantised = _quantised(where, config, how, target)
         options |= spread
         if not spread:
@@ -291,16 +293,21 @@ def configuration(name_or_path: str | Path, revision: str | None = None) -> Any:
         raise ModelLoadError(_explain(where, revision, error)) from error
 
 
-def predicted(config: Any, where: str, *, device: str = "auto", dtype: str = "auto") -> MemoryNeed:
+def predicted(
+    config: Any, where: str, *, device: str = "auto", dtype: str = "auto", paths: Mapping[str, str] | None = None
+) -> MemoryNeed:
     """Predict what :func:`load` takes on one device from a model's configuration; no weight is read.
 
     Args:
         config: From :func:`configuration`.
         where: Names the model in an error.
+        paths: As for :func:`load`.
 
     Raises:
         ModelLoadError: It cannot be had in that type, or there is no such device.
+        ArchitectureError: It cannot be had at all.
     """
+    require_supported(config, paths)
     target = chosen_device(device)
     plain = str(_dtype(dtype, target)).removeprefix("torch.")
     stored = _quantised(where, config, dtype if dtype in QUANTISED else None, target)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import quantised_models
-from transformers import LlamaConfig
+from transformers import BloomConfig, LlamaConfig, MixtralConfig
 
 from inspector import memory
 from inspector.model.memory.memory_need import GB
@@ -98,6 +98,16 @@ def test_a_checkpoint_that_is_quantised_has_its_own_type_only(tmp_path, capsys):
     assert list(json.loads(capsys.readouterr().out)["types"]) == ["nf4"]
     assert memory.main(["--model", str(tmp_path), "--device", "cpu", "--dtype", "float32"]) == 2
     assert "cannot be loaded in float32. Its types: nf4." in capsys.readouterr().err
+
+
+def test_a_mixture_of_experts_is_refused_and_an_unknown_family_told(tmp_path, capsys):
+    asked = ["--model", str(tmp_path), "--device", "cpu", "--dtype", "bfloat16"]
+    MixtralConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1, vocab_size=100).save_pretrained(tmp_path)
+    assert memory.main(asked) == 2
+    assert "mixture of experts" in capsys.readouterr().err
+    BloomConfig(hidden_size=64, n_layer=2, n_head=2, vocab_size=100).save_pretrained(tmp_path)
+    assert memory.main(asked) == 0
+    assert "'bloom' is not in the architecture map" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 import tiny_models
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BloomConfig, MixtralConfig
 
 from inspector.errors import ArchitectureError, ModelLoadError, NoRoom
 from inspector.model import embedded as embedded_model
@@ -66,6 +66,21 @@ def test_paths_for_the_architecture_map_reach_it(tmp_path):
     saved(tmp_path)
     with pytest.raises(ArchitectureError, match="--path final_norm="):
         load(tmp_path, device="cpu", paths={"final_norm": "model.nowhere"})
+
+
+def test_what_the_configuration_alone_refuses_is_refused_before_any_weight_is_looked_for(tmp_path):
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    MixtralConfig(**tiny_models._LLAMA, num_local_experts=2).save_pretrained(tmp_path)
+    with pytest.raises(ArchitectureError, match="mixture of experts"):
+        load(tmp_path, device="cpu")
+    with pytest.raises(ArchitectureError, match="mixture of experts"):
+        loading.predicted(loading.configuration(tmp_path), "a model", device="cpu")
+    BloomConfig(hidden_size=32, n_layer=2, n_head=2).save_pretrained(tmp_path)
+    with pytest.raises(ArchitectureError, match="'bloom' is not in the architecture map"):
+        load(tmp_path, device="cpu")
+    paths = {"blocks": "transformer.h", "down_projection": "mlp.dense_4h_to_h", "final_norm": "transformer.ln_f"}
+    with pytest.raises(ModelLoadError, match="safetensors"):
+        load(tmp_path, device="cpu", paths=paths)
 
 
 @pytest.mark.parametrize("name", ["tpu7", "", "cuda:x"])
