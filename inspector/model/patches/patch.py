@@ -98,9 +98,13 @@ class Delta:
         touched = (self.right != 0).any(dim=0)
         return int((self.left != 0).any(dim=1).sum()) * int(touched.sum())
 
-    def apply(self, inputs: Tensor) -> Tensor:
-        """Return ``delta @ x`` for inputs ``[..., in]`` as float32 ``[..., out]``."""
-        left, right = self.on(inputs.device)
+    def apply(self, inputs: Tensor, parts: tuple[Tensor, Tensor | None] | None = None) -> Tensor:
+        """Return ``delta @ x`` for inputs ``[..., in]`` as float32 ``[..., out]``.
+
+        Args:
+            parts: What :meth:`on` has returned for the inputs' device, where that is held.
+        """
+        left, right = self.on(inputs.device) if parts is None else parts
         inputs = inputs.float()
         if inputs.is_cuda and inputs.numel() == inputs.shape[-1]:  # one token: reading the matrix is all there is to do
             vector = inputs.reshape(-1)

@@ -126,9 +126,16 @@ class _Adder:
         if output.requires_grad:  # else nobody else has it: it was made for this call
             rows_out = rows_out.clone()
         for delta, chosen, factors in self._groups:
-            self._held[delta] = delta.on(rows_in.device)  # a captured step reads them for as long as it is replayed
-            chosen.add_to(rows_out, factors.times(delta.apply(chosen.of(rows_in))))
+            change = delta.apply(chosen.of(rows_in), self._parts(delta, rows_in.device))
+            chosen.add_to(rows_out, factors.times(change))
         return rows_out.reshape(output.shape)
+
+    def _parts(self, delta: Delta, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Return left and right on a device, copied there once: captured steps read them at every replay."""
+        held = self._held.get(delta)
+        if held is None or held[0].device != device:
+            held = self._held[delta] = delta.on(device)
+        return held
 
 
 class _Chosen:

@@ -15,6 +15,7 @@ from inspector.model import VANILLA, Delta, Patch, Row, from_parts
 from inspector.model.memory.halving import let_go
 from inspector.model.patches import patch as patch_module
 from inspector.model.patches.patch import fingerprint
+from inspector.model.patches.standing import _Adder
 
 IDS = (1, 40, 80, 120, 160, 200, 240, 30, 77, 5)
 # Logits here are of order 1 to 5 and come from float32 sums of at most 259 terms over 3 or 4 blocks;
@@ -241,3 +242,21 @@ def test_copies_on_another_device_are_made_once_bounded_and_given_back_where_mem
     assert set(patch_module._COPIES) == {third}, "two have room"
     let_go(MemoryError())
     assert not patch_module._COPIES
+
+
+def test_a_patch_beyond_the_bound_on_copies_is_copied_once_for_a_run_of_passes(monkeypatch):
+    monkeypatch.setattr(patch_module, "MOST_COPIED", 0)
+    own, copied = Delta.on, []
+
+    def counted(delta: Delta, device: torch.device):
+        copied.append(delta)
+        return own(delta, device)
+
+    monkeypatch.setattr(Delta, "on", counted)
+    deltas = [Delta(f"part {number}", number, torch.ones(4, 6)) for number in range(2)]
+    adders = [_Adder(2, [(1, 1.0, delta)]) for delta in deltas]
+    states, written = torch.ones(2, 1, 6, device="meta"), torch.zeros(2, 1, 4, device="meta")
+    for _ in range(3):
+        for adder in adders:
+            adder(states, written)
+    assert copied == deltas
