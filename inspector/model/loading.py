@@ -247,8 +247,9 @@ def _read_pretrained(
         if not spread:
             plain = str(dtype).removeprefix("torch.")
             require_room(config, quantised or plain, plain, target)
-        if quantised:
+        if quantised or target.type == "cuda":  # read to where it belongs: CPU memory need not hold it
             options.setdefault("device_map", {"": target})
+        if quantised:
             if how is not None and quantised_in(config) is None:
                 options["quantization_config"] = _bitsandbytes(how, dtype)
         elif quantised_in(config) is not None:

@@ -68,6 +68,26 @@ def test_paths_for_the_architecture_map_reach_it(tmp_path):
         load(tmp_path, device="cpu", paths={"final_norm": "model.nowhere"})
 
 
+def test_weights_for_a_card_are_read_to_it_and_make_an_ordinary_model_of_one_device(family, tmp_path, monkeypatch):
+    saved(tmp_path, family)
+    plain, own, asked = load(tmp_path, device="cpu"), AutoModelForCausalLM.from_pretrained, []
+
+    def read(where: str, **options: Any) -> Any:
+        asked.append(options["device_map"])
+        return own(where, **{**options, "device_map": {"": torch.device("cpu")}})  # there is no card here
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", read)
+    monkeypatch.setattr(loading, "require_room", lambda *_: None)
+    card = torch.device("cuda", 1)
+    network, tokenizer = loading._read_pretrained(str(tmp_path), torch.float32, None, {}, None, card, None)
+    assert asked == [{"": card}]
+    found = loading.from_parts(network, tokenizer, "read to a card")
+    assert found.on_one_device and found.fingerprint == plain.fingerprint
+    assert not any(hasattr(module, "_hf_hook") for module in network.modules())
+    assert by_hand.checksum(network) == by_hand.checksum(plain.network)
+    assert torch.equal(by_hand.logits(network, IDS), by_hand.logits(plain.network, IDS))
+
+
 def test_what_the_configuration_alone_refuses_is_refused_before_any_weight_is_looked_for(tmp_path):
     tiny_models.tokenizer().save_pretrained(tmp_path)
     MixtralConfig(**tiny_models._LLAMA, num_local_experts=2).save_pretrained(tmp_path)
