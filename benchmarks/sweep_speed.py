@@ -115,7 +115,7 @@ def measured(
             if workers is None:
                 run = local(model, judge, settings, todo)
             else:
-                run = on_ray(settings, todo, Cluster("local", workers), noting, model)
+                run = on_ray(settings, todo, Cluster("local", workers), noting, (model.fingerprint, model.dtype_name))
             for finished in run:
                 store.save(finished)
             ended = time.time()

@@ -111,6 +111,13 @@ def give_back_free_memory() -> None:
     trim()
 
 
+def give_back_model() -> None:
+    """Give back what a model took that nothing refers to any more, wherever it lay."""
+    give_back_free_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def trim() -> None:
     """Ask the C library to return free memory to the system; does nothing where it cannot (not glibc)."""
     with suppress(OSError, AttributeError):

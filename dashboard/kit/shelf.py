@@ -23,7 +23,7 @@ import torch
 from dashboard.kit.notes import note, places
 from dashboard.kit.running.fetching import LONGEST
 from dashboard.kit.running.queue import Elsewhere
-from editing.memory import give_back_free_memory, memory_told
+from editing.memory import give_back_model, memory_told
 from inspector.errors import CaseError, InspectorError, ModelLoadError, OutOfMemory
 from inspector.model import InspectedModel, embedded, load
 from inspector.model.loading import chosen_device, configuration, predicted
@@ -152,7 +152,7 @@ class Shelf:
         for label in idle:
             note("model", label=label, outcome="released", seconds=0.0)
         if idle:
-            _give_back_memory()
+            give_back_model()
 
     def lend(
         self,
@@ -277,7 +277,7 @@ class Shelf:
         note("model", label=label, outcome="loaded", seconds=round(time.monotonic() - began, 1))
         if gone:
             gone.clear()
-            _give_back_memory()
+            give_back_model()
         coming.done.set_result(None)
 
     def _end(self, coming: Coming) -> None:
@@ -326,7 +326,7 @@ class Shelf:
                 return False
             del self._loaded[idle[0]]
         note("model", label=idle[0], outcome="released", seconds=0.0)
-        _give_back_memory()
+        give_back_model()
         return True
 
     def _told(self, one: Listed, error: BaseException) -> BaseException:
@@ -353,12 +353,6 @@ def _held_on(device: torch.device, model: InspectedModel) -> int:
         for place, size in bytes_of(model.network).items()
         if place == device or (device.index is None and place.type == device.type)
     )
-
-
-def _give_back_memory() -> None:
-    give_back_free_memory()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def listed(sources: Sequence[str | None]) -> list[Listed]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from editing.calibrating.calibration import load_calibration
 from editing.command import EVERYWHERE
-from editing.memory import memory_told
+from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import pairing_of, report
@@ -239,19 +239,18 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     detector = load_calibration(model).detector.digest if settings.acts == "detected" else ""
     store = Store(folder)
     try:
-        store.begin(
-            About(
-                settings,
-                model.name,
-                model.fingerprint,
-                model.dtype_name,
-                judge.name,
-                judge.note,
-                len(cases),
-                layer_reason=layer.reason,
-                detector=detector,
-            )
+        about = About(
+            settings,
+            model.name,
+            model.fingerprint,
+            model.dtype_name,
+            judge.name,
+            judge.note,
+            len(cases),
+            layer_reason=layer.reason,
+            detector=detector,
         )
+        store.begin(about)
         known = store.numbers()
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]
         print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
@@ -259,14 +258,17 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
             if cluster is None:
                 run = local(model, judge, used, todo, detector)
             else:
-                run = on_ray(used, todo, cluster, loader, model, detector)
+                identity = (model.fingerprint, model.dtype_name)
+                del model, judge  # the workers load their own, perhaps on the same card
+                give_back_model()
+                run = on_ray(used, todo, cluster, loader, identity, detector)
             asked: list[Reply] = []  # the prompts edited on, for the DS so far
             begun = time.perf_counter()
             for count, finished in enumerate(run, start=1):
                 store.save(finished)
                 each = (time.perf_counter() - begun) / count
                 asked += [reply for reply in finished.replies if reply.question.kind == "DS"]
-                so_far = score_table(asked, judge.name)
+                so_far = score_table(asked, about.judge)
                 said = f"DS so far {so_far[0].edited.value:.0f} %" if so_far else ""
                 print(
                     f"{count} of {len(todo)}: case {finished.case or finished.number} {finished.status} in "

@@ -98,7 +98,7 @@ def on_ray(
     todo: Todo,
     cluster: Cluster,
     loader: Loader = load_all,
-    like: InspectedModel | None = None,
+    identity: tuple[str, str] | None = None,
     detector: str = "",
 ) -> Iterator[Finished]:
     """Do the cases on Ray workers, each with its own model; results come as they are ready, in any order.
@@ -108,7 +108,8 @@ def on_ray(
     prompts are asked as ever.
 
     Args:
-        like: The driver's model, whose base weights and data type every worker must have; ``None`` for no check.
+        identity: Fingerprint of the base weights and data type of the driver's model, which every worker's must have;
+            ``None`` for no check. The model itself is not needed: a worker may have to lie where it did.
         detector: As for :func:`local`.
 
     Raises:
@@ -117,7 +118,6 @@ def on_ray(
         OutOfMemory: No worker is left, as none had the memory to load the model.
         InspectorError: What a worker says of its model, its judge or its texts.
     """
-    identity = None if like is None else (like.fingerprint, like.dtype_name)
     try:
         import ray
     except ImportError:

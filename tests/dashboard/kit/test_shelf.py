@@ -62,7 +62,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
     monkeypatch.setattr(module, "remedies", lambda *_: ["--dtype bfloat16", "--device-map auto"])
     monkeypatch.setattr(module, "free_memory", lambda _: stand_in.free)
     monkeypatch.setattr(module, "RESERVE", 0)
-    monkeypatch.setattr(module, "_give_back_memory", lambda: None)  # it collects, which has tests elsewhere
+    monkeypatch.setattr(module, "give_back_model", lambda: None)  # it collects, which has tests elsewhere
     yield stand_in
     stand_in.let.set()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,7 @@ from sweep_helpers import HERE, PLAIN, SHORT, SLOW, finished, loader, record, st
 from editing.methods.dinm import ROUTED, preset, to_be_routed
 from editing.methods.registry import method_settings, read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
+from editing.sweep import __main__ as program
 from editing.sweep.__main__ import _settings, main, options
 from editing.sweep.paper import COLUMNS, TABLE_1
 from editing.sweep.work import chosen_layer
@@ -297,3 +300,22 @@ def test_memory_that_runs_out_while_this_process_loads_is_told(tmp_path, capsys)
     arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
     assert main(arguments, short_of_memory) == 2
     assert "Error: The device ran out of memory." in capsys.readouterr().err
+
+
+def test_the_driver_of_workers_holds_no_model_while_they_load_theirs(tmp_path, monkeypatch):
+    loaded, hired = [], []
+
+    def watched(settings: SweepSettings):
+        model, judge = loader(settings)
+        loaded.extend((weakref.ref(model), weakref.ref(model.network), (model.fingerprint, model.dtype_name)))
+        return model, judge
+
+    def hiring(_settings, todo, _cluster, _loader, identity, _detector):
+        gc.collect()
+        hired.append((len(todo), identity, loaded[0](), loaded[1]()))
+        yield from ()
+
+    monkeypatch.setattr(program, "on_ray", hiring)
+    arguments = ["--cases", write_cases(tmp_path, 2), "--out", str(tmp_path / "out"), "--engine", "ray", *SHORT]
+    assert main(arguments, watched) == 0
+    assert hired == [(2, loaded[2], None, None)]
