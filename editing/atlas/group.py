@@ -44,7 +44,8 @@ class AtlasTails:
         self.safe = Tails(model, [safe.tokens], [safe.predicting], blocks)
         self.unsafe = Tails(model, [unsafe.tokens], [unsafe.predicting], blocks)
         self.harmless = Tails(model, [e.tokens for e in harmless], [e.predicting for e in harmless], blocks)
-        self.safe_labels, self.unsafe_labels = safe.response, unsafe.response
+        device = model.architecture.head_device  # where the logits are: no copy a step
+        self.safe_labels, self.unsafe_labels = (torch.tensor(one.response, device=device) for one in (safe, unsafe))
         last = blocks[-1]
         whole = {last: master_weight(model, last)}
         self.before = (
@@ -196,7 +197,7 @@ def descended(
     return Descended(weights, group.entries(tails)) if descent.updates else Descended(refused="")
 
 
-def likelihood(logits: Tensor, labels: Sequence[int]) -> Tensor:
+def likelihood(logits: Tensor, labels: Sequence[int] | Tensor) -> Tensor:
     """Return the mean log-probability of the labels."""
     return token_log_probabilities(logits, labels).mean()
 

@@ -257,7 +257,8 @@ class _Search:
         encoded = [each.encoded for each in keyed]
         self._places = [each.place for each in keyed]
         self._first = len(encoded[0].response)
-        self._labels = torch.tensor([token for each in encoded for token in each.response])
+        self._head = model.architecture.head_device  # where the logits are: no copy a step
+        self._labels = torch.tensor([token for each in encoded for token in each.response], device=self._head)
         split = parts_of(encoded, self._places) if smaller else [(encoded, self._places)]
         parts = [(self._tails_of(texts), places) for texts, places in split]
         self._parts, self._smaller = [partial(self._logits, *part) for part in parts], smaller
@@ -268,6 +269,7 @@ class _Search:
         self._vector = Matrix(torch.zeros(len(base), 1, device=base.device))
         self.descent = Descent(self._vector, model.lock, model.gradient_scale)
         self._unsafe: tuple[Tails, Tensor] | None = None
+        self._marks: dict[Tails, Tensor] = {}
 
     @property
     def value(self) -> Tensor:
@@ -278,7 +280,7 @@ class _Search:
         """Descend on the safe answer's mean negative log-likelihood, yielding each step."""
         settings, vector = self._settings, self._vector
         if unsafe is not None:
-            self._unsafe = (self._tails_of([unsafe]), torch.tensor(unsafe.response))
+            self._unsafe = (self._tails_of([unsafe]), torch.tensor(unsafe.response, device=self._head))
         rate = settings.step_share * self._size / math.sqrt(len(self._base))
         optimiser = torch.optim.Adam(vector.parameters, lr=rate)
 
@@ -331,8 +333,11 @@ class _Search:
 
         def change(module: nn.Module, inputs: Tensor) -> Tensor:
             output = with_weight(self._base)(module, inputs)
-            where = torch.zeros(*output.shape[:2], 1, device=output.device)
-            where[list(range(len(places))), list(places)] = 1.0
+            where = self._marks.get(tails)
+            if where is None:
+                where = torch.zeros(*output.shape[:2], 1, device=output.device)
+                where[list(range(len(places))), list(places)] = 1.0
+                self._marks[tails] = where
             return (output.float() + where * added.T).to(output.dtype)
 
         with self._model.lock:

@@ -14,6 +14,8 @@ import tiny_models
 import torch
 from labelled_devices import FIRST, SECOND, label, labelled_devices, one_card, sharded
 
+from editing.atlas import group
+from editing.methods import delman
 from editing.methods.mend.training import new_editor
 from editing.optimising.replay import FullReplay, TailReplay, master_weight
 from editing.optimising.trainee import TrainedScope, trainee
@@ -103,6 +105,23 @@ def test_an_atlas_is_the_same(pair, case):
     assert [entry.block for entry in one.entries] == [entry.block for entry in two.entries]
     for name in ("safe gain", "margin gain", "harmless KL", "delta norm"):
         assert two.curve(name) == pytest.approx(one.curve(name), rel=1e-2, abs=1e-4), name
+
+
+@TWO
+@pytest.mark.parametrize("module", [delman, group])
+def test_labels_lie_where_the_logits_are_before_a_step_needs_them(pair, case, monkeypatch, module):
+    own, met = module.token_log_probabilities, []
+
+    def watched(logits, labels):
+        met.append((label(logits), label(labels) if isinstance(labels, torch.Tensor) else None))
+        return own(logits, labels)
+
+    monkeypatch.setattr(module, "token_log_probabilities", watched)
+    model = pair[1]
+    _ = placed_edits.ONE_MATRIX["DELMAN"](model, case, 1) if module is delman else placed_edits.atlas(model, case)
+    once = [placed for placed in met if placed[1] is None]  # of the one whole pass that an atlas begins with
+    assert len(once) == (module is group)
+    assert {placed for placed in met if placed[1] is not None} == {(model.architecture.head_device,) * 2}
 
 
 @TWO
