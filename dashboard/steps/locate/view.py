@@ -155,8 +155,8 @@ class LocateRoom(Room):
             reserve=True,
             **shown_on(self.locate_reading),
         )
-        react(self.distance.input, self.on_distance, inputs=[self.distance, self.once], outputs=located)
         shown = [*self.bus.offered("typed").inputs, self.distance, self.block]
+        react(self.distance.input, self.on_distance, inputs=[*shown, self.once], outputs=located)
         drawn = [self.curve, self.locate_reading]
         react(self.block.change, self.on_pick, inputs=shown, outputs=drawn, trigger_mode="always_last")
         # A change can be Locate's or Operate's; an input is a person's, at the slider or at a bar.
@@ -179,28 +179,40 @@ class LocateRoom(Room):
         """
         texts = self.bus.offered("texts").call(values)
         measured = run.locate(self.model, session, texts, values[self.locate_preset], values[self.padding])
+        by_hand = session.slot(LocatedCase).by_hand if edits_by is not None else None
         return {
-            **self._located(session, values, edits_by),
+            **self._located(session, values, edits_by, by_hand if by_hand == values[self.block] else None),
             self.heatmap: figures.divergence_heatmap(measured),
             self.heatmap_reading: words.heatmap_reading(measured),
             **self.bus.told(News.CASE, session, values),
         }
 
     def on_distance(self, session: Session, values: Values) -> Update:
-        """Redraw the curve with another distance of the same measurement."""
-        return self._located(session, values)
+        """Redraw the curve with another distance of the same measurement; a layer that was picked by hand stays."""
+        if session.slot(LocatedCase).divergence is None:
+            return {}
+        by_hand = _by_hand(session)
+        located = self._located(session, values, by_hand=by_hand if by_hand == values[self.block] else None)
+        return located | self.on_typed(session, {**values, self.block: located[self.block]})
 
-    def _located(self, session: Session, values: Values, edits_by: Preset | None = None) -> Update:
+    def _located(
+        self, session: Session, values: Values, edits_by: Preset | None = None, by_hand: int | None = None
+    ) -> Update:
+        """Pick a layer and draw the curve with it.
+
+        Args:
+            edits_by: As for :meth:`measure`.
+            by_hand: The layer that stays because a person has picked it.
+        """
         kept, distance = session.slot(LocatedCase), values[self.distance]
         if kept.divergence is None:
             raise CaseError(words.NOTHING)
-        if edits_by is not None and kept.by_hand is not None and kept.by_hand == values[self.block]:
-            picked, kept.why = kept.by_hand, words.by_hand(kept.by_hand)
+        if by_hand is not None:
+            picked, kept.why = by_hand, words.by_hand(by_hand)
         else:
             picked, kept.why = self._pick(kept, distance, values[self.once], edits_by)
             kept.first_layer = picked if values[self.once] else None
-            kept.by_hand = None
-        kept.picked = picked
+        kept.by_hand, kept.picked = by_hand, picked
         return {
             self.curve: figures.curve(kept.divergence, distance, picked, self._recommended),
             self.block: picked,
@@ -227,9 +239,7 @@ class LocateRoom(Room):
         if "located" not in session.fresh:
             return {}
         kept, picked = session.slot(LocatedCase), _by_hand(session)
-        located = self._located(session, values)
-        if picked is not None:  # pressing Locate lets go of it
-            self.pick(session, picked)
+        located = self._located(session, values, by_hand=picked)
         block, distance = self.context.example.block if picked is None else picked, values[self.distance]
         return {
             **located,

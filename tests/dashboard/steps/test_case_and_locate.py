@@ -369,6 +369,26 @@ def test_another_distance_redraws_the_same_measurement(visitor):
     assert visitor.session.slot(LocatedCase).divergence is measured
 
 
+def test_another_distance_keeps_a_layer_that_was_picked_by_hand(visitor):
+    other = (visitor.session.slot(LocatedCase).divergence.toxic_layer("cosine") + 1) % 3
+    visitor.do("on_hand", block=other)
+    visitor.do("on_distance", distance="cosine")
+    kept = visitor.session.slot(LocatedCase)
+    assert visitor.screen["block"] == other == kept.by_hand == kept.picked
+    assert f"Layer {other} is picked by hand" in visitor.screen["locate_reading"]
+    assert any("picked" in note.text for note in visitor.screen["curve"].layout.annotations)
+    visitor.do("on_locate")
+    assert visitor.screen["block"] == kept.divergence.toxic_layer("cosine") and kept.by_hand is None
+
+
+def test_another_distance_changes_nothing_where_nothing_is_measured_and_hides_nothing_that_is_out_of_date(visitor):
+    visitor.do("on_texts", safe="Other.")
+    visitor.do("on_distance", distance="cosine")
+    assert STALE in visitor.screen["locate_reading"]
+    visitor.session.slot(LocatedCase).divergence = None
+    assert visitor.do("on_distance", distance="l2") == [set()]
+
+
 def test_a_layer_chosen_once_stays_for_later_cases(visitor):
     first = visitor.session.slot(LocatedCase).divergence.toxic_layer()
     visitor.do("on_distance", once=True)
