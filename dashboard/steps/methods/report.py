@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dashboard.kit.drawing.html import other_case
 from dashboard.kit.sharing.parts import Figure, Part, Table, Visit
 from dashboard.steps.methods import figures
 from dashboard.steps.methods import texts as words
@@ -26,6 +27,7 @@ def parts(visit: Visit) -> list[Part]:
     table = Table("Methods on the same case", words.HEADERS, tuple(map(tuple, words.rows(standings))))
     failed = [f"{one.method.title}: {one.failed}" for one in standings if one.failed]
     left_out = (Table("Methods that made no edit", ("Method and reason",), tuple((one,) for one in failed)),)
-    readings = (words.head(session), words.all_scores(standings))
+    other = other_case(session, kept.contest.case, "this table", "Run methods")
+    readings = (words.head(session, other), words.all_scores(standings))
     tables = (table, *(left_out if failed else ()))
     return [Part("Methods", readings, figures=tuple(drawn), tables=tables)]

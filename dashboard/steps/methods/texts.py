@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dashboard.kit.drawing.glossary import columns, heads, linked, term
-from dashboard.kit.drawing.html import case_name, heading, other_case, progress_bar, reading, score_value
+from dashboard.kit.drawing.html import case_name, heading, progress_bar, reading, score_value
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.methods.state import Compared, Contest
@@ -50,18 +50,19 @@ def cards() -> str:
     return f'<div class="cards">{cells}</div>'
 
 
-def head(session: Session) -> str:
-    """Say which case and layer the table belongs to, and whether that is the one located last."""
+def head(session: Session, other: str = "") -> str:
+    """Say which case and layer the table belongs to.
+
+    Args:
+        other: Says that it is another case than stands elsewhere, as HTML.
+    """
     known = session.slot(Compared).contest
     if known is None:
         return reading("No method was run yet. Tick some and press Run methods.")
     badge = f"ran on: {escape(case_name(known.case))}, region: down-projection of layer {known.block}"
     exam = next((standing.exam for standing in known.standings if standing.exam is not None), None)
     asked = "" if exam is None else f'<span class="badge-note">Asked: {escape(exam.asked)}.</span>'
-    return (
-        other_case(session, known.case, "this table", "Run methods")
-        + f'<div class="answer-head"><span class="badge edited">{badge}</span>{asked}</div>'
-    )
+    return f'{other}<div class="answer-head"><span class="badge edited">{badge}</span>{asked}</div>'
 
 
 def progress(event: ContestProgress, chosen: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.drawing.another import in_rail, of_another
 from dashboard.kit.drawing.html import heading, message, progress_bar
 from dashboard.kit.drawing.panes import build_pair, unless_safe
 from dashboard.kit.drawing.plots import plot
@@ -179,11 +180,12 @@ class MethodsRoom(Room):
         self.plane.hear()
         self.context.lock(self.routed, self._state_of_routed)
         self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed])
-        for news in (News.CASE, News.ENDED):
-            self.bus.hear(news, self.on_case, outputs=[self.head])
+        typed = self.bus.offered("typed").inputs
+        for news in (News.CASE, News.TYPED, News.ENDED):
+            self.bus.hear(news, self.on_case, inputs=typed, outputs=[self.head])
 
         shown = [self.clock, self.head, self.picked, *self._table, *self._of_picked]
-        self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=shown)
+        self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=typed, outputs=shown)
         self.bus.hear(News.BACK, self.on_back, inputs=[self.picked], outputs=shown)
 
     def lent(self, _values: Values, session: Session) -> Lent | None:
@@ -205,7 +207,7 @@ class MethodsRoom(Room):
             *(self.answer_head, *self.pair.panes),
         ]
 
-    def on_arrived(self, session: Session, _values: Values) -> Update:
+    def on_arrived(self, session: Session, values: Values) -> Update:
         """Show the example's run of several methods."""
         kept = session.slot(Compared)
         if "contest" not in session.fresh or kept.contest is None:
@@ -214,7 +216,7 @@ class MethodsRoom(Room):
         kept.method = picked.method.title if picked is not None else None
         return {
             self.clock: words.ended(kept.contest),
-            self.head: words.head(session),
+            **self.on_case(session, values),
             self.picked: kept.method,
             **self._compared(session),
             **self._picked(picked),
@@ -262,9 +264,11 @@ class MethodsRoom(Room):
             brief=True,
         )
 
-    def on_case(self, session: Session, _values: Values) -> Update:
-        """Say which case the table belongs to."""
-        return {self.head: words.head(session)}
+    def on_case(self, session: Session, values: Values) -> Update:
+        """Say which case the table belongs to, and whether another one stands in the rail."""
+        texts, known = in_rail(self.bus, session, values), session.slot(Compared).contest
+        case = None if known is None else known.case
+        return {self.head: words.head(session, of_another(texts, case, "Table, figures and answers", "Run methods"))}
 
     def on_methods(self, session: Session, values: Values) -> Iterator[Update]:
         """Run the chosen methods; the table and the figures fill method by method."""
@@ -297,7 +301,7 @@ class MethodsRoom(Room):
             if fresh:
                 done = len(event.standings)
                 kept.forget_writing()  # it was measured of the methods before
-                update |= {self.head: words.head(session), **self._compared(session)}
+                update |= {**self.on_case(session, values), **self._compared(session)}
                 update |= self.bus.told(News.MADE, session, values)
             return update
 
@@ -308,7 +312,7 @@ class MethodsRoom(Room):
         known, picked = kept.contest, kept.method
         yield {
             self.clock: words.ended(made, session.cancelled.is_set()),
-            self.head: words.head(session),
+            **self.on_case(session, values),
             **self._compared(session),
             **self._picked(known.named(picked) if known and picked else None),
         }

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.drawing.another import in_rail, of_another
 from dashboard.kit.drawing.html import message, progress_bar
 from dashboard.kit.drawing.panes import build_pair, unless_safe
 from dashboard.kit.drawing.plots import plot
@@ -60,7 +61,7 @@ class ModelsRoom(Room):
             self.left = gr.Dropdown(labels, value=own, label="Left", elem_id="models-left", **listed)
             self.right = gr.Dropdown(labels, value=other, label="Right", elem_id="models-right", **listed)
             self.compare = gr.Button(COMPARE, variant="primary", size="sm", min_width=130, elem_id="models-compare")
-        gr.HTML(words.ABOUT)
+        self.about = gr.HTML(words.ABOUT, elem_id="models-about")
         with gr.Column(visible=False, elem_id="models-measured") as self.measured:
             with gr.Row(elem_id="models-curve-head"):
                 gr.HTML(words.CURVES)
@@ -92,6 +93,8 @@ class ModelsRoom(Room):
         self.context.lock(self.compare)
         self.context.carry(self.left, self.right, self.distance)
         self.bus.hear(News.BACK, self.on_back, inputs=[self.distance], outputs=self._drawn)
+        for news in (News.TYPED, News.ENDED):
+            self.bus.hear(news, self.on_case, inputs=self.bus.offered("typed").inputs, outputs=[self.about])
 
     def connect(self) -> None:
         """Wire the button and the choice of the distance."""
@@ -110,6 +113,12 @@ class ModelsRoom(Room):
     def on_back(self, session: Session, values: Values) -> Update:
         """Show what the session holds, or that it holds nothing."""
         return self._shown(session, values)
+
+    def on_case(self, session: Session, values: Values) -> Update:
+        """Say when another case stands in the rail than was compared."""
+        texts, beside = in_rail(self.bus, session, values), session.slot(Kept).beside
+        case = None if beside is None else beside.case
+        return {self.about: words.ABOUT + of_another(texts, case, "Curves, numbers and answers", COMPARE)}
 
     def on_models_distance(self, session: Session, values: Values) -> Update:
         """Draw the curves of another distance of the same measurement."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dashboard.kit.drawing.html import other_case
 from dashboard.kit.sharing.parts import Figure, Part, Visit
 from dashboard.steps.why import figures
 from dashboard.steps.why import texts as words
@@ -26,4 +27,5 @@ def parts(visit: Visit) -> list[Part]:
         return []
     found = known.agreements()
     judged = (words.agreements(found, known.atlas),) if found else ()
-    return [Part("Why this layer", (words.head(session), *judged), figures=tuple(drawn))]
+    head = words.head(session, other_case(session, known.case, "these panels", "Ask all locators and Run atlas"))
+    return [Part("Why this layer", (head, *judged), figures=tuple(drawn))]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dashboard.kit.drawing.glossary import columns, heads
-from dashboard.kit.drawing.html import case_name, heading, number, other_case, probability, progress_bar, reading
+from dashboard.kit.drawing.html import case_name, heading, number, probability, progress_bar, reading
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.why.run import COVERED, NEXT, BlockNeurons, RegionCurve
@@ -37,14 +37,17 @@ BACK = "What was measured last."
 ON_EXAMPLE = "Measured on the example; pick a case and press a button."
 
 
-def head(session: Session) -> str:
-    """Say which case the panels belong to, and whether that is the one located last."""
+def head(session: Session, other: str = "") -> str:
+    """Say which case the panels belong to.
+
+    Args:
+        other: Says that it is another one than stands elsewhere, as HTML.
+    """
     why = session.slot(Looked).why
     if why.case is None:
         return reading("Nothing was measured yet. Press Ask all locators.")
     return (
-        other_case(session, why.case, "these panels", "Ask all locators and Run atlas")
-        + f'<div class="answer-head"><span class="badge vanilla">measured: {escape(case_name(why.case))}, '
+        f'{other}<div class="answer-head"><span class="badge vanilla">measured: {escape(case_name(why.case))}, '
         "vanilla weights</span></div>"
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.drawing.another import in_rail, of_another
 from dashboard.kit.drawing.html import heading
 from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context, Room
@@ -75,11 +76,13 @@ class WhyRoom(Room):
         for button in (self.run, self.atlas_run, inside.knock, inside.edit, inside.attribute):
             lock(button)
         lock(inside.train, lambda _session: gr.Button(interactive=not self.context.read_only))
-        self.bus.hear(News.CASE, self.on_case, outputs=[self.head])
-        self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head, inside.edits])
+        typed = self.bus.offered("typed").inputs
+        for news in (News.CASE, News.TYPED):
+            self.bus.hear(news, self.on_case, inputs=typed, outputs=[self.head])
+        self.bus.hear(News.ENDED, self.on_ended, inputs=typed, outputs=[self.head, inside.edits])
         controls = inside.controls(self.bus.offered("layer").inputs)
         everything = [*self._overview_parts, *inside.all_parts, self.head, self.clock, inside.edits]
-        self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=controls, outputs=everything)
+        self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[*controls, *typed], outputs=everything)
         self.bus.hear(News.BACK, self.on_back, inputs=controls, outputs=everything)
         self.bus.hear(News.BACK, self.on_looked, inputs=controls, outputs=inside.all_parts, later=True)
         self.bus.hear(News.LIVE, self.on_live_changed, inputs=controls, outputs=inside.all_parts, later=True)
@@ -180,28 +183,30 @@ class WhyRoom(Room):
             first=self.inside.read,
         )
 
-    def on_case(self, session: Session, _values: Values) -> Update:
-        """Say which case was measured."""
-        return {self.head: words.head(session)}
+    def on_case(self, session: Session, values: Values) -> Update:
+        """Say which case was measured, and whether another one stands in the rail."""
+        texts, case = in_rail(self.bus, session, values), session.slot(Looked).why.case
+        other = of_another(texts, case, "These panels", "Ask all locators and Run atlas")
+        return {self.head: words.head(session, other)}
 
-    def on_ended(self, session: Session, _values: Values) -> Update:
+    def on_ended(self, session: Session, values: Values) -> Update:
         """Say which case was measured, and list the visit's edits."""
         edits = words.edits_table(session, run.toxicities(self.model, session))
-        return {self.head: words.head(session), self.inside.edits: edits}
+        return {**self.on_case(session, values), self.inside.edits: edits}
 
     def on_why(self, session: Session, values: Values) -> Iterator[Update]:
         """Ask all locators and measure what is inside the layers; the charts fill one by one."""
         texts, padding = self.bus.offered("texts").call(values), self.bus.offered("padding").call(values)
-        yield from self._measuring(session, run.ask_locators(self.model, session, texts, padding), "Asked")
+        yield from self._measuring(session, values, run.ask_locators(self.model, session, texts, padding), "Asked")
 
     def on_atlas(self, session: Session, values: Values) -> Iterator[Update]:
         """Make the atlas; it fills layer by layer and a cancel keeps what is done."""
         texts = self.bus.offered("texts").call(values)
         atlas = run.atlas(self.model, session, texts, str(values[self.answers]))
-        yield from self._measuring(session, atlas, "Atlas made")
+        yield from self._measuring(session, values, atlas, "Atlas made")
 
     def _measuring(
-        self, session: Session, measuring: Generator[run.WhyProgress, None, None], done: str
+        self, session: Session, values: Values, measuring: Generator[run.WhyProgress, None, None], done: str
     ) -> Iterator[Update]:
         kept = session.slot(Looked)
         drawn = kept.why
@@ -211,7 +216,7 @@ class WhyRoom(Room):
             update: Update = {self.clock: words.clock(progress.message, progress.fraction)}
             if kept.why is not drawn:
                 drawn = kept.why
-                update |= {self.head: words.head(session), **self._overview(session)}
+                update |= {**self.on_case(session, values), **self._overview(session)}
             return update
 
         yield from drain(measuring, draw)

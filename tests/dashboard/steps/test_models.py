@@ -140,6 +140,15 @@ def test_the_distance_is_chosen_afterwards_and_a_reload_shows_the_last_compariso
     assert list(figures.curves(beside, "cosine").data[1].y) == beside.sides[1].divergence.cosine.tolist()
 
 
+def test_another_question_in_the_rail_than_was_compared_is_said(compared: Visitor):
+    compared.do("on_texts")
+    assert "warn" not in compared.screen["models_about"]
+    compared.do("on_texts", question="How do I cheat at cards?")
+    said = seen(compared.screen["models_about"])
+    assert "are of another question: “" in said and "Press Compare models" in said and "vanilla weights" in said
+    assert seen(compared.reload().standing("models_about")) == said
+
+
 def test_nothing_that_only_a_comparison_makes_useful_is_shown_before_it(visitor: Visitor):
     visitor.open("models")
     assert not visitor.shown["models_measured"] and "Nothing is compared yet" in visitor.screen["models_reading"]

@@ -66,7 +66,7 @@ def test_asking_fills_the_charts_one_by_one_and_measures_the_case_in_the_rail(vi
     assert sorted(counts) == counts and counts[-1] == len(LOCATORS)
     known = visitor.session.slot(Looked).why
     assert known.case.question == question and known.atlas is None and known.refused == ()
-    assert "a case of your own" in visitor.screen["why_head"] and "Locate shows another" in visitor.screen["why_head"]
+    assert "a case of your own" in visitor.screen["why_head"] and "another" not in visitor.screen["why_head"]
     assert "press Run atlas" in visitor.screen["why_atlas"].layout.annotations[0].text
     assert visitor.screen["why_clock"].count(">Asked.<") == 1
     assert_idle(visitor)
@@ -205,10 +205,28 @@ def test_measurements_of_the_live_weights_do_not_undo_an_atlas_made_meanwhile(vi
     )
 
 
-def test_locating_another_case_says_that_these_panels_belong_to_the_one_before(visitor):
-    visitor.do("on_locate", **own_question("Why is it so?"))
+@pytest.mark.parametrize("handler", ["on_texts", "on_locate"])
+def test_another_case_in_the_rail_says_that_these_panels_belong_to_the_one_before(visitor, handler):
+    before = {name: visitor.standing(name) for name in ("question", "safe", "unsafe")}
+    visitor.do(handler, **own_question("Why is it so?"))
     for head in ("why_head", "methods_head"):
-        assert "Locate shows another case, a case of your own" in visitor.screen[head]
+        assert "are of another question: “" in seen(visitor.screen[head])
+    visitor.do("on_texts", question=" ")
+    for head in ("why_head", "methods_head"):
+        assert "The texts in the rail make no prompt" in seen(visitor.screen[head])
+    visitor.do("on_texts", **before)
+    for head in ("why_head", "methods_head"):
+        assert "warn" not in visitor.screen[head]
+
+
+def test_a_question_that_is_typed_while_a_run_lasts_is_another_one_than_that_of_its_panels(visitor):
+    run = visitor.press("on_atlas")
+    next(run)
+    visitor.do("on_texts", question="Why is it so?")
+    visitor.do("on_cancel")
+    list(run)
+    for head in ("why_head", "methods_head"):
+        assert "are of another question: “" in seen(visitor.screen[head])
 
 
 def test_neurons_are_listed_by_what_is_asked(visitor):
