@@ -13,9 +13,9 @@ import gradio as gr
 
 from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.door.doors import address_of, key_of
-from dashboard.kit.drawing.html import LINE, message
+from dashboard.kit.drawing.html import message
 from dashboard.kit.running.reserving import LEFT_LINE, Reserving
-from dashboard.kit.running.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
+from dashboard.kit.running.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stopped
 from dashboard.kit.sessions.controls import is_control, remember
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.visitors import Sessions
@@ -208,9 +208,7 @@ class Context(Reserving):
                 with memory_told():
                     yield from running(session, values, address)
             except Exception as error:  # whatever it was, the page must be usable again
-                said = stop_line(error)
-                ended = message(said, said if len(said) > LINE else "")
-                yield {**bus.told(News.ENDED, session, values), clock: ended}
+                yield {**bus.told(News.ENDED, session, values), clock: stopped(error)}
                 raise
             yield bus.told(News.ENDED, session, values)
 

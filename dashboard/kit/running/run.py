@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import gradio as gr
 from safetensors import SafetensorError
 
+from dashboard.kit.bus import Update
+from dashboard.kit.drawing.html import LINE, message
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.notes import note, places
 from editing.memory import memory_told
@@ -48,6 +50,21 @@ def drain(run: Generator[Any, None, Result], draw: Callable[[Any], Drawn | None]
         update = draw(event)
         if update:
             yield update
+
+
+def echoed(run: Iterator[Update], said: Any, clock: Any) -> Iterator[Update]:
+    """Show in the clock of the view that started a run as well what the run says in another one's.
+
+    Args:
+        said: The clock that the run writes to; where an error ends the run, it says so, too.
+        clock: That of the view, to which the error is told by whoever wired the run.
+    """
+    try:
+        for update in run:
+            yield update | ({clock: update[said]} if said in update else {})
+    except Exception as error:
+        yield {said: stopped(error)}
+        raise
 
 
 class Throttle:
@@ -84,8 +101,8 @@ def shown_to_user() -> Iterator[None]:
             at = places(cause.__traceback__)
             note("told", error=type(error).__name__, cause=_kind(cause), at=at)
         # Quotes stay: the text goes between tags on the page, and to programs as it is.
-        message = escape(told_of(error), quote=False)
-        raise gr.Error(message, duration=12, print_exception=False) from error
+        told = escape(told_of(error), quote=False)
+        raise gr.Error(told, duration=12, print_exception=False) from error
     except gr.Error:
         raise
     except Exception as error:
@@ -145,3 +162,9 @@ def stop_line(error: Exception) -> str:
     if isinstance(error, InspectorError):
         return f"Stopped: {told_of(error)}"
     return "Stopped: an error of this program; the message beside has its number."
+
+
+def stopped(error: Exception) -> str:
+    """Return the clock of a run that an error has ended."""
+    said = stop_line(error)
+    return message(said, said if len(said) > LINE else "")

@@ -7,6 +7,7 @@ from typing import Any
 
 from dashboard.kit.bus import Update
 from dashboard.kit.room import Context
+from dashboard.kit.running.run import echoed
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import saving
 from dashboard.steps.keep.asking import Asked, ask, text_to_ask
@@ -124,5 +125,4 @@ class Desk:
     def echoed(self, run: Iterator[Update]) -> Iterator[Update]:
         """Show here as well what another step's clock says."""
         (clock,) = self.bus.offered("clock").outputs
-        for update in run:
-            yield update | ({self.clock: update[clock]} if clock in update else {})
+        yield from echoed(run, clock, self.clock)

@@ -14,7 +14,7 @@ from dashboard.kit.drawing.html import heading
 from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.running.fetching import Fetching
-from dashboard.kit.running.run import CANCEL_OFF, drain
+from dashboard.kit.running.run import CANCEL_OFF, drain, echoed
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sharing.lent import Lent
 from dashboard.steps.why import figures, run
@@ -109,7 +109,7 @@ class WhyRoom(Room):
         self.context.press(
             inside.edit.click,
             self.on_edit_columns,
-            clock=edit.outputs[0],
+            clock=self.clock,
             inputs=[*edit.inputs, inside.k],
             outputs=edit.outputs,
             tells=(News.LIVE,),
@@ -278,8 +278,10 @@ class WhyRoom(Room):
         yield {self.clock: words.clock(ended, 1.0)}
 
     def on_edit_columns(self, session: Session, values: Values) -> Iterator[Update]:
-        """Edit the columns that carry most of the difference, and no others."""
-        yield from self.bus.offered("edit").call(values, session, neurons_only=values[self.inside.k])
+        """Edit the columns that carry most of the difference, and no others; both clocks say how far that is."""
+        (clock,) = self.bus.offered("clock").outputs
+        edit = self.bus.offered("edit").call(values, session, neurons_only=values[self.inside.k])
+        yield from echoed(edit, clock, self.clock)
 
     def on_attribute(self, session: Session, values: Values) -> Iterator[Update]:
         """Attribute the unsafe answer to the prompt's tokens with vanilla and live weights."""

@@ -89,6 +89,8 @@ def test_where_no_layer_helps_corrected_edits_none_and_says_why(helpless, reques
     assert visitor.session.live is None and visitor.session.slot(Gated).held is None
     assert "No layer helps, so nothing was edited" in visitor.screen["clock"] and NO_LAYER in visitor.screen["clock"]
     assert "Live is still: vanilla." in visitor.screen["clock"] and "paper or reference" in visitor.screen["clock"]
+    visitor.do("on_edit_columns", **QUICK)
+    assert "No layer helps" in visitor.screen["why_clock"], "it is said where the button stands"
     visitor.do("on_locate")
     assert NO_LAYER in visitor.screen["locate_reading"] and "corrected edits none" in visitor.screen["locate_reading"]
     assert_idle(visitor)

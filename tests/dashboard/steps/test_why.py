@@ -7,6 +7,7 @@ import types
 from dataclasses import replace
 from functools import partial
 
+import gradio as gr
 import numpy as np
 import pytest
 from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_question, seen
@@ -281,6 +282,26 @@ def test_the_button_of_the_tab_edits_its_own_number_of_columns(page, visitor):
     settings = visitor.session.live.result.settings
     visitor.do("on_edit", **QUICK, block=1, neurons_only=8)
     assert visitor.session.live.result.settings == settings, "the same edit as by the setting"
+
+
+def test_the_button_of_the_tab_says_beside_it_how_far_it_is_and_what_ended_it(visitor, monkeypatch):
+    said = []
+    for changed in visitor.press("on_edit_columns", **QUICK, block=1, why_k=8):
+        assert "clock" not in changed or visitor.screen["why_clock"] == visitor.screen["clock"]
+        said += [visitor.screen["why_clock"]] if "why_clock" in changed else []
+    assert "Starting" in said[0] and any("Step 1 of at most" in one for one in said) and "Ended after" in said[-1]
+    visitor.do("on_edit_columns", allowed_harmless_kl=0)
+    assert "Held back by the gate" in visitor.screen["why_clock"]
+
+    def broken(*_arguments):
+        yield Preparation("Half of it", 0.5)
+        raise CaseError("It broke.")
+
+    monkeypatch.setattr("dashboard.steps.operate.run.make", broken)
+    with pytest.raises(gr.Error, match="It broke"):
+        visitor.do("on_edit_columns")
+    assert "Stopped: It broke." in visitor.screen["why_clock"] == visitor.screen["clock"]
+    assert_idle(visitor)
 
 
 def test_tokens_are_attributed_with_both_weights_and_the_gap_is_said(visitor):
