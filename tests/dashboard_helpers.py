@@ -48,7 +48,7 @@ GENEROUS: dict[str, Any] = {
 }
 """Budgets that let any edit pass."""
 QUICK |= GENEROUS
-CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
+CONTROLS = ("locate", "edit", "ask", "undo", "strength", "cancel")
 """What a run switches off or on."""
 
 
@@ -442,5 +442,6 @@ def seen(html: str) -> str:
 def assert_idle(visitor: Visitor) -> None:
     """Check that what can be pressed is what can work, and that the session is free."""
     live = visitor.session.live is not None
-    assert visitor.on == {"edit": True, "ask": True, "undo": live, "strength": live, "cancel": False}
+    expected = {"locate": True, "edit": True, "ask": True, "undo": live, "strength": live, "cancel": False}
+    assert visitor.on == expected
     assert visitor.is_free

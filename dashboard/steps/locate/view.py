@@ -110,6 +110,7 @@ class LocateRoom(Room):
 
     def hear(self) -> None:
         """Offer the picked layer; say when what is shown is out of date."""
+        self.context.lock(self.locate)
         self.bus.offer("layer", Offer((self.block,), call=self.layer))
         self.bus.offer("picked layer", Offer(call=self.pick))
         self.bus.offer("layer by hand", Offer(call=_by_hand))
