@@ -268,6 +268,7 @@ class Visitor:
         shown: Whether each component is visible, once an update has said so.
         info: Info line of each component, once an update has said so.
         classes: Its classes in the same way.
+        usable: Whether it can be used, in the same way.
         active: Whether each clock ticks, in the same way.
         takes: What each component was changed to take: its range, its choices.
         opened: The views that were opened; one is when something in it is pressed or looked at.
@@ -280,6 +281,7 @@ class Visitor:
     shown: dict[str, bool] = field(default_factory=dict)
     info: dict[str, str] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
+    usable: dict[str, bool] = field(default_factory=dict)
     active: dict[str, bool] = field(default_factory=dict)
     takes: dict[str, dict[str, Any]] = field(default_factory=dict)
     opened: set[str] = field(default_factory=set)
@@ -421,7 +423,8 @@ class Visitor:
                     value.clear()  # Gradio takes things out of an update, so that the same one cannot be given twice
                 if name in CONTROLS and "interactive" in changes:
                     self.on[name] = changes["interactive"]
-                kinds = {"visible": self.shown, "info": self.info, "elem_classes": self.classes, "active": self.active}
+                kinds = {"visible": self.shown, "info": self.info, "elem_classes": self.classes}
+                kinds |= {"active": self.active, "interactive": self.usable}
                 for key, kept in kinds.items():
                     if key in changes:
                         kept[name] = changes[key]

@@ -165,7 +165,7 @@ def exam_settings(size: str, tokens: int, way: str) -> ContestSettings:
 
 
 def load_method(
-    model: InspectedModel, session: Session, title: str, detector: Detector | None = None
+    model: InspectedModel, session: Session, title: str | None, detector: Detector | None = None
 ) -> Generator[Preparation, None, Standing | None]:
     """Make a method's patch the live edit.
 
@@ -179,8 +179,10 @@ def load_method(
         Its standing; ``None`` when cancelled, and nothing has changed then.
 
     Raises:
-        CaseError: It was not run, has no edit, or makes none.
+        CaseError: None is picked, or it was not run, has no edit, or makes none.
     """
+    if not title:
+        raise CaseError("No method is picked. Click a line of the table, then press again.")
     known = session.slot(Compared).contest
     standing = known.named(title) if known is not None else None
     if known is None or standing is None:

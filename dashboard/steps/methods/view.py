@@ -32,6 +32,7 @@ from inspector.safeedit.judges import EmbeddedJudge
 NO_ANSWER = "(no answer yet)"
 NOTHING_YET = "Nothing was run yet. Tick methods and press Run methods."
 ROUTED_TOO = "Routed as well"
+LOAD = "Make its patch live"
 SLOW = ("Gated",)
 """Methods that are not ticked at first: they read a thousand texts before their first edit of a model."""
 LINE_MORE = "A line more each: only where harm is detected; DINM's also as Operate makes it first"
@@ -42,6 +43,11 @@ def quick_one(standings: Sequence[Standing]) -> Standing | None:
     """Return the method whose figures are shown first: SFT where it made an edit."""
     quick = (s for s in standings if not s.failed and s.method.key == "sft")
     return next(quick, standings[0] if standings else None)
+
+
+def state_of_load(picked: str | None) -> dict[str, Any]:
+    """Return what the button says that makes the picked method's patch live, and whether it is on: it says why not."""
+    return {"value": LOAD if picked else f"{LOAD} (none is picked)", "interactive": bool(picked)}
 
 
 class MethodsRoom(Room):
@@ -104,7 +110,7 @@ class MethodsRoom(Room):
                     elem_id="methods-picked",
                 )
             with gr.Column(scale=2, min_width=200, elem_classes="buttons"):
-                self.load = gr.Button("Make its patch live", elem_id="methods-load")
+                self.load = gr.Button(elem_id="methods-load", **state_of_load(None))
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
                 gr.HTML(heading(3, "Source of the shift"))
@@ -175,8 +181,8 @@ class MethodsRoom(Room):
         example = self.context.example.session
         self.bus.offer("several edits", Offer(call=lambda session: run.edits_of(session, example)))
         self.context.carry(self.chosen, self.scope, self.train_on, self.size, self.way, self.routed, self.tokens)
-        for button in (self.run, self.load):
-            self.context.lock(button)
+        self.context.lock(self.run)
+        self.context.lock(self.load, lambda session: gr.update(**state_of_load(session.slot(Compared).method)))
         self.plane.hear()
         self.context.lock(self.routed, self._state_of_routed)
         self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed])
@@ -203,7 +209,7 @@ class MethodsRoom(Room):
     def _of_picked(self) -> list[Any]:
         return [
             *self.plane.parts,
-            *(self.shifts, self.source, self.source_reading, self.neurons, self.neurons_reading),
+            *(self.load, self.shifts, self.source, self.source_reading, self.neurons, self.neurons_reading),
             *(self.answer_head, *self.pair.panes),
         ]
 
@@ -218,6 +224,7 @@ class MethodsRoom(Room):
             self.clock: words.ended(kept.contest),
             **self.on_case(session, values),
             self.picked: kept.method,
+            **self._load(session),
             **self._compared(session),
             **self._picked(picked),
         }
@@ -234,6 +241,7 @@ class MethodsRoom(Room):
         return {
             self.clock: words.ended(known) if known is not None else message(NOTHING_YET),
             self.picked: gr.Dropdown(choices=list(choices), value=kept.method),
+            **self._load(session),
             **self._compared(session),
             **self._picked(standing),
         }
@@ -249,7 +257,7 @@ class MethodsRoom(Room):
             self.on_methods,
             clock=self.clock,
             inputs=[*read, *chosen],
-            outputs=[*table, *of_picked],
+            outputs=[*table, self.picked, *of_picked],
             tells=(News.MADE,),
         )
         self.plane.wire(self.clock, self.picked)
@@ -309,12 +317,18 @@ class MethodsRoom(Room):
         if values[self.routed] and self.context.detector is not None and not session.cancelled.is_set():
             yield from self._routed(session, values)
             made = kept.contest or made
-        known, picked = kept.contest, kept.method
+        known = kept.contest
+        standing = known.named(kept.method) if known is not None and kept.method else None
+        anew: Update = {}
+        if known is not None and standing is None and (standing := quick_one(known.standings)) is not None:
+            kept.method = standing.method.title
+            anew = {self.picked: kept.method}
         yield {
             self.clock: words.ended(made, session.cancelled.is_set()),
+            **anew,
             **self.on_case(session, values),
             **self._compared(session),
-            **self._picked(known.named(picked) if known and picked else None),
+            **self._picked(standing),
         }
 
     def _routed(self, session: Session, values: Values) -> Iterator[Update]:
@@ -354,6 +368,11 @@ class MethodsRoom(Room):
             self.shifts_reading: words.shifts_reading(standings),
         }
 
+    def _load(self, session: Session) -> Update:
+        """Let the picked method's patch be made live, where nothing runs."""
+        state = state_of_load(session.slot(Compared).method)
+        return {self.load: gr.Button(**{**state, "interactive": state["interactive"] and not session.busy})}
+
     def _picked(self, standing: Standing | None) -> Update:
         exam = standing.exam if standing is not None else None
         reply = exam.replies[0] if exam is not None else None
@@ -372,14 +391,15 @@ class MethodsRoom(Room):
         """Let the figures follow the picked method."""
         return self._follow(session, values[self.picked])
 
-    def _follow(self, session: Session, picked: str) -> Update:
+    def _follow(self, session: Session, picked: str | None) -> Update:
         kept = session.slot(Compared)
         kept.method = picked
         standings = kept.contest.standings if kept.contest is not None else ()
         return {
+            **self._load(session),
             **self.plane.drawn(session),
             self.shifts: figures.shifts_by_block(standings, picked),
-            **self._picked(kept.contest.named(picked) if kept.contest is not None else None),
+            **self._picked(kept.contest.named(picked) if kept.contest is not None and picked else None),
         }
 
     def on_method_row(self, session: Session, _values: Values, event: gr.SelectData) -> Update:

@@ -26,6 +26,7 @@ from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
 from dashboard.steps.methods.state import Compared
+from dashboard.steps.methods.view import LOAD
 from editing.calibrating.calibration import Calibration, calibrate_command
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.contest import ContestSettings
@@ -259,6 +260,31 @@ def test_a_method_picked_while_others_run_is_the_one_shown_at_the_end(visitor):
     visitor.do("on_method_picked", methods_picked="FT-L")
     list(run)
     assert "FT-L" in visitor.screen["methods_source_reading"]
+
+
+def test_after_a_first_run_a_method_is_picked_and_before_it_no_patch_can_be_made_live(visitor):
+    visitor.session.slot(Compared).contest = None
+    visitor.open("methods")
+    assert visitor.screen["methods_picked"] is None and not visitor.usable["methods_load"]
+    assert visitor.screen["methods_load"] == f"{LOAD} (none is picked)"
+    with pytest.raises(gr.Error, match="No method is picked"):
+        visitor.do("on_method_load")
+    run = visitor.press("on_methods", **SHORT)
+    for _ in run:
+        if 'FT-L</b> <span class="state">done' in visitor.screen["methods_clock"]:
+            break
+    visitor.do("on_method_picked", methods_picked="FT-L")
+    assert not visitor.usable["methods_load"], "it is locked while something runs"
+    visitor.do("on_method_picked", methods_picked=None)
+    list(run)
+    assert visitor.screen["methods_picked"] == "SFT" and "SFT" in visitor.screen["methods_source_reading"]
+    assert visitor.screen["methods_load"] == LOAD and visitor.usable["methods_load"]
+    visitor.do("on_method_picked", methods_picked=None)
+    assert not visitor.usable["methods_load"]
+    visitor.select("on_method_row", SimpleNamespace(row_value=["FT-L"]))
+    assert visitor.usable["methods_load"]
+    visitor.do("on_methods", methods_chosen=["Self-Reminder"])
+    assert visitor.screen["methods_picked"] == "Self-Reminder", "the one that was picked was not run this time"
 
 
 def test_loading_a_patch_again_drops_no_other_edit_from_undo(visitor, monkeypatch):
