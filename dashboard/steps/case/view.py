@@ -284,7 +284,7 @@ class CaseRoom(Room):
         try:
             view = run.view_prompt(self.model, self.typed(values))
         except InspectorError as error:
-            return {self.prompt_reading: reading(error.user_message(), "warn"), **said, **told}
+            return {self.prompt: "", self.prompt_reading: reading(error.user_message(), "warn"), **said, **told}
         return {self.prompt: view.text, self.prompt_reading: words.prompt_reading(view), **said, **told}
 
 

@@ -8,6 +8,7 @@ from inspector.divergence import Distance, Divergence
 
 NOTHING = "Nothing is measured yet. Press Locate, or Operate for the whole operation."
 CHANGED = "The texts have changed since this was measured. Press Locate to measure them."
+NO_PROMPT = "The texts in the rail make no prompt; this was measured of those before. Mend them to measure anew."
 
 
 def by_hand(block: int) -> str:
@@ -65,9 +66,14 @@ def locate_line(
     return brief(short, _read(measured, distance, last_block, layers, why))
 
 
-def changed() -> str:
-    """Say that other texts stand in the rail than were measured."""
-    return f'<p class="reading warn" title="{CHANGED}">{CHANGED}</p>'
+def changed(makes_prompt: bool) -> str:
+    """Say that other texts stand in the rail than were measured.
+
+    Args:
+        makes_prompt: They can be measured.
+    """
+    said = CHANGED if makes_prompt else NO_PROMPT
+    return f'<p class="reading warn" title="{said}">{said}</p>'
 
 
 def _trials(layers: Layers) -> str:

@@ -7,11 +7,13 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.drawing.another import in_rail
 from dashboard.kit.drawing.html import heading
 from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Choice, Room
 from dashboard.kit.running.run import shown_on
 from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import Texts
 from dashboard.kit.sharing.lent import Lent
 from dashboard.steps.locate import figures, run
 from dashboard.steps.locate import texts as words
@@ -303,20 +305,19 @@ class LocateRoom(Room):
 
     def on_typed(self, session: Session, values: Values) -> Update:
         """Say when Locate is out of date."""
-        kept = session.slot(LocatedCase)
-        if kept.divergence is not None and not self._is_measured(session, values):
-            return {self.locate_reading: words.changed()}
+        kept, texts = session.slot(LocatedCase), in_rail(self.bus, session, values)
+        if kept.divergence is not None and not _is_measured(session, texts):
+            return {self.locate_reading: words.changed(texts is not None)}
         return {self.locate_reading: self._reading(kept, values[self.distance], values[self.block])}
 
-    def _is_measured(self, session: Session, values: Values) -> bool:
-        """Tell whether the texts in the rail are those that were measured."""
-        case = session.case
-        try:
-            texts = self.bus.offered("typed").call(values)
-            now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.format)
-        except InspectorError:  # no such texts were ever measured; the rail says what is wrong with them
-            return False
-        return case is not None and (case.adversarial_prompt, case.safe, case.unsafe, session.format) == now
+
+def _is_measured(session: Session, texts: Texts | None) -> bool:
+    """Tell whether the texts in the rail are those that were measured; such as make no prompt never were."""
+    case = session.case
+    if case is None or texts is None:
+        return False
+    now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.format)
+    return (case.adversarial_prompt, case.safe, case.unsafe, session.format) == now
 
 
 def _by_hand(session: Session) -> int | None:

@@ -19,6 +19,7 @@ from dashboard.steps.case.texts import attack_in_place, examples, offered_cases,
 from dashboard.steps.case.view import NO_TEMPLATE, OWN_TEMPLATE
 from dashboard.steps.compare.run import OWN_PROMPT
 from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.locate.texts import NO_PROMPT
 from inspector.divergence import DISTANCES, PRESETS, divergence
 from inspector.errors import CaseError
 from inspector.model import PromptFormat
@@ -98,14 +99,17 @@ def test_of_changes_that_are_looked_at_side_by_side_the_last_one_counts(visitor,
     assert visitor.screen["origins"].count("typed") == 2 and "of another question" not in visitor.screen["origins"]
 
 
-def test_a_prompt_that_cannot_be_built_says_why_and_keeps_the_last_one(visitor):
+def test_a_prompt_that_cannot_be_built_says_why_and_leaves_no_former_one(visitor):
     visitor.do("on_texts")
     before = visitor.screen["prompt"]
+    first = {name: visitor.standing(name) for name in ("question", "template")}
     refused = (({"question": " "}, "question is empty"), ({"question": "a", "template": "b"}, "no {question} slot"))
     for typed, words in refused:
         visitor.do("on_texts", **typed)
         assert words in visitor.screen["prompt_reading"] and "warn" in visitor.screen["prompt_reading"]
-        assert visitor.screen["prompt"] == before
+        assert visitor.screen["prompt"] == ""
+    visitor.do("on_texts", **first)
+    assert visitor.screen["prompt"] == before
 
 
 def test_a_prompt_that_is_too_long_says_by_how_much_while_it_is_typed(visitor):
@@ -119,18 +123,24 @@ def test_the_example_s_own_measurement_is_not_called_stale(visitor):
 
 
 @pytest.mark.parametrize(
-    "typed", [{"question": " "}, {"template": "No slot."}, {"question": "word " * 20_000}], ids=str
+    ("typed", "said"),
+    [
+        ({"question": " "}, NO_PROMPT),
+        ({"template": "No slot."}, NO_PROMPT),
+        ({"question": "word " * 20_000}, STALE),
+    ],
+    ids=["no question", "no slot", "too long"],
 )
-def test_texts_that_make_no_prompt_leave_no_reading_as_current_also_after_a_reload(visitor, typed):
+def test_texts_that_make_no_prompt_leave_no_reading_as_current_also_after_a_reload(visitor, typed, said):
     before = {name: visitor.standing(name) for name in typed}
     visitor.do("on_texts", **typed)
-    assert STALE in visitor.screen["locate_reading"]
+    assert said in visitor.screen["locate_reading"] and "Press Locate" not in NO_PROMPT
     again = visitor.reload()
     again.screen.update(typed)
     again.do("on_texts")
-    assert STALE in again.screen["locate_reading"]
+    assert said in again.screen["locate_reading"]
     again.do("on_texts", **before)
-    assert STALE not in again.screen["locate_reading"]
+    assert "warn" not in again.screen["locate_reading"]
 
 
 @pytest.mark.parametrize("name", ["question", "template", "suffix", "safe", "unsafe"])
@@ -443,7 +453,7 @@ def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(example_
         assert other.session.live is not None and other.session.strength == 1.0 and other.is_free
     typing = Visitor(visitor.page, "typing")
     typing.do("on_texts", question="Typed?")
-    assert "read-only" in typing.screen["prompt_reading"] and "prompt" not in typing.screen
+    assert "read-only" in typing.screen["prompt_reading"] and typing.screen["prompt"] == ""
     assert visitor.session.slot(LocatedCase).divergence is before
 
 
