@@ -6,7 +6,7 @@
     { at: ["#step-locate"], title: "Where the answers part",
       text: "One bar a layer: how far apart the model is after it when it gives the safe and the unsafe answer. Click a bar to pick a layer." },
     { at: ["#operate"], title: "Operate does all of it",
-      text: "It locates, edits one matrix of one layer, asks a small exam whether the edit is good enough, and compares. Cancel stops at once and leaves nothing behind." },
+      text: "It locates, edits one matrix of one layer, asks a small exam whether the edit is good enough, and compares. Cancel stops within one step and leaves nothing behind but a first edit that the gate has passed." },
     { at: ["#step-operate"], title: "Vital signs and the gate",
       text: "The loss, the harm to harmless answers and both answers' probability, live. Below them the gate's word: what it refuses is held back until you keep it." },
     { at: ["#answers", "#vanilla"], title: "Before and after",

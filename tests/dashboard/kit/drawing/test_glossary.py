@@ -212,3 +212,5 @@ def test_the_help_has_a_word_on_every_view_and_the_tour_and_the_glossary():
     assert "Where several are listed the name is a menu" in shown
     tour = Path("assets/tour.js").read_text(encoding="utf-8")
     assert "where several are listed, its name opens a menu" in tour
+    stops = "Cancel stops within one step and leaves nothing behind but a first edit that the gate has passed."
+    assert stops in tour and stops in shown
