@@ -16,6 +16,7 @@ from dashboard.example.make import Example
 from dashboard.house import House
 from dashboard.kit.sessions.visitors import Sessions
 from inspector.model import Decoding
+from inspector.presets import PRESETS
 
 
 def test_no_element_s_name_is_used_twice(page: Page):
@@ -25,6 +26,12 @@ def test_no_element_s_name_is_used_twice(page: Page):
         if isinstance(block, gr.HTML):
             names += re.findall(r'\sid="([^"]+)"', str(block.value))
     assert len(names) > 60 and [name for name, times in Counter(names).items() if times > 1] == []
+
+
+def test_the_preset_that_locates_and_the_one_that_edits_have_names_of_their_own(page: Page):
+    radios = [block for block in page.app.blocks.values() if isinstance(block, gr.Radio)]
+    named = [block.label for block in radios if [value for _shown, value in block.choices] == list(PRESETS)]
+    assert named == ["Locate as", "Edit as"]
 
 
 def test_every_figure_has_a_name_in_words_that_is_its_own(page: Page):

@@ -74,7 +74,7 @@ class LocateRoom(Room):
 
     def _controls(self) -> None:
         self.locate_preset = gr.Radio(
-            list(PRESETS), value="corrected", label="Preset", info="corrected: after the prompt; others: alone"
+            list(PRESETS), value="corrected", label="Locate as", info="corrected: after the prompt; others: alone"
         )
         self.distance = gr.Radio(
             [("L2", "l2"), ("relative L2", "relative"), ("cosine", "cosine"), ("growth of L2", "growth")],

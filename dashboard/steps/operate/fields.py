@@ -30,8 +30,8 @@ class SettingsPart(Room):
             self.edit_preset = gr.Radio(
                 list(PRESETS),
                 value="corrected",
-                label="Preset",
-                info="ours, the paper's equations, or the authors' released code",
+                label="Edit as",
+                info="The preset: ours, the paper's equations, or the authors' released code",
             )
             self.steps = gr.Slider(1, 100, value=settings.steps, step=1, label="Step limit")
             self.learning_rate = gr.Number(
