@@ -143,7 +143,9 @@ def gate_line(session: Session, detector: bool = False) -> str:
 
 
 def gate_brief(session: Session, detector: bool = False) -> str:
-    """Say the same in one line, the budgets that are nearest to their limits first; the whole opens over the page.
+    """Say the same in one line: what is broken, the gain, the other budgets, those nearest to their limits first.
+
+    The whole opens over the page.
 
     Where the vital signs are of another run, for example one that was cancelled, the line says that it is of the live
     edit.
@@ -184,12 +186,16 @@ def _live_word(live: LiveEdit, row: Row) -> tuple[str, str, Sequence[Mapping[str
     return "refused", "Kept against the gate" if record["overridden"] else "Refused by the gate", record["checks"]
 
 
+GAIN_FIRST = 2.0
+"""More than any budget that is kept has used of its limit."""
+
+
 def _share(check: Mapping[str, Any]) -> float:
-    """Return how much of its limit a budget has used; what is broken comes before all else, the gain after it."""
+    """Return how much of its limit a budget has used; what is broken comes before all else, then the gain."""
     if not _is_kept(check):
         return float("inf")
     if check.get("least"):
-        return -1.0
+        return GAIN_FIRST
     return float(check["value"]) / check["limit"] if check["limit"] else 0.0
 
 

@@ -133,12 +133,14 @@ def test_the_gate_s_budgets_have_signs_and_units_and_what_is_broken_comes_first(
         Check("lost_defence", "lost defence of unseen questions", "points", -50.0, 12.5, 8),
         Check("over_refusal", "harmless prompts refused", "points", 12.5, 7.0, 16),
         Check("parroting", "parroting", "%", 4.0, 5.0, 24, "a training sentence given to 45 % of 11 harmful prompts"),
+        Check("gain", "gain", "prompts", 4.0, 2.0, 13, "8 of 8 unseen (vanilla 4)", least=True),
     )
     word = {"passed": False, "overridden": False, "choice": "", "weights": session.row.label(), "detector": ""}
     recorded_on(session, {**word, "checks": [asdict(check) for check in checks]})
     line, whole = operate_texts.gate_brief(session).split("</summary>")
     said = seen(line)
-    order = [said.index(name) for name in ("Refused", "refused +12.5 of 7 points", "parroting 4 of 5 %")]
+    order = [said.index(name) for name in ("Refused", "refused +12.5 of 7 points", "gain +4 prompts, at least 2")]
+    order.append(said.index("parroting 4 of 5 %"))
     order += [said.index(name) for name in ("harmless KL 0.05 of 0.2 nats", "lost defence -50 of 12.5 points")]
     assert order == sorted(order) and line.count("budget broken") == 1
     assert "refused +12.5 of 7 points: too much" in seen(whole) and "minus: fewer than of the vanilla" in seen(whole)
