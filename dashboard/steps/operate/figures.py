@@ -12,24 +12,37 @@ from plotly.subplots import make_subplots
 from dashboard.kit.drawing.plots import EDITED, SAFE, UNSAFE, base
 from editing import Step
 
+HARM, UNROUTED = "Harmless KL, nats", "Harmless KL, unrouted"
+"""What stands above the KL; there is no room for more, least on a phone."""
+
 
 @cache
-def _frame() -> dict[str, Any]:
-    """The three empty panels of the vital signs, as plotly writes them: made once, since each step draws them anew."""
+def _frame(harm: str) -> dict[str, Any]:
+    """The three empty panels of the vital signs, as plotly writes them: made once, since each step draws them anew.
+
+    Args:
+        harm: What stands above the KL.
+    """
     figure = make_subplots(
         figure=base(150, margin={"l": 40, "r": 8, "t": 24, "b": 24}),
         rows=1,
         cols=3,
         horizontal_spacing=0.085,
-        subplot_titles=("Edit loss, nats", "Harmless KL, nats", "P per token"),
+        subplot_titles=("Edit loss, nats", harm, "P per token"),
     )
     figure.update_annotations(font_size=11.5)
     figure.update_yaxes(rangemode="tozero")
     return figure.layout.to_plotly_json()
 
 
-def vitals(trace: Sequence[Step], steps: int, budget: float | None, target: float | None) -> go.Figure:
-    """Draw the vital signs of an edit so far: edit loss, harmless KL, probability of both answers."""
+def vitals(
+    trace: Sequence[Step], steps: int, budget: float | None, target: float | None, to_be_routed: bool = False
+) -> go.Figure:
+    """Draw the vital signs of an edit so far: edit loss, harmless KL, probability of both answers.
+
+    Args:
+        to_be_routed: It is made to act where harm is detected only, so that the KL is of what it would do unrouted.
+    """
     x = [step.step for step in trace]
 
     def line(column: int, values: list[float | None], colour: str, name: str, dash: str = "solid") -> dict[str, Any]:
@@ -68,7 +81,7 @@ def vitals(trace: Sequence[Step], steps: int, budget: float | None, target: floa
     shapes = [] if target is None else [threshold(3, target, SAFE)]
     if budget is not None and budget <= highest * 1.25:
         shapes.append(threshold(2, budget, UNSAFE))
-    frame = dict(_frame())
+    frame = dict(_frame(UNROUTED if to_be_routed else HARM))
     for axis in ("xaxis", "xaxis2", "xaxis3"):
         frame[axis] = {**frame[axis], "range": [-0.5, steps + 0.5]}
     for axis, shown in (("yaxis2", max(0.02, highest * 1.25)), ("yaxis3", 1.02)):
@@ -119,4 +132,5 @@ def _line_names(trace: Sequence[Step], steps: int, target: float | None) -> list
 def vitals_of(trace: Sequence[Step], settings: Any) -> go.Figure:
     """Draw the vital signs with the settings' step limit, budget and target."""
     steps = trace[0].steps if trace else settings.steps
-    return vitals(trace, steps, settings.damage_budget, settings.target_probability)
+    to_be_routed = not getattr(settings, "constraint_weight", 1)
+    return vitals(trace, steps, settings.damage_budget, settings.target_probability, to_be_routed)

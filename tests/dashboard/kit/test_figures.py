@@ -17,6 +17,9 @@ from dashboard.kit.drawing import plots
 from dashboard.steps.compare import figures as compare_figures
 from dashboard.steps.locate import figures as locate_figures
 from dashboard.steps.operate import figures as operate_figures
+from dashboard.steps.operate.figures import UNROUTED
+from editing import DinmSettings
+from editing.methods.dinm import to_be_routed
 from inspector.columns import NeuronProfile
 from inspector.divergence import DISTANCES
 
@@ -137,6 +140,13 @@ def test_vitals_without_a_step_are_three_empty_charts():
     assert sum(title in texts(figure) for title in ("Edit loss, nats", "Harmless KL, nats", "P per token")) == 3
     assert all(not line.x for line in figure.data)
     assert figure.layout.xaxis.range == (-0.5, 40.5)
+
+
+def test_the_kl_of_an_edit_that_is_made_to_be_routed_is_said_to_be_unrouted():
+    for settings, title in ((DinmSettings(), "Harmless KL, nats"), (to_be_routed(DinmSettings()), UNROUTED)):
+        named = [note.text for note in operate_figures.vitals_of(steps(0.25), settings).layout.annotations]
+        assert named[1] == title
+    assert len(UNROUTED) <= 22, "on a phone the titles of the panels would meet"
 
 
 def test_vitals_of_one_step_show_its_numbers():
