@@ -140,7 +140,8 @@ class Store:
         """Start or go on with a sweep.
 
         Raises:
-            EditError: The folder holds a sweep with other settings, of other base weights or by another detector.
+            EditError: The folder holds a sweep with other settings, in another data type, of other base weights or by
+                another detector.
         """
         before = self.about()
         if before is None:
@@ -151,6 +152,8 @@ class Store:
                 )
             return
         difference = about.settings.difference(before.settings)
+        if difference is None and about.dtype != before.dtype:  # 'auto' is another type on another device
+            difference = f"data type {before.dtype} there, {about.dtype} here, and --dtype {before.dtype} asks for that"
         if difference is None and about.fingerprint != before.fingerprint:
             difference = f"base weights {before.fingerprint} there, {about.fingerprint} here"
         if difference is None and about.cases != before.cases:

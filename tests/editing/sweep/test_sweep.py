@@ -143,6 +143,20 @@ def test_other_base_weights_are_refused(tmp_path, capsys):
     assert "base weights" in capsys.readouterr().err
 
 
+def test_the_same_base_weights_in_another_data_type_are_refused(tmp_path, capsys):
+    """Both have one fingerprint, and ``--dtype auto`` is either."""
+    cases, out = write_cases(tmp_path, 1), str(tmp_path / "out")
+    assert main(["--cases", cases, "--out", out, *SHORT], loader) == 0
+
+    def halved(settings: SweepSettings):
+        model, judge = loader(settings)
+        model.network.bfloat16()
+        return model, judge
+
+    assert main(["--cases", cases, "--out", out, *SHORT], halved) == 2
+    assert "data type float32 there, bfloat16 here" in capsys.readouterr().err and len(finished(tmp_path / "out")) == 1
+
+
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path, capsys):
     with only_one(tmp_path / "out"):
         arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]

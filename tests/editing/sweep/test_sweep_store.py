@@ -84,6 +84,7 @@ def test_a_folder_from_before_versions_were_written_can_be_read(tmp_path):
     ("other", "said"),
     [
         (replace(ABOUT, settings=SweepSettings(limit=2, block="1")), "block = 'auto' there, '1' here"),
+        (replace(ABOUT, dtype="bfloat16"), "data type float32 there, bfloat16 here, and --dtype float32 asks for that"),
         (replace(ABOUT, fingerprint="0" * 16), "base weights ffffffffffffffff there, 0000000000000000 here"),
         (replace(ABOUT, cases=3), "2 cases there, 3 here"),
         (replace(ABOUT, detector="d" * 16), "detector not named there, dddddddddddddddd here"),
