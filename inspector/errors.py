@@ -46,6 +46,10 @@ class NotFinite(PromptError):
     """A measurement left the finite numbers of the model's type: other texts, or a type of more range, may do."""
 
 
+class NoVerdict(NotFinite):
+    """A judge's own numbers left the range of its type: what it read of an answer says nothing of the answer."""
+
+
 class CaseError(InspectorError):
     """A case lacks what the asked-for measurement needs, or a case file is broken."""
 

@@ -96,7 +96,7 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
     if refused:
         how = "" if settings.evaluation == "same" else ", asked with the suffix as an edited model is,"
         lines.insert(
-            2, f"{refused} of them refused: no edit was made, so the vanilla weights' answers{how} count as edited."
+            2, f"{refused} of them refused: no edit was kept, so the vanilla weights' answers{how} count as edited."
         )
     left_out = [left_out_told(_left_out(done))] if _left_out(done) else []
     why = [about.layer_reason] if about.layer_reason else []

@@ -15,14 +15,14 @@ from editing.progress import EditResult, run
 from editing.sweep.fitting import OWN, counted, require_readable
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import Divergence, divergence
-from inspector.errors import REFUSALS, CaseError, EditError, InspectorError, RefusedEdit
-from inspector.model import VANILLA, Decoding, Detector, InspectedModel
+from inspector.errors import REFUSALS, CaseError, EditError, InspectorError, NotFinite, NoVerdict, RefusedEdit
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
 from inspector.model.memory.batch_size import MOST
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import asked_as, examine, run_exam
-from inspector.safeedit.known import NONE_KNOWN, Known, compare
+from inspector.safeedit.exam import ExamResult, asked_as, examine, run_exam
+from inspector.safeedit.known import NONE_KNOWN, Known, Pairing, compare
 from inspector.safeedit.layouts import read_cases, serves
-from inspector.safeedit.questions import QuestionSets, make_exam
+from inspector.safeedit.questions import Question, QuestionSets, make_exam
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.sets import facts, passages
 from inspector.safeedit.sources import more_texts
@@ -122,8 +122,8 @@ def work(
 
     Returns:
         ``done`` and the record; ``refused`` with the reason and the record of the vanilla weights, which is what a
-        refused edit leaves; or ``failed`` and why, where the case could not be located on, edited on or asked, or the
-        memory did not suffice.
+        refused edit leaves, and one with which the model predicts no numbers; or ``failed`` and why, where the case
+        could not be located on, edited on or asked, or the memory did not suffice.
     """
     try:
         with memory_told():
@@ -170,24 +170,16 @@ def _work(
     row = VANILLA if result is None else result.row()
     if settings.acts == "detected" and row.patch is not None:
         row = replace(row, detector=run(acts_by(model, _detector(model, detector), case, row.patch.format)))
-    decoding = Decoding(max_new_tokens=settings.max_new_tokens)
-    exam = run_exam(
-        examine(
-            model,
-            questions,
-            row,
-            judge,
-            format=chosen.format,
-            evaluation=settings.evaluation,
-            decoding=decoding,
-            prompts_at_once=MOST,  # whatever memory is free: the same settings give the same results
-            known=known,
-        )
-    )
-    plain = asked_as(chosen.format, settings.evaluation)
-    pairing = compare(
-        model, questions, row, exam.replies, known, number, plain=plain, format=chosen.format, decoding=decoding
-    )
+    try:
+        exam, pairing = _examined(model, judge, questions, row, settings, known, number)
+    except NoVerdict:
+        raise
+    except NotFinite:
+        if row.patch is None:
+            raise
+        # Vanilla's own prediction may be no number either: then this raises as well, and the case fails.
+        exam, pairing = _examined(model, judge, questions, VANILLA, settings, known, number)
+        result, refused = None, _no_numbers(model, row)
     record = {
         "block": block,
         "toxic_layer": toxic,
@@ -200,6 +192,44 @@ def _work(
         "replies": [reply_record(reply) for reply in exam.replies],
     }
     return ("refused", {**record, "error": refused}) if result is None else ("done", record)
+
+
+def _examined(
+    model: InspectedModel,
+    judge: Judge,
+    questions: Sequence[Question],
+    row: Row,
+    settings: SweepSettings,
+    known: Known,
+    number: int,
+) -> tuple[ExamResult, Pairing]:
+    """Examine some weights, and ask one batch again beside what was known of vanilla."""
+    format = settings.format
+    decoding = Decoding(max_new_tokens=settings.max_new_tokens)
+    exam = run_exam(
+        examine(
+            model,
+            questions,
+            row,
+            judge,
+            format=format,
+            evaluation=settings.evaluation,
+            decoding=decoding,
+            prompts_at_once=MOST,  # whatever memory is free: the same settings give the same results
+            known=known,
+        )
+    )
+    plain = asked_as(format, settings.evaluation)
+    return exam, compare(
+        model, questions, row, exam.replies, known, number, plain=plain, format=format, decoding=decoding
+    )
+
+
+def _no_numbers(model: InspectedModel, row: Row) -> str:
+    return (
+        f"With this edit ({row.label()}) the model predicts what is no finite number in {model.dtype_name}, and the "
+        "vanilla one does not, so it is refused. Load the model in float32 (--dtype float32), or edit with smaller steps."
+    )
 
 
 _NO_LAYER = (

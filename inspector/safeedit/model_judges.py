@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.errors import ModelLoadError, NotFinite
+from inspector.errors import ModelLoadError, NoVerdict
 from inspector.model.inspected import only_last_logits
 from inspector.model.memory.halving import halved, ran_out
 from inspector.model.memory.memory_need import room_told
@@ -44,7 +44,7 @@ class ClassifierJudge:
         """See :class:`inspector.safeedit.verdict.Judge`.
 
         Raises:
-            NotFinite: A logit of its own left the range of its type.
+            NoVerdict: A logit of its own left the range of its type.
         """
         found: list[Verdict] = []
         for start in range(0, len(pairs), _BATCH):
@@ -59,7 +59,7 @@ class ClassifierJudge:
 
     def _verdict(self, logits: Tensor) -> Verdict:
         if not bool(logits.isfinite().all()):
-            raise NotFinite(
+            raise NoVerdict(
                 f"The judge '{self.name}' reads an answer as no finite number, so there is no verdict. Take it in "
                 "float32, or the judge 'embedded'."
             )

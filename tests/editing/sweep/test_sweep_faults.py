@@ -21,7 +21,7 @@ from editing.sweep.__main__ import main
 from editing.sweep.fitting import fitting
 from editing.sweep.work import cases_of, chosen_layer
 from inspector.divergence import divergence
-from inspector.errors import EditError, NotFinite, OutOfMemory, PromptError, RefusedEdit
+from inspector.errors import EditError, NotFinite, NoVerdict, OutOfMemory, PromptError, RefusedEdit
 from inspector.model import Detector, PromptFormat, encode
 from inspector.safeedit.questions import QuestionSets
 from inspector.safeedit.sets import HarmlessPrompt
@@ -126,7 +126,7 @@ def test_a_refused_case_of_the_paper_s_evaluation_is_asked_as_edited_ones_are_an
     assert main(["--out", str(tmp_path / "out"), "--report"], loader=loader) == 0
     told = capsys.readouterr().err
     said = "so the vanilla weights' answers, asked with the suffix as an edited model is, count as edited."
-    assert f"2 of them refused: no edit was made, {said}" in told
+    assert f"2 of them refused: no edit was kept, {said}" in told
 
 
 def test_another_error_is_a_defect_and_ends_the_sweep_with_what_is_finished_kept(tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_a_refused_case_counts_with_the_vanilla_answers_that_it_leaves(tmp_path,
     assert main(["--out", str(tmp_path / "out"), "--report"], loader=loader) == 0
     told = capsys.readouterr().err
     assert "3 of 4 cases scored, 1 failed and in no score" in told
-    assert "1 of them refused: no edit was made, so the vanilla weights' answers count as edited." in told
+    assert "1 of them refused: no edit was kept, so the vanilla weights' answers count as edited." in told
     assert "Refused:\n  case 1: This edit would let" in told and "Failed:\n  case 2: The device ran out" in told
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert (scores["cases"], scores["refused"], scores["failed"]) == (3, 1, 1)
@@ -350,6 +350,44 @@ def test_a_measurement_of_an_edit_that_is_not_finite_counts_as_refused(tmp_path,
     results = swept(tmp_path / "out", cases)
     assert [result.status for result in results] == ["done", "refused", "refused"]
     assert "not a finite number" in results[BROKEN].record["error"] and results[BROKEN].replies
+
+
+def huge(model, case, block, settings, **options):
+    """DINM's edit, but for a patch with which float16 overflows."""
+    made = yield from METHODS["dinm"].run(model, case, block, settings, **options)
+    delta = replace(made.patch.deltas[0], left=torch.full(made.patch.deltas[0].shape, 6e4))
+    return replace(made, patch=replace(made.patch, deltas=(delta,)))
+
+
+@pytest.mark.parametrize("vanilla", ["shared", "paired"])
+def test_an_edit_with_which_the_model_predicts_no_numbers_counts_as_refused(tmp_path, monkeypatch, vanilla):
+    def half(settings):
+        model, judge = loader(settings)
+        model.network.half()
+        return model, judge
+
+    arguments = ["--cases", write_cases(tmp_path, 1), *SHORT, "--layer", "1", "--vanilla", vanilla]
+    assert main(["--out", str(tmp_path / "whole"), *arguments], loader=half) == 0
+    monkeypatch.setitem(METHODS, "overflowing", replace(METHODS["dinm"], run=huge))
+    arguments += ["--method", "overflowing"]
+    assert main(["--out", str(tmp_path / "out"), *arguments], loader=half) == 0
+    (whole,), (found,) = finished(tmp_path / "whole"), finished(tmp_path / "out")
+    assert (whole.status, found.status) == ("done", "refused") and found.record["patch"] is None
+    assert "With this edit (DINM · layer 1" in found.record["error"]
+    assert [reply.vanilla.text for reply in found.replies] == [reply.vanilla.text for reply in whole.replies]
+    assert all(reply.edited == reply.vanilla for reply in found.replies)
+
+
+def test_a_judge_without_a_verdict_of_an_edit_s_answer_refuses_no_edit(tmp_path, monkeypatch):
+    judging, own = sys.modules["inspector.safeedit.judges"].EmbeddedJudge, []
+
+    def judge(self, pairs):
+        own.append(pairs)
+        raise NoVerdict("The judge reads an answer as no finite number.")
+
+    monkeypatch.setattr(judging, "judge", judge)
+    (found,) = swept(tmp_path / "out", write_cases(tmp_path, 1))
+    assert found.status == "failed" and "The judge reads" in found.record["error"] and len(own) == 1
 
 
 def test_a_model_that_predicts_no_numbers_fails_its_cases_and_scores_nothing(tmp_path, capsys):
