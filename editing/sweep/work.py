@@ -228,7 +228,7 @@ def _examined(
 def _no_numbers(model: InspectedModel, row: Row) -> str:
     return (
         f"With this edit ({row.label()}) the model predicts what is no finite number in {model.dtype_name}, and the "
-        "vanilla one does not, so it is refused. Load the model in float32 (--dtype float32), or edit with smaller steps."
+        "vanilla one does not, so it is refused. Load the model in float32 (--dtype float32), or take smaller steps."
     )
 
 

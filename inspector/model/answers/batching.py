@@ -28,6 +28,9 @@ from inspector.model.patches.routing import decisions
 from inspector.model.patches.standing import StandingPatches
 from inspector.validated import settings as checked
 
+NO_NUMBER = -1
+"""What a host reads in the place of a token where the logits are no numbers."""
+
 COLDEST = 1e-30
 """Temperatures below this are greedy: logits over them leave the numbers of float32."""
 
@@ -97,6 +100,9 @@ def generate(
     Yields:
         The lines, row after row, in the prompts' order; the same objects each time, growing. More often than an answer
         has tokens, and once shorter than before, where the batch had to be halved.
+
+    Raises:
+        NotFinite: The logits after a prompt, or after an answer that has not ended, are no numbers.
     """
     lines = [Line(prompt, row) for row in range(len(rows)) for prompt in range(len(prompts))]
     return _generate(model, prompts, rows, lines, decoding)
@@ -169,6 +175,8 @@ def _answered(
             for line, token in zip(running, steps.next(), strict=True):
                 if line.finished:
                     continue
+                if token == NO_NUMBER:
+                    raise model.not_finite("prediction")
                 if token in ends:
                     line.ended = token
                 else:
@@ -202,11 +210,7 @@ class _Steps:
         self._tokens: Tensor | None = None
 
     def next(self) -> list[int]:
-        """Return the next token of each line; one wait for the device.
-
-        Raises:
-            NotFinite: The logits after a prompt are no numbers.
-        """
+        """Return the next token of each line, or :data:`NO_NUMBER`; one wait for the device."""
         if self._static is not None:
             return self._static.next()
         if self._tokens is None:
@@ -215,24 +219,19 @@ class _Steps:
             assert self._state is not None
             with self._patches.acting(), thin_products(self._model, len(self._tokens)):
                 logits = self._state.step(self._model, self._tokens.unsqueeze(1))
-            self._tokens = self._choose(logits)
-        return self._tokens.tolist()
+            self._tokens, told = self._choose(logits)
+        return told.tolist()
 
     def _first(self) -> list[int]:
         with torch.no_grad(), self._model.lock:
             rows = [line.weights for line in self._lines]
             self._state, logits = read(self._model, self._prompts, [line.prompt for line in self._lines], rows)
             self._patches.set(rows)
-            self._tokens = self._choose(logits)
-            # Minus infinity forbids a token, which is no fault; the largest logit is a number unless one is too large.
-            finite = logits.amax(dim=-1).isfinite()
+            self._tokens, told = self._choose(logits)
             if can_be_static(self._model, self._decoding.max_new_tokens - 1):
                 self._static = self._fixed(self._state, self._tokens)
                 self._state = None  # its keys and values were copied
-        tokens, numbers = torch.stack([self._tokens, finite.long()]).tolist()
-        if not all(numbers):
-            raise self._model.not_finite("prediction")
-        return tokens
+        return told.tolist()
 
     def keep(self, lines: Sequence[int]) -> bool:
         """Drop all lines but these, if the steps' shapes are free; says whether that was done."""
@@ -262,14 +261,27 @@ def plan(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
-    """Pick the next token of each line ``[lines]`` from logits ``[lines, vocabulary]``; it stays on their device."""
+def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pick the next token of each line from logits ``[lines, vocabulary]``; both results stay on their device.
+
+    Returns:
+        The tokens ``[lines]`` that the next step reads, and the same for the host, with :data:`NO_NUMBER` where a
+        line's logits are no numbers. Minus infinity forbids a token, which is no fault.
+    """
     if decoding.greedy:
-        return logits.argmax(dim=-1)
+        tokens = logits.argmax(dim=-1)  # of a logit that is no number where there is one
+        return tokens, _told(tokens, logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1))
     probabilities = torch.softmax(logits.float() / decoding.temperature, dim=-1)
     ordered, order = probabilities.sort(dim=-1, descending=True)
     ordered = ordered.masked_fill(ordered.cumsum(dim=-1) - ordered >= decoding.top_p, 0.0)
+    mass = ordered.sum(dim=-1, keepdim=True)
     # One random number for all lines: equal weights give equal answers when sampling, too.
-    draw = float(torch.rand(1, generator=generator)) * ordered.sum(dim=-1, keepdim=True)
+    draw = float(torch.rand(1, generator=generator)) * mass
     position = torch.searchsorted(ordered.cumsum(dim=-1), draw).clamp(max=logits.shape[-1] - 1)
-    return order.gather(-1, position).squeeze(-1)
+    tokens = order.gather(-1, position).squeeze(-1)
+    return tokens, _told(tokens, mass.squeeze(-1))
+
+
+def _told(tokens: Tensor, signs: Tensor) -> Tensor:
+    """Return tokens ``[lines]`` for the host; a sign ``[lines]`` is finite where the logits of its line are."""
+    return tokens.masked_fill(signs - signs != 0, NO_NUMBER)  # fewer kernels than isfinite

@@ -42,8 +42,8 @@ class StaticSteps:
         tokens: ``[lines]`` the first token of each answer.
         patches: The weights of each line.
         steps: How many steps there are to make.
-        choose: From logits ``[lines, vocabulary]`` to the next token of each line ``[lines]``; part of the graph if
-            ``greedy``.
+        choose: From logits ``[lines, vocabulary]`` to the next token of each line ``[lines]``, and what the host reads
+            of it; part of the graph if ``greedy``.
         greedy: Whether it depends on the logits alone.
     """
 
@@ -56,7 +56,7 @@ class StaticSteps:
         tokens: Tensor,
         patches: StandingPatches,
         steps: int,
-        choose: Callable[[Tensor], Tensor],
+        choose: Callable[[Tensor], tuple[Tensor, Tensor]],
         greedy: bool,
     ) -> None:
         self._model, self._patches, self._left = model, patches, steps
@@ -71,6 +71,7 @@ class StaticSteps:
         self._cache = Cache(layers=[_Layer(layer, width, self._at) for layer in cache.layers])
         start = torch.full((lines, 1), seen, device=tokens.device) if positions is None else positions
         self._positions, self._tokens = start.clone(), tokens.unsqueeze(1).clone()
+        self._chosen = tokens.clone()
         on_gpu = tokens.device.type == "cuda"
         self._read = [torch.empty(lines, dtype=torch.long, pin_memory=on_gpu) for _ in range(2)]
         self._event: list[Any] = [torch.cuda.Event() if on_gpu else None for _ in range(2)]
@@ -78,7 +79,7 @@ class StaticSteps:
         self._run: Callable[[], Tensor] | None = None
 
     def next(self) -> list[int]:
-        """Return the next token of each line, with the step after it under way."""
+        """Return what was chosen for each line as the host reads it, with the step after it under way."""
         while self._left and self._made < self._told + 2:
             self._enqueue()
         slot = self._told % 2
@@ -94,9 +95,9 @@ class StaticSteps:
                 self._run = captured(self._step, self._tokens.device, "A token step of this model", self._model)
             logits = self._step() if self._run is None else self._run()
             if not self._greedy:
-                self._tokens.copy_(self._choose(logits).unsqueeze(1))
+                self._take(logits)
             slot = self._made % 2
-            self._read[slot].copy_(self._tokens.squeeze(1), non_blocking=True)
+            self._read[slot].copy_(self._chosen, non_blocking=True)
             if self._event[slot] is not None:
                 # Of the tokens' device: the thread's current one may be another.
                 self._event[slot].record(torch.cuda.current_stream(self._tokens.device))
@@ -115,8 +116,13 @@ class StaticSteps:
         self._at.add_(1)
         self._positions.add_(1)
         if self._greedy:
-            self._tokens.copy_(self._choose(logits).unsqueeze(1))
+            self._take(logits)
         return logits
+
+    def _take(self, logits: Tensor) -> None:
+        tokens, chosen = self._choose(logits)
+        self._tokens.copy_(tokens.unsqueeze(1))
+        self._chosen.copy_(chosen)
 
 
 class _Layer(StaticLayer):

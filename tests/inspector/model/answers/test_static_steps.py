@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from contextlib import contextmanager
+from itertools import count
 
 import by_hand
 import pytest
@@ -12,6 +14,7 @@ import torch
 from labelled_devices import SECOND, labelled_devices
 from waits import counted_waits
 
+from inspector.errors import NotFinite
 from inspector.model import VANILLA, Decoding, Row, from_parts
 from inspector.model.answers import static_steps
 from inspector.model.answers.batching import generate
@@ -58,6 +61,47 @@ def test_an_answer_that_ends_leaves_the_others_as_they_are(llama, request):
     assert len({ended is None for _, ended in plain}) == 2, "some answers have to end before the others"
     request.getfixturevalue("fixed")
     assert lines(llama, rows, decoding) == plain
+
+
+@contextmanager
+def no_numbers_from(model, call, rows=slice(None)):
+    """Let the head's output be no number for some rows from a call on; the first one reads the prompts."""
+    calls = count()
+
+    def broken(_head, _args, logits):
+        if next(calls) >= call:
+            logits[rows] = torch.nan
+        return logits
+
+    handle = model.network.lm_head.register_forward_hook(broken)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("decoding", [Decoding(LENGTH), Decoding(LENGTH, temperature=0.9, top_p=0.8, seed=3)])
+@pytest.mark.parametrize("static", [False, True])
+def test_logits_that_are_no_numbers_later_on_end_the_answer(llama, request, static, decoding):
+    if static:
+        request.getfixturevalue("fixed")
+    seen = []
+    with no_numbers_from(llama, 3, slice(0, 1)), pytest.raises(NotFinite, match="prediction"):
+        for each in generate(llama, PROMPTS[:1], (VANILLA, Row(by_hand.patch(llama))), decoding):
+            seen.append([len(line.tokens) for line in each])
+    assert seen == [[1, 1], [2, 2], [3, 3]]
+
+
+def test_what_comes_after_the_end_of_an_answer_may_be_no_number(llama, request, monkeypatch):
+    request.getfixturevalue("fixed")
+    rows = (VANILLA, Row(by_hand.patch(llama, seed=2, size=0.3)))
+    monkeypatch.setattr(type(llama), "end_tokens", lambda _model: frozenset())
+    (first, _), (second, _) = lines(llama, rows, Decoding(LENGTH))[::2]
+    assert first[0] not in second, "an end for the first answer alone"
+    monkeypatch.setattr(type(llama), "end_tokens", lambda _model: frozenset({first[0]}))
+    with no_numbers_from(llama, 3, slice(0, 1)):
+        found = deque(generate(llama, PROMPTS[:1], rows, Decoding(LENGTH)), maxlen=1)[0]
+    assert [line.tokens for line in found] == [[], second]
 
 
 @pytest.mark.parametrize("static", [False, True])
