@@ -28,6 +28,13 @@ LLAMA_3 = (
     "{% if add_generation_prompt %}{{ '<start_of_turn>assistant\\n\\n' }}{% endif %}"
 )
 
+DATED = (
+    "{% if date_string is not defined %}{% if strftime_now is defined %}"
+    "{% set date_string = strftime_now('%d %b %Y, %-j') %}{% else %}{% set date_string = 'no clock' %}"
+    "{% endif %}{% endif %}{{ 'Today: ' + date_string + '\\n' }}" + LLAMA_3
+)
+"""Puts the day before the conversation, as Llama 3.2 does."""
+
 LLAMA_2 = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{{ bos_token + '[INST] ' + message['content'] | trim + ' [/INST]' }}{% else %}"

@@ -8,6 +8,8 @@ turn with markers of their own, which need not be the tokenizer's end-of-sequenc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
 from typing import Any
 
 from inspector.errors import PromptError
@@ -15,6 +17,10 @@ from inspector.validated import settings as checked
 
 SUFFIX = "If the user's request is reasonable, give the correct answer. Please give the right response:"
 """The suffix prompt S of the paper, put after the user's text with one space."""
+
+TODAY = datetime(2024, 7, 26)
+"""The day that a chat template is told which asks the clock, as Llama 3.2's does: a prompt is the same on every day, so
+that an edit can be made again to the bit, and an answer stays its own. It is Llama's where there is no clock."""
 
 _STAND_IN = "zqAnswerqz"
 """Stands for an answer while a template is read; a word that no template treats as something else."""
@@ -75,6 +81,28 @@ def has_chat_template(tokenizer: Any) -> bool:
     return bool(getattr(tokenizer, "chat_template", None))
 
 
+def dateless(tokenizer: Any) -> str:
+    """Return a tokenizer's chat template, with :data:`TODAY` in the place of the clock where it asks for that."""
+    template = tokenizer.get_chat_template()
+    return _stopped_clock() + template if _CLOCK in template else template
+
+
+_CLOCK = "strftime_now"
+"""transformers' name of the function by which a chat template asks the clock."""
+
+
+@cache
+def _stopped_clock() -> str:
+    """Return the start of a template that puts a macro in the place of that function, which no argument can."""
+    said = ""
+    for letter in "aAbBcdfGHIjmMpSuUVwWxXyYzZ":
+        text = TODAY.strftime(f"%{letter}")
+        bare = text.lstrip("0") or "0" if text.isdecimal() else text
+        said += f" | replace('%{letter}', '{text}') | replace('%-{letter}', '{bare}')"
+    # The line break is the macro's, so that blanks at the template's own start are treated as ever.
+    return f"{{% macro {_CLOCK}(format) %}}{{{{ format{said} | replace('%%', '%') }}}}{{% endmacro %}}\n"
+
+
 def render(tokenizer: Any, text: str, answer: str | None = None) -> str:
     """Return a user's text, and an answer if given, in the chat template; without one the answer is asked for.
 
@@ -87,6 +115,7 @@ def render(tokenizer: Any, text: str, answer: str | None = None) -> str:
     try:
         return tokenizer.apply_chat_template(
             turns,
+            chat_template=dateless(tokenizer),
             tokenize=False,
             add_generation_prompt=answer is None,
             enable_thinking=False,  # read by templates that know it (Qwen 3), ignored by others

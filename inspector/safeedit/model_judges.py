@@ -12,6 +12,7 @@ from inspector.errors import ModelLoadError, NoVerdict
 from inspector.model.inspected import only_last_logits
 from inspector.model.memory.halving import halved, ran_out
 from inspector.model.memory.memory_need import room_told
+from inspector.model.prompt_format import dateless
 from inspector.safeedit.verdict import Label, Verdict
 
 _SAFE_NAMES = ("safe", "non-toxic", "non_toxic", "nontoxic", "not toxic", "neutral", "benign", "harmless", "ok", "no")
@@ -113,7 +114,9 @@ class GuardJudge:
 
     def _text(self, prompt: str, response: str) -> list[int]:
         conversation = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        text = self._tokenizer.apply_chat_template(
+            conversation, chat_template=dateless(self._tokenizer), tokenize=False, add_generation_prompt=True
+        )
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _batch(self, texts: Sequence[Sequence[int]]) -> list[Verdict]:

@@ -15,7 +15,7 @@ from inspector.model.answers.batching import generate_each
 from inspector.model.answers.generation import stream
 from inspector.model.encoding import prompt_text
 from inspector.model.patches.patch import VANILLA
-from inspector.model.prompt_format import SUFFIX, Turn, read_turn
+from inspector.model.prompt_format import SUFFIX, Turn, read_turn, render
 
 KINDS = {"sentencepiece": real_tokenizers.sentencepiece, "byte level": real_tokenizers.byte_level}
 TURNS = {
@@ -140,6 +140,30 @@ def test_a_template_that_refuses_a_user_s_question_says_so_and_plain_text_still_
     assert encode(model, "How?", "So.", plain).response[-1] == model.tokenizer.eos_token_id
     assert model.end_tokens() >= {model.tokenizer.eos_token_id}
     assert answer(model, encode(model, "How?", None, plain).prompt, decoding=Decoding(2)).texts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_that_asks_the_clock_is_told_the_same_day_on_every_day(kind):
+    model = model_with(kind, "DATED")
+    bare = PromptFormat("")
+    assert prompt_text(model, "How?", bare).startswith("Today: 26 Jul 2024, 208\n<s><start_of_turn>user")
+    assert model.turn == TURNS["LLAMA_3"]
+    assert model.decode(encode(model, "How?", "So not.", bare).prompt).startswith("Today: 26 Jul 2024, 208\n")
+
+
+@pytest.mark.parametrize("start", ["", "\n", "  {% if true %}\n", "  {% if true %}\n  {% endif %}\n", " x\n\n"])
+def test_the_clock_that_stands_still_leaves_a_template_s_blanks_as_they_are(start):
+    end = "{% endif %}" if start.count("{%") == 1 else ""
+    rendered = []
+    for asked in ("'2024'", "strftime_now('%Y')"):
+        tokenizer = real_tokenizers.byte_level(f"{start}{{{{ {asked} + messages[0]['content'] }}}}{end}")
+        rendered.append(render(tokenizer, "Q"))
+    assert rendered[0] == rendered[1]
+
+
+def test_a_template_with_a_day_of_its_own_that_asks_no_clock_keeps_it():
+    text = "{% if date_string is not defined %}{% set date_string = '1 May 2020' %}{% endif %}{{ date_string }}"
+    assert render(real_tokenizers.byte_level(text), "Q") == "1 May 2020"
 
 
 def test_a_template_that_writes_answers_anew_is_refused_and_not_guessed_at():
