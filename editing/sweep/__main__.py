@@ -27,7 +27,7 @@ from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import pairing_of, report
-from editing.sweep.settings import AUTO, SweepSettings
+from editing.sweep.settings import AUTO, ONCE, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, chosen_layer
 from inspector.command import add_layer, add_padding, add_path, add_spread, finished, tell
@@ -234,7 +234,7 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     layer = chosen_layer(model, settings, cases)
     print(layer.reason, file=sys.stderr, flush=True)
     used = replace(settings, block=layer.layer)
-    if settings.block == AUTO:
+    if settings.block in (AUTO, ONCE):
         settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
     detector = load_calibration(model).detector.digest if settings.acts == "detected" else ""
     store = Store(folder)

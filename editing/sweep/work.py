@@ -15,7 +15,16 @@ from editing.progress import EditResult, run
 from editing.sweep.fitting import OWN, counted, require_readable
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import Divergence, divergence
-from inspector.errors import REFUSALS, CaseError, EditError, InspectorError, NotFinite, NoVerdict, RefusedEdit
+from inspector.errors import (
+    REFUSALS,
+    CaseError,
+    EditError,
+    InspectorError,
+    NotFinite,
+    NoVerdict,
+    OutOfMemory,
+    RefusedEdit,
+)
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
 from inspector.model.memory.batch_size import MOST
 from inspector.safeedit.cases import Case
@@ -59,6 +68,7 @@ def chosen_layer(model: InspectedModel, settings: SweepSettings, cases: Sequence
 
     Raises:
         InspectorError: No case can be located on; what is wrong with the last one. Or the calibration is damaged.
+        OutOfMemory: The memory did not suffice for one of them.
     """
     if settings.block == AUTO:
         return automatic_layer(model, calibration_of(model), settings.method, settings.preset)
@@ -66,16 +76,18 @@ def chosen_layer(model: InspectedModel, settings: SweepSettings, cases: Sequence
         named = "Toxic layer, where each case's answers part most" if settings.block == TOXIC else "The layer"
         return LayerChoice(settings.block, f"{named}: --layer asks for it.")
     wrong: InspectorError = CaseError("There is no case to locate on. Check --cases.")
-    for case in cases:
+    for number, case in enumerate(cases):
         try:
             with memory_told():
                 found = str(_toxic_layer(model, case, settings))
+        except OutOfMemory:  # passes with what else the device holds: another case's layer would be chance
+            raise
         except InspectorError as error:
             wrong = error
         else:
-            return LayerChoice(
-                found, "Toxic layer of the first case, where its answers part most: --layer asks for it."
-            )
+            name = number if case.identifier is None else case.identifier
+            first = "the first case" if number == 0 else f"case {name}, the first one that can be located on"
+            return LayerChoice(found, f"Toxic layer of {first}, where its answers part most: --layer asks for it.")
     raise wrong
 
 

@@ -181,6 +181,11 @@ def test_the_layer_of_the_first_case_serves_all_where_it_is_located_once(tmp_pat
     assert [result.record["block"] for result in found] == [expected] * 3
     same = swept(tmp_path / "out", cases, "--layer", "once", "--preset", "reference", "--locate", "reference")
     assert [result.record["patch"] for result in same] == [result.record["patch"] for result in found], "it resumes"
+    store = Store(tmp_path / "out")
+    about = store.about()
+    store.close()
+    assert about is not None and about.settings.block == str(expected), "whatever can be located on when it goes on"
+    assert about.layer_reason.startswith("Toxic layer of the first case,")
 
 
 def test_the_layer_that_serves_all_is_that_of_the_first_case_that_can_be_located_on(tmp_path):
@@ -190,8 +195,24 @@ def test_the_layer_that_serves_all_is_that_of_the_first_case_that_can_be_located
     broken = replace(whole[0], adversarial_prompt="word " * 20_000)
     found = chosen_layer(model, settings, [broken, whole[1]])
     assert found.layer == str(divergence(model, whole[1]).toxic_layer())
+    assert found.reason.startswith("Toxic layer of case 1, the first one that can be located on,")
     with pytest.raises(PromptError, match="reads at most"):
         chosen_layer(model, settings, [broken])
+
+
+def test_memory_that_runs_out_on_the_first_case_does_not_take_the_layer_of_another(tmp_path, monkeypatch):
+    settings = SweepSettings(cases=str(write_cases(tmp_path, 2)), block="once")
+    model, _ = loader(settings)
+    first, _ = cases = cases_of(settings)
+
+    def full(model, case, *given, **named):
+        if case == first:
+            raise MemoryError
+        return divergence(model, case, *given, **named)
+
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "divergence", full)
+    with pytest.raises(OutOfMemory):
+        chosen_layer(model, settings, cases)
 
 
 def test_mistral_s_rate_and_the_format_are_settings_of_a_sweep():
