@@ -72,6 +72,14 @@ THINKING = (
 )
 """The generation prompt begins a thought that answers of earlier turns do not have."""
 
+THOUGHT_OVER = (
+    "{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+    "{{ message['content'] + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>assistant\\n<think>\\n' }}{% endif %}"
+)
+"""The generation prompt begins a thought, and answers of earlier turns stand after an empty one."""
+
 LOUD = "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}"
 """Writes answers anew."""
 

@@ -66,8 +66,9 @@ class Turn:
         after: Text after the answer up to and with the first special marker, for example ``<end_of_turn>``; empty
             where the template puts none there.
         marker: That marker's id; ``None`` without one.
-        follows: Whether an answer stands right after the generation prompt. A template that opens a thought there
-            (``<think>``) and shows answers without one has no place for an answer that is not the model's own.
+        follows: Whether an answer stands right after the generation prompt, blanks aside. A template that opens a
+            thought there (``<think>``) and shows answers without one, or after one that it ends itself, has no place
+            for an answer that is not the model's own.
     """
 
     before: str
@@ -149,7 +150,7 @@ def read_turn(tokenizer: Any) -> Turn:
     # What the generation prompt ends with stands before the answer as well, blanks and earlier markers aside.
     shown = told[:place]
     shared = next((n for n, (one, other) in enumerate(zip(asked, shown, strict=False)) if one != other), len(shown))
-    follows = shown.rstrip().endswith(asked[shared:].rstrip())
+    follows = shown.rstrip().endswith(asked[shared:].rstrip()) and not before.strip()
     rest = told[place + len(_STAND_IN) :]
     added = {str(token): number for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items()}
     # Runs of spaces and line breaks are added tokens, too, in some vocabularies.

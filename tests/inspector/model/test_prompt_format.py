@@ -173,13 +173,14 @@ def test_a_template_that_writes_answers_anew_is_refused_and_not_guessed_at():
     assert encode(model, "How?", "So.", PromptFormat(chat=False)).response
 
 
-def test_no_answer_is_put_into_a_thought_that_the_generation_prompt_begins():
-    model = model_with("byte level", "THINKING")
+@pytest.mark.parametrize(("template", "before"), [("THINKING", ""), ("THOUGHT_OVER", "\n</think>\n\n")])
+def test_no_answer_is_put_into_a_thought_that_the_generation_prompt_begins(template, before):
+    model = model_with("byte level", template)
     asked = encode(model, "How?")
     assert model.tokenizer.decode(asked.prompt).endswith("assistant\n<think>\n")
     with pytest.raises(PromptError, match=r"no answer can be put after its prompt. Turn the chat template off"):
         encode(model, "How?", "So.")
-    assert model.turn == Turn("", "<end_of_turn>", 5, follows=False) and 5 in model.end_tokens()
+    assert model.turn == Turn(before, "<end_of_turn>", 5, follows=False) and 5 in model.end_tokens()
     assert encode(model, "How?", "So.", PromptFormat(chat=False)).response
 
 
