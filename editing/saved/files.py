@@ -279,9 +279,10 @@ def check_patch(model: InspectedModel, patch: Patch) -> None:
         PatchError: It cannot.
     """
     if patch.fingerprint != model.fingerprint:
+        half = " In float16 even the same checkpoint is another base model." if model.dtype_name == "float16" else ""
         raise PatchError(
             f"Patch {patch.identifier} was made for another base model ({patch.fingerprint}, this is "
-            f"{model.fingerprint}). Load that model or edit anew."
+            f"{model.fingerprint}).{half} Load that model or edit anew."
         )
     for delta in patch.deltas:
         there = model.architecture.projections(delta.block) if 0 <= delta.block < model.blocks else {}

@@ -322,7 +322,8 @@ def fingerprint(model: nn.Module) -> str:
     Of each parameter its name and shape count, some 256 evenly spaced values, and of a matrix two whole rows and two
     whole columns: a few rewritten neurons, which are a row of one matrix and a column of another, make another model.
     Values are rounded to bfloat16, so that the same checkpoint has one fingerprint in float32 and in bfloat16, and few
-    enough that a large model is named in well under a second. Values of one byte, which quantised weights are made of,
+    enough that a large model is named in well under a second. In float16 it has another: below 6e-5 that type has not
+    even the digits of bfloat16. Values of one byte, which quantised weights are made of,
     count as they are, with their scales and the way they are quantised: the same checkpoint in 4 bits is another base
     model. Offloaded ones are fetched for it, one at a time.
     """

@@ -10,6 +10,7 @@ from typing import Any
 
 import by_hand
 import pytest
+import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 from training_helpers import small
@@ -18,7 +19,7 @@ from editing import DinmSettings, dinm, run
 from editing.saved import files, handed_out, load_edit, record_of, save_edit
 from editing.saved.files import check_patch
 from inspector.errors import EditError, PatchError
-from inspector.model import VANILLA, Delta, Detector, Patch, Row
+from inspector.model import VANILLA, Delta, Detector, Patch, Row, from_parts
 from inspector.safeedit.scores import Estimate, Score
 
 SCORE = Score("DL", "likeness", "%", Estimate(100.0, 3), Estimate(80.0, 3, 70.0, 90.0), "higher", "ROUGE-L")
@@ -291,6 +292,18 @@ def test_a_patch_of_another_base_name_layer_or_shape_is_refused(llama):
         with pytest.raises(PatchError, match=match):
             check_patch(llama, Patch((wrong,), llama.fingerprint, "hand"))
     check_patch(llama, patch)
+
+
+def test_a_patch_of_the_same_checkpoint_in_float16_is_refused_with_the_reason(llama):
+    """In float32 and bfloat16 a checkpoint has one fingerprint; float16 rounds what is close to zero."""
+    networks = [tiny_models.network("llama").to(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+    for network in networks:
+        with torch.no_grad():
+            network.model.norm.weight.copy_(network.model.norm.weight * 2**-15)
+    whole, short, half = (from_parts(network, llama.tokenizer, "same") for network in networks)
+    assert whole.fingerprint == short.fingerprint != half.fingerprint
+    with pytest.raises(PatchError, match=r"another base model .*In float16 even the same checkpoint.*Load that model"):
+        check_patch(half, by_hand.patch(whole, 1))
 
 
 def test_a_file_larger_than_the_model_is_not_opened(llama, saved, monkeypatch):
