@@ -95,7 +95,7 @@ def encode(
     """
     in_template = templated(model, format)
     asked = prompt_text(model, text, format)
-    prompt = tokenise(model, asked, special=not in_template)
+    prompt = _open_ids(model, asked, not in_template)
     _require_room(model, len(prompt), "prompt", room)
     if response is None:
         return Encoded(tuple(prompt))
@@ -123,7 +123,7 @@ def _continued(model: InspectedModel, asked: str, prompt: list[int], more: str, 
     Where a token would span both, they are tokenised apart (generation reads the prompt alone as well), without the
     space that some tokenizers put before every text.
     """
-    whole = tokenise(model, asked + more, special=special)
+    whole = _open_ids(model, asked + more, special)
     if whole[: len(prompt)] == prompt:
         return whole[len(prompt) :]
     first = tokenise(model, "a", special=False)
@@ -131,6 +131,15 @@ def _continued(model: InspectedModel, asked: str, prompt: list[int], more: str, 
         return tokenise(model, more, special=False)
     ids = tokenise(model, more.removeprefix(" "), special=False)
     return [*_without_space(model, ids[0]), *ids[1:]] if asked.endswith(" ") else ids
+
+
+def _open_ids(model: InspectedModel, text: str, special: bool) -> list[int]:
+    """Return the ids of a text that goes on: without the end of sequence that some tokenizers put after every text."""
+    ids, end = tokenise(model, text, special=special), model.tokenizer.eos_token_id
+    if not special or end is None or ids[-1:] != [end]:
+        return ids
+    own = [*tokenise(model, text, special=False), end]  # one that stands in the text itself stays
+    return ids[:-1] if ids[-len(own) :] == own else ids
 
 
 def _without_space(model: InspectedModel, token: int) -> list[int]:

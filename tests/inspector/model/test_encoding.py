@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import by_hand
 import pytest
+import real_tokenizers
 import tiny_models
+from tokenizers import processors
 
 from inspector.errors import PromptError
-from inspector.model import SUFFIX, PromptFormat, encode
+from inspector.model import SUFFIX, PromptFormat, encode, from_parts
 from inspector.model.encoding import clean, prompt_text, special_markers, tokenise
 from inspector.model.prompt_format import has_chat_template
 
@@ -36,6 +38,19 @@ def test_a_plain_prompt_has_the_begin_marker_once_and_the_answer_a_space(tiny):
     encoded = encode(model, "How?", "  So.\n", format=PromptFormat(turn_end=False))
     assert list(encoded.prompt) == [BEGIN, *by_hand.bytes_of(model, "How?" + by_hand.SUFFIX)]
     assert list(encoded.response) == by_hand.bytes_of(model, " So.")
+
+
+@pytest.mark.parametrize("text", ["How?", "How</s>"])
+def test_a_plain_prompt_has_no_end_of_sequence_that_the_tokenizer_puts_after_every_text(text):
+    """As with ``add_eos_token``: an answer would follow after the end."""
+    usual, ending = real_tokenizers.sentencepiece(), real_tokenizers.sentencepiece()
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", BEGIN), ("</s>", END)]
+    )
+    assert ending(text)["input_ids"] == [*usual(text)["input_ids"], END]
+    without, with_end = (from_parts(tiny_models.network("llama"), each, "tiny") for each in (usual, ending))
+    for answer in (None, "So not."):
+        assert encode(with_end, text, answer, PromptFormat("")) == encode(without, text, answer, PromptFormat(""))
 
 
 def test_a_chat_prompt_is_the_template_s_text_with_its_own_begin_marker_only(tiny):
