@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from editing.sweep.settings import SweepSettings
-from inspector.errors import PromptError
+from inspector.errors import PromptError, TooLong
 from inspector.model import InspectedModel, Row
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.questions import CASE_PROMPTS, Kind, Question, QuestionSets, common_questions
@@ -22,13 +21,24 @@ OWN: tuple[Kind, ...] = (*CASE_PROMPTS, "attack")
 
 
 def fitting(model: InspectedModel, settings: SweepSettings, texts: QuestionSets) -> QuestionSets:
-    """Return the sets of a sweep's exams with the shared questions left out that are too long for the model."""
+    """Return the sets of a sweep's exams with the shared questions left out that are too long for the model.
+
+    Raises:
+        PromptError: Questions of some kind cannot be asked for another reason than their length.
+    """
     shared = common_questions(settings.size, texts)
     readable: set[tuple[Kind, str]] = set()
     for question in shared:
-        with suppress(PromptError):
+        try:
             require_readable(model, settings, [question])
-            readable.add((question.kind, question.prompt))
+        except TooLong:
+            continue
+        except PromptError as error:  # the chat template's: it is no matter of this question's length
+            raise PromptError(
+                f"Questions of the kind '{question.kind}' cannot be asked. {error.user_message()} Or ask none of them.",
+                error.detail,
+            ) from error
+        readable.add((question.kind, question.prompt))
     return replace(texts, left_out=frozenset((q.kind, q.prompt) for q in shared) - readable)
 
 
@@ -36,7 +46,8 @@ def require_readable(model: InspectedModel, settings: SweepSettings, questions: 
     """Check that a model can read questions as the edited weights get them, which is at their longest.
 
     Raises:
-        PromptError: One is longer than the model's context allows, with room for its answer.
+        TooLong: One is longer than the model's context allows, with room for its answer.
+        PromptError: The chat template does not take one, or no answer can be begun in it.
     """
     chosen = settings.method_settings()
     row = Row(reminder=getattr(chosen, "reminder", None))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import real_tokenizers
 import tiny_models
 import torch
 from sweep_helpers import SHORT, finished, loader, record, write_cases
@@ -22,9 +23,9 @@ from editing.sweep.fitting import fitting
 from editing.sweep.work import cases_of, chosen_layer
 from inspector.divergence import divergence
 from inspector.errors import EditError, NotFinite, NoVerdict, OutOfMemory, PromptError, RefusedEdit
-from inspector.model import Detector, PromptFormat, encode
+from inspector.model import Detector, PromptFormat, encode, from_parts
 from inspector.safeedit.questions import QuestionSets
-from inspector.safeedit.sets import HarmlessPrompt
+from inspector.safeedit.sets import Fact, HarmlessPrompt
 
 REFUSED, BROKEN = 1, 2
 """Cases whose edit is refused, and in whose edit the fault happens."""
@@ -443,3 +444,16 @@ def test_what_fits_is_measured_on_the_prompt_as_the_edited_weights_get_it(tmp_pa
     room = model.context_length - 20 - len(encode(model, "x", format=settings.format).prompt) + 1
     texts = fitting(model, settings, QuestionSets((), (HarmlessPrompt("x" * room, False),), (), ()))
     assert len(texts.left_out) == (method == "self-reminder")
+
+
+@pytest.mark.parametrize(
+    ("template", "kind", "said"),
+    [("STRICT", "harmless", "refuses a user's question"), ("THINKING", "fact", "otherwise")],
+)
+def test_a_chat_template_in_which_nothing_can_be_asked_is_not_told_as_too_long_a_question(template, kind, said):
+    tokenizer = real_tokenizers.byte_level(getattr(real_tokenizers, template))
+    model = from_parts(tiny_models.network("llama"), tokenizer, template)
+    settings = SweepSettings(method="self-reminder", max_new_tokens=4, changes={"suffix": ""})
+    texts = QuestionSets((), (HarmlessPrompt("Q?", False),), (Fact("Q?", ("A",)),), ())
+    with pytest.raises(PromptError, match=f"kind '{kind}' cannot be asked. .*{said}.*Turn the chat template off"):
+        fitting(model, settings, texts)
