@@ -14,12 +14,13 @@ from typing import Any
 import by_hand
 import numpy as np
 import pytest
+import real_tokenizers
 import tiny_models
 import torch
 
 from inspector.errors import CaseError, NotFinite
 from inspector.locators import LOCATORS, Located, NotLocated, Setup, agreement, locate_with, toxic_writing
-from inspector.model import PromptFormat
+from inspector.model import PromptFormat, from_parts
 from inspector.safeedit import Case
 from inspector.toxicity import Labelled, Probe, kept_probe
 
@@ -151,6 +152,16 @@ def test_the_divergence_locators_are_distances_of_plain_passes(model, case, name
     for setup in (SETUP, OTHER):
         expected = distances(*pooled(model, case, preset, setup))[distance]
         assert np.allclose(scores(model, case, name, setup), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["paper", "reference"])
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_the_divergences_of_answers_alone_read_what_sentencepiece_makes_of_each(case, preset, padding):
+    """With the space that it puts before every text, and its begin marker."""
+    model = from_parts(tiny_models.network("llama"), real_tokenizers.sentencepiece(), "SentencePiece")
+    setup = replace(SETUP, padding=padding)
+    expected = distances(*pooled(model, case, preset, setup))["l2"]
+    assert np.allclose(scores(model, case, f"divergence, {preset}", setup), expected, rtol=1e-4, atol=1e-5)
 
 
 def edit_loss_gradient(model, case: Case) -> np.ndarray:

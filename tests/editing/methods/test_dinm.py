@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import by_hand
 import pytest
+import real_tokenizers
 import tiny_models
 import torch
 from torch import Tensor
@@ -112,9 +113,9 @@ def test_presets_differ_as_the_table_says():
 
 
 def test_reference_s_loss_on_step_zero_is_the_released_code_s(tiny, family, case):
-    """With a tokenizer that adds a begin marker, which becomes a label, and with one that does not."""
-    for begin in (True, False):
-        model = tiny(family, begin=begin)
+    """With a tokenizer that adds a begin marker, which becomes a label, one without, and SentencePiece's space."""
+    spaced = from_parts(tiny_models.network(family), real_tokenizers.sentencepiece(), "SentencePiece")
+    for model in (tiny(family, begin=True), tiny(family, begin=False), spaced):
         first = run(dinm(model, case, BLOCK, small("reference", steps=1))).trace[0]
         with torch.no_grad():
             assert first.edit_loss == pytest.approx(float(reference_nll(model, model.network, case)), abs=LOSS)
