@@ -20,7 +20,10 @@ GEMMA = (
     "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
 )
-"""A turn ends with a marker that is not the end-of-sequence token; there is no system role."""
+"""A turn ends with a marker that is not the end-of-sequence token; a system turn, which no prompt has, is refused."""
+
+ROLES = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '. ' }}{% endfor %}"
+"""Shows who says what."""
 
 LLAMA_3 = (
     "{{ bos_token }}{% for message in messages %}"

@@ -8,6 +8,7 @@ import pytest
 import real_tokenizers
 import tiny_models
 import torch
+from jinja2 import TemplateError
 
 from inspector.errors import PromptError
 from inspector.model import Decoding, InspectedModel, PromptFormat, Row, answer, encode, from_parts
@@ -140,6 +141,16 @@ def test_a_template_that_refuses_a_user_s_question_says_so_and_plain_text_still_
     assert encode(model, "How?", "So.", plain).response[-1] == model.tokenizer.eos_token_id
     assert model.end_tokens() >= {model.tokenizer.eos_token_id}
     assert answer(model, encode(model, "How?", None, plain).prompt, decoding=Decoding(2)).texts
+
+
+def test_no_turn_is_rendered_but_the_user_s_and_the_answer_so_that_no_template_needs_a_system_role():
+    tokenizer = real_tokenizers.byte_level(real_tokenizers.ROLES)
+    model = from_parts(tiny_models.network("llama"), tokenizer, "roles")
+    assert prompt_text(model, "How?", PromptFormat("Be kind")) == "user: How? Be kind. "
+    assert render(tokenizer, "How?", "So") == "user: How?. assistant: So. "
+    tokenizer.chat_template = real_tokenizers.GEMMA
+    with pytest.raises(TemplateError, match="no system role"):
+        tokenizer.apply_chat_template([{"role": "system", "content": "Be kind"}], tokenize=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
