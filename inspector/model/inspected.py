@@ -112,9 +112,17 @@ class InspectedModel:
 
     @property
     def context_length(self) -> int:
-        """Most tokens that prompt and answer may have together."""
+        """Most tokens that prompt and answer may have together.
+
+        With rotary factors of type ``longrope`` those up to which the short ones hold: beyond, transformers takes the
+        long ones for a whole batch, which do not go with the keys that a cache has.
+        """
         config = self.network.config.get_text_config()
         limits = [getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length]
+        rotary = getattr(config, "rope_parameters", None) or {}
+        for each in (rotary, *rotary.values()):  # one for all blocks, or one by kind of block
+            if isinstance(each, dict) and each.get("rope_type") == "longrope":
+                limits.append(each.get("original_max_position_embeddings"))
         return min(limit for limit in limits if limit)
 
     @cached_property

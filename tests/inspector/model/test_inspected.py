@@ -7,6 +7,7 @@ from collections.abc import Callable
 import by_hand
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from waits import counted_waits
 
@@ -16,7 +17,7 @@ from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence
 from inspector.errors import NotFinite
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
+from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode, from_parts
 from inspector.safeedit import Case
 from inspector.shift import activation_shift
 
@@ -78,6 +79,25 @@ def test_the_network_is_in_evaluation_mode_and_its_weights_take_no_gradient(mode
 def test_the_context_is_the_smaller_limit_of_network_and_tokenizer(llama, monkeypatch, limit):
     monkeypatch.setattr(llama.tokenizer, "model_max_length", limit)
     assert llama.context_length == min(limit, 512)
+
+
+def test_rotary_factors_that_change_with_the_length_are_read_up_to_where_they_change(tiny):
+    """Beyond it the same tokens have other logits beside a longer text, and in a cache's next step."""
+    kind, options = tiny_models.CONFIGS["phi3"]
+    size = options["hidden_size"] // options["num_attention_heads"] // 2
+    factors = {"rope_type": "longrope", "short_factor": [1.0] * size, "long_factor": [4.0] * size}
+    network = tiny_models.random_network(
+        kind(**options, original_max_position_embeddings=24, rope_parameters={**factors, "rope_theta": 1e4})
+    )
+    model = from_parts(network, tiny_models.tokenizer(), "long Phi-3")
+    assert (tiny("phi3").context_length, model.context_length) == (tiny_models.CONTEXT, 24)
+    long = [1, *range(40, 64)]
+
+    def logits(last: int) -> torch.Tensor:
+        return by_hand.vanilla_logits(model, long[:last])[:20]
+
+    assert torch.allclose(logits(20), logits(model.context_length), atol=2e-5)
+    assert not torch.allclose(logits(20), logits(model.context_length + 1), atol=1e-2)
 
 
 def test_a_batch_is_padded_on_the_right_and_pads_are_not_seen_by_real_positions(every_model):
