@@ -171,12 +171,14 @@ def _paper(max_new_tokens: int) -> None:
 
 def _mechanism(everything: dict[str, list[Standing]]) -> None:
     print("\nErase or suppress? Means over cases [95 % interval]; * forced by construction in every case")
+    counts: set[int] = set()
     heads = ("toxicity, %", "neurons less toxic, %", "input shift, %", "source shift, %", "norm", "weights changed")
     print(f"{'':16}{'n':>4}" + "".join(f"{head:>26}" for head in heads))
     for key, standings in everything.items():
         done = [s for s in standings if s.shift is not None and s.toxicity is not None]
         if not done:
             continue
+        counts.add(len(done))
         toxicities, shifts = [s.toxicity for s in done if s.toxicity], [s.shift for s in done if s.shift]
         untouched, still = all(t.forced for t in toxicities), all(s.forced for s in shifts)
         cells = (
@@ -188,6 +190,8 @@ def _mechanism(everything: dict[str, list[Standing]]) -> None:
             f"{np.mean([s.parameters_changed for s in done]):,.0f}",
         )
         print(f"{METHODS[key].title:16}{len(done):>4}" + "".join(f"{cell:>26}" for cell in cells))
+    if len(counts) > 1:
+        print("Not the same cases for all: an edit that was refused, or not measured, is in no mean here.")
     sizes = [s.toxicity.region for s in next(iter(everything.values())) if s.toxicity is not None]
     if sizes:
         print(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+import made_up
 import pytest
 import torch
 
-from benchmarks.methods import all_asked, compare, cost, same_settings
+from benchmarks.methods import _mechanism, all_asked, compare, cost, same_settings
 from editing.contest import ContestSettings
 from editing.methods.registry import METHODS, method_settings
 from editing.standing import Standing
@@ -98,6 +99,15 @@ def test_one_fault_costs_its_case_and_a_method_that_is_not_possible_is_in_the_ta
     compare(llama, cases, settings, tmp_path)
     told = capsys.readouterr().out
     assert "3 cases: 7, 8, 9\n" in told and "in no table" not in told, "a failed case is tried again"
+
+
+def test_means_over_other_cases_for_each_method_are_told_as_such(capsys):
+    made, other = (made_up.standing(key, -0.1, 0.2) for key in ("dinm", "ft-l"))
+    refused = Standing(METHODS["ft-l"], failed="No update is kept. Change it.", refused=True)
+    said = "Not the same cases for all: an edit that was refused, or not measured, is in no mean here."
+    for second, told in ((refused, True), (other, False)):
+        _mechanism({"dinm": [made, made], "ft-l": [other, second]})
+        assert (said in capsys.readouterr().out) is told
 
 
 def test_the_cost_of_a_method_is_told_without_the_cases_that_failed(llama, case, monkeypatch, capsys):
