@@ -190,6 +190,22 @@
     if (open) scrollBy({ top: find("#details-line").getBoundingClientRect().top - find("#top").offsetHeight - 8 });
   };
 
+  // What stands in the details comes when they are first unfolded.
+  function unfold() {
+    const opener = find("#open-details");
+    if (!opener || opened.has("details")) return;
+    opened.add("details");
+    opener.click();
+    setTimeout(() => { if (!find("#details [role=tab]")) opened.delete("details"); }, 30000); // the press was lost
+  }
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#details > button, #details > .label-wrap, #shortcuts button")) unfold();
+  }, true);
+  // A figure on a tab that was hidden as it was drawn takes the width that it has once the tab is seen.
+  for (const kind of ["click", "keyup"]) document.addEventListener(kind, (event) => {
+    if (event.target.closest("[role=tab]")) setTimeout(() => window.dispatchEvent(new Event("resize")), 60);
+  });
+
   function start() {
     const theme = kept.read("theme");
     if (theme && !new URLSearchParams(location.search).has("__theme")) dark(theme === "dark");

@@ -23,11 +23,14 @@ OPEN = """() => {
 """Opens a part in the browser alone; ``assets/page.js`` brings it into sight then."""
 
 
-def build(parts: Sequence[tuple[str, Callable[[], object]]]) -> None:
-    """Lay out the line, its parts, and a button for each of them while they are folded; the server is never asked.
+def build(parts: Sequence[tuple[str, Callable[[], object]]]) -> gr.Accordion:
+    """Lay out the line, its parts, and a button for each of them while they are folded.
 
     Args:
         parts: What stands on each part's tab, and what lays it out, in order.
+
+    Returns:
+        What is folded; the browser is given what stands in it when it is first unfolded.
     """
     buttons = "".join(
         f'<button type="button" data-part="{number}">{escape(title)}</button>'
@@ -43,3 +46,4 @@ def build(parts: Sequence[tuple[str, Callable[[], object]]]) -> None:
                 with gr.Tab(title, id=number):
                     lay_out()
     shortcuts.click(None, None, [folded, tabs], js=OPEN, show_progress="hidden", api_visibility="private")
+    return folded

@@ -128,6 +128,8 @@ class House:
             room.connect()
         for (name, steps), (opener, view) in zip(LATER.items(), self.openers, strict=True):
             self.visit.opens(opener, view, steps, f"on_open_{name}")
+        first = [name for name, room in self.rooms.items() if room.view == FIRST]
+        self.visit.opens(self.unfolder, self.details, first, "on_open_details")
 
     def connect_to(self, app: gr.Blocks) -> None:
         """Wire what happens when the page opens.
@@ -162,7 +164,8 @@ class House:
             *(locate.build_detail, compare.build_details, case.build_prompt, locate.build_settings),
             *(operate.build_settings, compare.build_decoding),
         )
-        details.build(list(zip(DETAILS, parts, strict=True)))
+        self.details = details.build(list(zip(DETAILS, parts, strict=True)))
+        self.unfolder = gr.Button("Open what is folded", elem_id="open-details", elem_classes="opener")
 
     def _later(self, name: str, steps: tuple[str, ...]) -> None:
         """A view that the browser gets, drawn, when it is first opened; the page's script presses the button then."""

@@ -19,9 +19,10 @@ from gradio.routes import App
 
 from dashboard.asked_once import ask_classes_once
 from dashboard.empty_sliders import tell_of_empty_sliders
+from dashboard.given_later import GivingBlocks
 
 
-class LighterBlocks(gr.Blocks):
+class LighterBlocks(GivingBlocks):
     """A page that tells browsers nothing of what only programs call; those are told all of it, where they ask."""
 
     def get_config_file(self) -> Any:

@@ -148,6 +148,7 @@ def build_page(
         background = Calibrating(model) if options.calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
         house = House(model, sessions, shown, options.read_only, calibration, line, options.ledger, before, label)
+        app.later = house.context.later
         house.context.links, house.context.shelf = links, shelf
         house.build()
         house.connect_to(app)

@@ -224,6 +224,19 @@ def too_wide(page, patience: float = 10.0) -> list[str]:
     return list(found)
 
 
+def settled_box(part) -> dict[str, float]:
+    """Return where a part stands once nothing above it moves it any more; it is scrolled into sight."""
+    before: dict[str, float] = {}
+    for _ in range(100):
+        part.scroll_into_view_if_needed()
+        box = part.bounding_box()
+        if box == before:
+            return box
+        before = box
+        part.page.wait_for_timeout(200)
+    raise AssertionError("it moves all the time")
+
+
 def view(page, name: str) -> None:
     """Go to a view as a person does."""
     page.locator(f"nav.views a[data-view={name}]").click()

@@ -26,6 +26,7 @@ from dashboard.example.make import Example, make_example
 from dashboard.house import LATER, House
 from dashboard.kit.room import Context, Room
 from dashboard.kit.sessions.visitors import Sessions
+from dashboard.lighter import LighterBlocks
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stress
 from editing import preset
@@ -170,6 +171,10 @@ class Page:
         """Return the event that calls a handler, with the inputs and outputs it was registered with."""
         return next(event for event in self.app.fns.values() if getattr(event.fn, "__name__", "") == handler)
 
+    def has(self, handler: str) -> bool:
+        """Tell whether an event calls a handler."""
+        return any(getattr(event.fn, "__name__", "") == handler for event in self.app.fns.values())
+
     def name(self, component: Any) -> str:
         """Return the role of a component."""
         return self._names[component]
@@ -245,8 +250,9 @@ def open_page(folder: Path, read_only: bool = False, calibration: Calibration | 
     """
     model = tiny_model()
     example = finished_example(folder)
-    with gr.Blocks(analytics_enabled=False) as app:
+    with LighterBlocks(analytics_enabled=False) as app:
         house = House(model, Sessions(), example, read_only, calibration)
+        app.later = house.context.later
         house.build()
         house.connect_to(app)
     return Page(app, house)
@@ -327,6 +333,8 @@ class Visitor:
             return
         self.opened.add(view)
         self.do(f"on_open_{view}")
+        if self.page.has(f"on_measured_{view}"):
+            self.do(f"on_measured_{view}")
 
     def standing(self, name: str) -> Any:
         """Return what stands in a component now; its view is opened for that."""

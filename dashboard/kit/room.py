@@ -14,6 +14,7 @@ import gradio as gr
 from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.door.doors import address_of, key_of
 from dashboard.kit.drawing.html import message
+from dashboard.kit.later import Later
 from dashboard.kit.running.reserving import LEFT_LINE, Reserving
 from dashboard.kit.running.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stopped
 from dashboard.kit.sessions.controls import is_control, remember
@@ -88,6 +89,7 @@ class Context(Reserving):
         self.reserving: dict[str, bool] = {}
         """What reserves a visitor's session while it runs, by its name: whether it stands in line."""
         self.links = Links()
+        self.later = Later()
         self.shelf: Shelf = beside.shelf if beside is not None else Shelf(model)
         self._label = label
         self._ones: dict[type, Any] = {}
@@ -230,6 +232,7 @@ class Context(Reserving):
                 if session is None:
                     yield self.gone(request)
                     return
+                values = self.later.standing(values, session.controls)
                 remember(self.controls, session, values)
                 with self._reserving(session, request) as there:
                     if not there:
@@ -276,17 +279,19 @@ class Context(Reserving):
             self.reserving[work.__name__] = False
 
         @contextmanager
-        def lent(values: Values, request: gr.Request) -> Iterator[Session | None]:
+        def lent(values: Values, request: gr.Request) -> Iterator[tuple[Session | None, Values]]:
             with shown_to_user():
                 session = self.visit(request)
+                if session is not None:
+                    values = self.later.standing(values, session.controls)
                 remember(self.controls, session, values)
                 if reserve and session is not None:
                     with self._reserving(session, request) as there:
                         if there:
                             self.runs.begin(key_of(request), address_of(request))
-                        yield session if there else None
+                        yield session if there else None, values
                 else:
-                    yield session
+                    yield session, values
 
         def kept(session: Session, update: Update | None) -> Any:
             remember(self.controls, session, update or {})
@@ -295,7 +300,7 @@ class Context(Reserving):
         if inspect.isgeneratorfunction(work):
 
             def stream(values: Values, request: gr.Request) -> Iterator[Any]:
-                with lent(values, request) as session:
+                with lent(values, request) as (session, values):
                     if session is None:
                         yield self.gone(request)
                         return
@@ -306,7 +311,7 @@ class Context(Reserving):
         elif event:
 
             def select(values: Values, request: gr.Request, chosen: gr.EventData) -> Any:
-                with lent(values, request) as session:
+                with lent(values, request) as (session, values):
                     return self.gone(request) if session is None else kept(session, work(session, values, chosen))
 
             select.__annotations__["chosen"] = event
@@ -314,7 +319,7 @@ class Context(Reserving):
         else:
 
             def answer(values: Values, request: gr.Request) -> Any:
-                with lent(values, request) as session:
+                with lent(values, request) as (session, values):
                     return self.gone(request) if session is None else kept(session, work(session, values))
 
             handle = answer

@@ -136,43 +136,67 @@ class Visit(Room):
         self.over.change(on_over, inputs, outputs, **QUIET)
         return arrived
 
-    def opens(self, opener: Any, view: Any, steps: Collection[str], name: str) -> None:
-        """Show a view, drawn from the session, when its opener is pressed; what has to be measured for it comes after.
+    def opens(self, opener: Any, part: Any, steps: Collection[str], name: str) -> None:
+        """Give a part of the page, drawn from the session, when its opener is pressed; what is measured comes after.
 
         Args:
             opener: The button that the page's script presses.
-            view: The column.
-            steps: The names of the steps that stand in it.
+            part: What is opened: a view's column, which is shown then, or what a person has unfolded.
+            steps: The names of the steps of which something stands in it.
             name: The event's.
         """
-        news, bus = (News.BACK, News.ENDED), self.bus
+        news, bus, later = (News.BACK, News.ENDED), self.bus, self.context.later
 
-        def on_open(values: Values, request: gr.Request) -> Iterator[Update]:
+        def shown() -> Update:
+            return {part: gr.Column(visible=True)} if isinstance(part, gr.Column) else {}
+
+        def on_open(values: Values, request: gr.Request) -> Any:
+            said = {} if self.context.visit(request) is not None else self.context.gone(request)
             session = self.context.visit(request)
             if session is None:
+                return shown() | said
+            drawn, within = as_kept(values, session), later.parts(part)
+            try:
                 with shown_to_user():
-                    yield {view: gr.Column(visible=True), **self.context.gone(request)}
-                    session = self.context.visit(request)
-            if session is None:
-                return
-            drawn = {**values, **{part: kept for part, kept in session.controls.items() if part in values}}
-            shown: Update = {view: gr.Column(visible=True)}
-            with shown_to_user():
-                try:
-                    update = shown | bus.told(News.BACK, session, drawn, steps)
-                    yield update if session.busy else update | bus.told(News.ENDED, session, drawn, steps)
-                except Exception:  # an empty view in which one can press is more than a page that waits for it
-                    yield shown
-                    raise
-                for heard in measured:
-                    yield from heard.answered(session, drawn)
+                    update = bus.told(News.BACK, session, drawn, steps)
+                    update |= bus.told(News.BEGAN if session.busy else News.ENDED, session, drawn, steps)
+            except gr.Error as error:  # an empty view in which one can press is more than a page that waits for it
+                gr.Warning(error.message)
+                return shown() | said
+            back = brought_back(session)
+            update = {
+                one: with_value(value, session.controls[one]) if one in back else value for one, value in update.items()
+            }
+            return shown() | said | {one: value for one, value in (back | update).items() if one in within}
 
-        on_open.__name__ = name
-        measured = [heard for heard in bus.hearings(News.BACK, later=True) if heard.room in steps]
-        read = {*bus.inputs(*news, rooms=steps), *(part for heard in measured for part in heard.inputs)}
-        outputs = [view, self.notice, *bus.outputs(*news, rooms=steps)]
-        outputs += [part for heard in measured for part in heard.outputs]
-        opener.click(on_open, read, list(dict.fromkeys(outputs)), **QUIET)
+        def on_measured(values: Values, request: gr.Request) -> Iterator[Update]:
+            yield gr.skip()  # one that yields nothing empties all of its outputs
+            session = self.context.visit(request)
+            if session is not None:
+                with shown_to_user():
+                    for heard in measured:
+                        yield from heard.answered(session, as_kept(values, session))
+
+        later.hold(part, opener)
+        on_open.__name__, on_measured.__name__ = name, name.replace("open", "measured")
+        within = later.parts(part)
+        outputs = [one for one in bus.outputs(*news, News.BEGAN, rooms=steps) if one in within]
+        outputs += [one for one in self.context.controls if one in within]
+        opened = opener.click(
+            on_open,
+            set(bus.inputs(*news, News.BEGAN, rooms=steps)),
+            list(dict.fromkeys([part, self.notice, *outputs])),
+            **QUIET,
+        )
+        measured = [
+            heard
+            for heard in bus.hearings(News.BACK, later=True)
+            if heard.room in steps and later.parts(part).issuperset(heard.outputs)
+        ]
+        if measured:
+            read = {one for heard in measured for one in heard.inputs}
+            drawn = list(dict.fromkeys(one for heard in measured for one in heard.outputs))
+            opened.then(on_measured, read, drawn, **QUIET)
 
     def shown(
         self, session: Session, values: Values, request: gr.Request, opening: bool = False, over: bool = False
@@ -216,6 +240,11 @@ class Visit(Room):
         told: Update = self.bus.told(News.BACK, session, values, rooms) if session.own else {}
         told |= self.bus.told(News.ENDED, session, values)
         return back | {part: with_value(value, kept[part]) if part in kept else value for part, value in told.items()}
+
+
+def as_kept(values: Values, session: Session) -> Values:
+    """Return what an event has read, with what the visitor's session has of it."""
+    return {**values, **{part: kept for part, kept in session.controls.items() if part in values}}
 
 
 def with_value(changed: Any, value: Any) -> Any:

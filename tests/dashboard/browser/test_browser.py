@@ -13,6 +13,7 @@ from browser_helpers import (
     at_width,
     details,
     pick_cinema,
+    settled_box,
     text_of,
     theme,
     unfold,
@@ -181,8 +182,7 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     assert "Best layer" in text_of(shared, "#why-judged")
     before = text_of(shared, "#why-neurons")
     bars = shared.locator("#why-atlas .js-plotly-plot .nsewdrag").first
-    bars.scroll_into_view_if_needed()
-    box = bars.bounding_box()
+    box = settled_box(bars)
     other = 0 if shared.locator("#block input[type=number]").input_value() != "0" else 2
     shared.mouse.click(box["x"] + box["width"] * (other + 0.5) / 3, box["y"] + box["height"] - 3)
     wait_for_text(shared, "#view-why", f"Layer {other}:")

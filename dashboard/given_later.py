@@ -1,0 +1,130 @@
+"""A page of which a browser is told what stands in the first view, and is given the rest when that is opened.
+
+What is given (:mod:`dashboard.kit.later` says what that is) goes the way on which Gradio sends what it renders anew:
+components, their layout and their events, in the answer to the event that opens them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.later import Later, page_with, without
+
+
+class GivingBlocks(gr.Blocks):
+    """A page that holds back what is opened later."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        self.later = Later()
+        super().__init__(*given, **named)
+
+    def get_config_file(self) -> Any:
+        """Return what Gradio tells clients; the list of each page, which browsers get, lacks what is given later."""
+        config: Any = super().get_config_file()
+        for container in self.later.containers:
+            held = self._numbers(container)
+            events = _events_of(config, held)
+            for page in config["page"].values():
+                page["components"] = [number for number in page["components"] if number not in held]
+                page["dependencies"] = [number for number in page["dependencies"] if number not in events]
+                page["layout"] = _emptied(page["layout"], container._id)
+        return config
+
+    async def preprocess_data(self, block_fn: Any, inputs: Any, state: Any, explicit_call: bool = False) -> Any:
+        """Read what a browser sends of parts that it has not been given as what a new page has."""
+        absent = self.later.absent()
+        if absent.intersection(block_fn.inputs):
+            inputs = [
+                self._new(part) if value is None and part in absent else value
+                for part, value in zip(block_fn.inputs, inputs, strict=True)
+            ]
+        return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> Any:
+        """Send nothing to parts that a browser has not been given."""
+        opened = self.later.opened_by(block_fn)
+        now = self.later.parts(opened) if opened is not None else frozenset()
+        predictions = without(predictions, self.later.absent() - now, block_fn.outputs)
+        return await super().postprocess_data(block_fn, predictions, state)
+
+    async def process_api(self, block_fn: Any, *given: Any, **named: Any) -> Any:
+        """Answer an event, with the parts that it opens."""
+        event = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        page = named.get("state")
+        if page is not None and not hasattr(page, "given") and any(name == "load" for _, name in event.targets):
+            page.given = set()  # a page that opens has what stands in the first view
+        known = getattr(page, "given", None)
+        with page_with(known):
+            output = await super().process_api(block_fn, *given, **named)
+        opened = self.later.opened_by(event)
+        if opened is not None:  # a browser presses once more where an answer was lost on its way
+            output["data"], output["render_config"] = self._given(opened, event, output["data"])
+            if known is not None:
+                known.add(opened._id)
+        return output
+
+    def _numbers(self, container: Any) -> set[int]:
+        return {part._id for part in self.later.parts(container)}
+
+    def _new(self, part: Any) -> Any:
+        """Return what stands in a part of a new page, as a browser sends it."""
+        return next((one["props"].get("value") for one in self.config["components"] if one["id"] == part._id), None)
+
+    def _given(self, container: Any, event: Any, data: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return an event's data without what it says of parts within a container, and those parts as it has them."""
+        held = self._numbers(container)
+        said = {part._id: value for part, value in zip(event.outputs, data, strict=True)}
+        config: Any = self.config
+        components = []
+        for one in config["components"]:
+            if one["id"] in held or one["id"] == container._id:
+                props = {**one["props"], **_as_props(said.get(one["id"], gr.skip()))}
+                if one["id"] == container._id:  # a person has just unfolded it
+                    props.pop("open", None)
+                components.append({**one, "props": props})
+        events = _events_of(config, held)
+        rendered = {
+            "render_id": -container._id,
+            "layout": _layout_of(container),
+            "components": components,
+            "dependencies": [one for one in config["dependencies"] if one["id"] in events],
+        }
+        left = [gr.skip() if part._id in held else value for part, value in zip(event.outputs, data, strict=True)]
+        return left, rendered
+
+
+def _emptied(layout: dict[str, Any], container: int) -> dict[str, Any]:
+    """Return a layout in which one container has nothing."""
+    if layout["id"] == container:
+        return {**layout, "children": []}
+    return (
+        {**layout, "children": [_emptied(one, container) for one in layout["children"]]}
+        if "children" in layout
+        else layout
+    )
+
+
+def _layout_of(block: Any) -> dict[str, Any]:
+    """Return how a block is laid out, as Gradio tells browsers."""
+    children = getattr(block, "children", None)
+    return {"id": block._id} if children is None else {"id": block._id, "children": [*map(_layout_of, children)]}
+
+
+def _as_props(update: Any) -> dict[str, Any]:
+    """Return what an event says of a component, as that component's properties."""
+    if isinstance(update, dict) and update.get("__type__") == "update":
+        return {name: value for name, value in update.items() if name != "__type__"}
+    return {"value": update}
+
+
+def _events_of(config: Any, parts: set[int]) -> set[int]:
+    """Return the numbers of the events that parts start, and of those that follow them."""
+    found: set[int] = set()
+    for event in config["dependencies"]:  # in the order in which they were made: what follows comes later
+        started = [number for number, _ in event["targets"] if number is not None]
+        follows = event.get("trigger_after") in found
+        if follows or (started and parts.issuperset(started)):
+            found.add(event["id"])
+    return found

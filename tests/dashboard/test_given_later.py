@@ -1,0 +1,152 @@
+"""What a browser is told of a page at first, and what it is given when that is opened."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from dashboard_helpers import Page
+from gradio.state_holder import SessionState
+
+from dashboard.given_later import GivingBlocks
+from dashboard.kit.later import Later, page_with
+
+COMPONENTS = 123
+"""A third of what the first load had when all views came with it."""
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    """A page with a view that comes later: its parts by name, and what was read by its events."""
+    read: list[Any] = []
+
+    def said(kind: str) -> Any:
+        def handle(*values: Any) -> Any:
+            read.append((kind, values))
+            return "new", 7
+
+        handle.__name__ = kind
+        return handle
+
+    with GivingBlocks(analytics_enabled=False) as page:
+        told = gr.HTML("first")
+        with gr.Column(visible=False) as view:
+            number = gr.Number(3, label="Number")
+            with gr.Row():
+                inner = gr.Button("Inner")
+        opener, press = gr.Button("Open"), gr.Button("Press")
+        page.load(said("loaded"), number, [told, number])
+        press.click(said("pressed"), number, [told, number]).then(said("followed"), number, [told, number])
+        inner.click(said("within"), number, [told, number]).then(said("after"), number, [told, number])
+        opener.click(lambda: {view: gr.Column(visible=True), number: gr.Number(5, maximum=9)}, None, [view, number])
+        page.later.hold(view, opener)
+    page.config = page.get_config_file()
+    return SimpleNamespace(**locals())
+
+
+def events(page: Any) -> dict[str, int]:
+    return {event.fn.__name__: number for number, event in page.fns.items()}
+
+
+def call(small: Any, name: str, value: Any, state: Any) -> Any:
+    """Send an event as a browser does."""
+    number = events(small.page)[name]
+    given = [value] * len(small.page.fns[number].inputs)
+    return asyncio.run(small.page.process_api(block_fn=number, inputs=given, state=state, session_hash="one"))
+
+
+def opened(small: Any) -> SessionState:
+    """Return what Gradio knows of a page that a browser has just opened."""
+    state = SessionState(small.page)
+    call(small, "loaded", None, state)
+    return state
+
+
+def test_a_browser_is_told_of_the_first_view_and_its_events_alone(small):
+    (page,) = small.page.get_config_file()["page"].values()
+    told = set(page["components"])
+    assert {small.told._id, small.view._id, small.opener._id, small.press._id} <= told
+    assert told.isdisjoint({small.number._id, small.inner._id, small.inner.parent._id})
+    (view,) = (one for one in page["layout"]["children"] if one["id"] == small.view._id)
+    assert view["children"] == []
+    named = events(small.page)
+    known = {name for name, number in named.items() if number in page["dependencies"]}
+    assert known == {"loaded", "pressed", "followed", "<lambda>"}
+
+
+def test_what_is_read_of_a_part_that_was_not_given_is_what_a_new_page_has_and_none_afterwards(small):
+    state = opened(small)
+    call(small, "pressed", None, state)
+    assert small.read[-1] == ("pressed", (3,))
+    call(small, "<lambda>", None, state)
+    call(small, "pressed", None, state)
+    assert small.read[-1] == ("pressed", (None,)), "its field was emptied"
+
+
+def test_nothing_is_sent_to_a_part_that_was_not_given(small):
+    state = opened(small)
+    assert call(small, "pressed", None, state)["data"] == ["new", gr.skip()]
+    call(small, "<lambda>", None, state)
+    assert call(small, "pressed", 4, state)["data"] == ["new", 7]
+    assert call(small, "pressed", 4, SessionState(small.page))["data"] == ["new", 7], "a program opens no page"
+
+
+def test_opening_gives_parts_as_the_event_has_them_with_their_events_and_once_more_where_that_was_lost(small):
+    state = opened(small)
+    for _ in range(2):
+        answer = call(small, "<lambda>", None, state)
+        assert answer["data"] == [{"__type__": "update", "visible": True}, gr.skip()]
+        given = answer["render_config"]
+        parts = {one["id"]: one["props"] for one in given["components"]}
+        form, row = small.number.parent, small.inner.parent
+        assert set(parts) == {part._id for part in (small.view, form, small.number, row, small.inner)}
+        assert (parts[small.number._id]["value"], parts[small.number._id]["maximum"]) == (5, 9)
+        assert parts[small.view._id]["visible"] is True
+        assert given["layout"] == {
+            "id": small.view._id,
+            "children": [
+                {"id": form._id, "children": [{"id": small.number._id}]},
+                {"id": row._id, "children": [{"id": small.inner._id}]},
+            ],
+        }
+        named = events(small.page)
+        assert [one["id"] for one in given["dependencies"]] == [named["within"], named["after"]]
+    assert call(small, "pressed", 4, state)["render_config"] is None
+
+
+def test_what_a_visitor_has_set_counts_where_their_page_has_not_been_given_it():
+    with gr.Blocks(analytics_enabled=False):
+        with gr.Column() as view:
+            held = gr.Number(3)
+        other, opener = gr.Number(1), gr.Button()
+    later = Later()
+    later.hold(view, opener)
+    values, kept = {held: 3, other: 1}, {held: 24, other: 2}
+    assert later.standing(values, kept) == values, "nothing is known of the page"
+    given: set[int] = set()
+    with page_with(given):
+        assert later.standing(values, kept) == {held: 24, other: 1}
+        assert later.standing(values, {}) == values
+        given.add(view._id)
+        assert later.standing(values, kept) == values
+    assert later.absent() == frozenset()
+
+
+def test_the_first_load_of_the_page_is_a_third_and_the_openers_give_the_rest(page: Page):
+    config = page.app.get_config_file()
+    (first,) = config["page"].values()
+    told, later = set(first["components"]), page.context.later
+    assert len(told) <= COMPONENTS
+    held = [{part._id for part in later.parts(container)} for container in later.containers]
+    assert len(held) == 7 and all(told.isdisjoint(one) for one in held)
+    assert sum(map(len, held)) == len(set().union(*held)), "nothing is given twice"
+    starts = {event["id"]: {one for one, _ in event["targets"] if one} for event in config["dependencies"]}
+    for number in first["dependencies"]:
+        assert starts[number] <= told | {page.app._id}, "a browser cannot start it"
+    for number, pressed in starts.items():
+        inside = [one for one in held if pressed & one]
+        assert len(inside) <= 1 and (not inside or pressed <= inside[0]), "an event of two places is given by neither"
+        assert not inside or number not in first["dependencies"]
