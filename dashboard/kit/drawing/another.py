@@ -40,7 +40,7 @@ def of_another(texts: Texts | None, case: Case | None, what: str, buttons: str) 
         what: What is shown, in the plural and with a capital.
         buttons: What brings it to the case in the rail.
     """
-    other = "" if case is None else _another(texts, case)
+    other = "" if case is None else another(texts, case.question, case.adversarial_prompt, (case.safe, case.unsafe))
     if not other:
         return ""
     if texts is None:
@@ -48,16 +48,25 @@ def of_another(texts: Texts | None, case: Case | None, what: str, buttons: str) 
     return reading(f"{what} are of {other}. Press {buttons} to bring them to the case in the rail.", "warn")
 
 
-def _another(texts: Texts | None, case: Case) -> str:
+def another(texts: Texts | None, question: str, prompt: str | None, answers: tuple[str, str] | None) -> str:
+    """Say in what a case differs from the texts in the rail; nothing where it does not.
+
+    Args:
+        texts: What stands in the rail; ``None`` where it makes no prompt: the case is named then, and compared to none.
+        question: The case's.
+        prompt: Its adversarial prompt; ``None`` where that does not matter.
+        answers: Its safe and its unsafe answer; ``None`` where they do not matter.
+    """
     if texts is None:
-        return _quoted(case.question)
-    if texts.question != case.question:
-        return f"another question: {_quoted(case.question)}"
-    if texts.adversarial_prompt() != case.adversarial_prompt:
+        return quoted(question)
+    if texts.question != question:
+        return f"another question: {quoted(question)}"
+    if prompt is not None and prompt != texts.adversarial_prompt():
         return "another attack on this question"
-    return "" if (texts.safe, texts.unsafe) == (case.safe, case.unsafe) else "other answers to this question"
+    return "other answers to this question" if answers is not None and answers != (texts.safe, texts.unsafe) else ""
 
 
-def _quoted(question: str) -> str:
+def quoted(question: str, most: int = SHOWN) -> str:
+    """Return a question between quotation marks, in one line and shortened; no HTML yet."""
     line = " ".join(question.split())
-    return f"“{line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + '…'}”"
+    return f"“{line if len(line) <= most else line[: most - 1].rstrip() + '…'}”"

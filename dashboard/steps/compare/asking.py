@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Offer, Update, Values
+from dashboard.kit.drawing.another import in_rail
 from dashboard.kit.drawing.answers import Tokens
 from dashboard.kit.drawing.html import message, weights_badge
 from dashboard.kit.drawing.panes import build_pair, unless_safe
@@ -191,7 +192,7 @@ class AskingPart(Room):
         What is chosen may be something that cannot be asked: it is the adversarial prompt then, and the choice says so.
         """
         try:
-            asking = self._asking(session, values, values[self.ask_what], self.standing.texts(values))
+            asking = self._asking(session, values, values[self.ask_what], in_rail(self.bus, session, values))
         except (CaseError, PromptError):
             asking = self._asking(session, values, ADVERSARIAL, None)
             yield self._adversarial_chosen

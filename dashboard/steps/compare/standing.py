@@ -7,13 +7,13 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.drawing.another import in_rail
 from dashboard.kit.room import Room
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Prompt
-from inspector.errors import InspectorError
 
 
 class StandingPart(Room):
@@ -38,20 +38,11 @@ class StandingPart(Room):
 
     def on_change(self, session: Session, values: Values) -> Update:
         """Say what is of another case now."""
-        return {self.of_another: self._line(session, self.texts(values))}
+        return {self.of_another: self._line(session, in_rail(self.bus, session, values))}
 
     def asking(self, session: Session, values: Values, asked: Prompt) -> Update:
         """Say what is of another case while something else is asked."""
-        return {self.of_another: self._line(session, self.texts(values), asked)}
-
-    def texts(self, values: Values) -> Texts | None:
-        """Return what stands in the rail, ``None`` where it makes no prompt or may not be asked."""
-        try:
-            texts = self.bus.offered("typed").call(values)
-            texts.adversarial_prompt()
-        except InspectorError:  # the rail says what is wrong
-            return None
-        return texts
+        return {self.of_another: self._line(session, in_rail(self.bus, session, values), asked)}
 
     @staticmethod
     def _line(session: Session, texts: Texts | None, asked: Prompt | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dashboard.kit.drawing.another import another, quoted
 from dashboard.kit.drawing.glossary import marked
 from dashboard.kit.drawing.html import brief, number, over, probability, reading, row_badge, updates, weights_badge
 from dashboard.kit.drawing.plain import escape
@@ -142,35 +143,8 @@ def compare_readings(comparison: Comparison, folded: bool = False) -> tuple[str,
     )
 
 
-QUESTION_SHOWN, QUESTION_BESIDE = 60, 18
-"""Characters of a question that are shown at most where it is named, and beside an answer's badges."""
-
-
-def quoted(question: str, most: int = QUESTION_SHOWN) -> str:
-    """Return a question between quotation marks, in one line and shortened; no HTML yet."""
-    line = " ".join(question.split())
-    return f"“{line if len(line) <= most else line[: most - 1].rstrip() + '…'}”"
-
-
-ANOTHER_ATTACK, OTHER_ANSWERS = "another attack on this question", "other answers to this question"
-
-
-def another(texts: Texts | None, question: str, prompt: str | None, answers: tuple[str, str] | None) -> str:
-    """Say in what a case differs from the texts in the rail; nothing where it does not.
-
-    Args:
-        texts: What stands in the rail; ``None`` where it makes no prompt: the case is named then, and compared to none.
-        question: The case's.
-        prompt: Its adversarial prompt; ``None`` where that does not matter.
-        answers: Its safe and its unsafe answer; ``None`` where they do not matter.
-    """
-    if texts is None:
-        return quoted(question)
-    if texts.question != question:
-        return f"another question: {quoted(question)}"
-    if prompt is not None and prompt != texts.adversarial_prompt():
-        return ANOTHER_ATTACK
-    return OTHER_ANSWERS if answers is not None and answers != (texts.safe, texts.unsafe) else ""
+QUESTION_BESIDE = 18
+"""Characters of a question that are shown at most beside an answer's badges."""
 
 
 def of_another(asked: Prompt | None, measured: Case | None, texts: Texts | None, ask: str = "Ask both") -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from dashboard_helpers import QUICK, assert_idle, own_question, seen
 
+from dashboard.kit.drawing.another import quoted
 from dashboard.kit.drawing.answers import both_answers
 from dashboard.kit.live import ended
 from dashboard.kit.sessions.typed import Texts, case_of
@@ -20,7 +21,7 @@ from dashboard.report import again
 from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
-from dashboard.steps.compare.texts import QUESTION_BESIDE, answer_note, heads, of_another, quoted
+from dashboard.steps.compare.texts import QUESTION_BESIDE, answer_note, heads, of_another
 from editing.gate.gate import Budgets
 from inspector.errors import PatchError
 from inspector.model import VANILLA, Answers, InspectedModel, pieces
