@@ -19,10 +19,11 @@ BELOW = "/assets/"
 KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 KEEP = "public, max-age=31536000, immutable"
 PARTS = (
-    *("accordion", "button", "checkbox", "checkboxgroup", "column", "dataframe", "downloadbutton", "dropdown", "file"),
-    *("form", "html", "number", "plot", "radio", "row", "slider", "state", "tabitem", "tabs", "textbox", "timer"),
+    *("accordion", "button", "checkbox", "column", "dropdown", "form", "html", "plot", "radio", "row", "slider"),
+    *("state", "textbox", "timer"),
 )
-"""Kinds of components that a browser fetches at once: of all parts of the page that are not hidden by themselves."""
+"""Kinds of components that a browser fetches at once: of all parts of the first view that are not hidden by
+themselves."""
 FIGURES = "PlotlyPlot-*.js"
 """The script that draws figures; its name holds a hash."""
 AT_ONCE = b"//# allFunctionsCalledOnLoad\n"

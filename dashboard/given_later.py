@@ -11,6 +11,11 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.later import Later, page_with, without
+from inspector.model.memory.recent import Recent
+
+PAGES = 10_000
+"""Pages of which it is known what they were given. It outlives a visitor's session, as the page does in its browser; of
+one that has opened so many pages ago nothing is known any more: it is sent everything."""
 
 
 class GivingBlocks(gr.Blocks):
@@ -18,6 +23,7 @@ class GivingBlocks(gr.Blocks):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         self.later = Later()
+        self._known: Recent[str, set[int]] = Recent(PAGES)
         super().__init__(*given, **named)
 
     def get_config_file(self) -> Any:
@@ -34,7 +40,7 @@ class GivingBlocks(gr.Blocks):
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, state: Any, explicit_call: bool = False) -> Any:
         """Read what a browser sends of parts that it has not been given as what a new page has."""
-        absent = self.later.absent()
+        absent = self.later.perhaps_absent()
         if absent.intersection(block_fn.inputs):
             inputs = [
                 self._new(part) if value is None and part in absent else value
@@ -52,10 +58,10 @@ class GivingBlocks(gr.Blocks):
     async def process_api(self, block_fn: Any, *given: Any, **named: Any) -> Any:
         """Answer an event, with the parts that it opens."""
         event = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
-        page = named.get("state")
-        if page is not None and not hasattr(page, "given") and any(name == "load" for _, name in event.targets):
-            page.given = set()  # a page that opens has what stands in the first view
-        known = getattr(page, "given", None)
+        page = named.get("session_hash") or ""
+        known = self._known.get(page)
+        if known is None and page and any(name == "load" for _, name in event.targets):
+            known = self._known[page] = set()  # a page that opens has what stands in the first view
         with page_with(known):
             output = await super().process_api(block_fn, *given, **named)
         opened = self.later.opened_by(event)

@@ -58,6 +58,11 @@ class Later:
             return frozenset()
         return frozenset().union(*(self.parts(one) for one in self._held if one._id not in given))
 
+    def perhaps_absent(self) -> frozenset[Any]:
+        """Return what the page that asks may lack: what it has not been given, or all where nothing is known of it."""
+        known = _GIVEN.get() is not None
+        return self.absent() if known else frozenset().union(*(self.parts(one) for one in self._held))
+
     def standing(self, values: Mapping[Any, Any], kept: Mapping[Any, Any]) -> dict[Any, Any]:
         """Return what an event has read, with what the visitor has of the parts that their page does not.
 

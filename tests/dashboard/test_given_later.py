@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,18 +52,19 @@ def events(page: Any) -> dict[str, int]:
     return {event.fn.__name__: number for number, event in page.fns.items()}
 
 
-def call(small: Any, name: str, value: Any, state: Any) -> Any:
+def call(small: Any, name: str, value: Any, page: str) -> Any:
     """Send an event as a browser does."""
     number = events(small.page)[name]
     given = [value] * len(small.page.fns[number].inputs)
-    return asyncio.run(small.page.process_api(block_fn=number, inputs=given, state=state, session_hash="one"))
+    state = SessionState(small.page)  # Gradio may have forgotten the page meanwhile, as a visitor is
+    return asyncio.run(small.page.process_api(block_fn=number, inputs=given, state=state, session_hash=page))
 
 
-def opened(small: Any) -> SessionState:
-    """Return what Gradio knows of a page that a browser has just opened."""
-    state = SessionState(small.page)
-    call(small, "loaded", None, state)
-    return state
+def opened(small: Any) -> str:
+    """Return the name of a page that a browser has just opened."""
+    page = secrets.token_hex()
+    call(small, "loaded", None, page)
+    return page
 
 
 def test_a_browser_is_told_of_the_first_view_and_its_events_alone(small):
@@ -78,26 +80,31 @@ def test_a_browser_is_told_of_the_first_view_and_its_events_alone(small):
 
 
 def test_what_is_read_of_a_part_that_was_not_given_is_what_a_new_page_has_and_none_afterwards(small):
-    state = opened(small)
-    call(small, "pressed", None, state)
+    page = opened(small)
+    call(small, "pressed", None, page)
     assert small.read[-1] == ("pressed", (3,))
-    call(small, "<lambda>", None, state)
-    call(small, "pressed", None, state)
+    call(small, "<lambda>", None, page)
+    call(small, "pressed", None, page)
     assert small.read[-1] == ("pressed", (None,)), "its field was emptied"
 
 
 def test_nothing_is_sent_to_a_part_that_was_not_given(small):
-    state = opened(small)
-    assert call(small, "pressed", None, state)["data"] == ["new", gr.skip()]
-    call(small, "<lambda>", None, state)
-    assert call(small, "pressed", 4, state)["data"] == ["new", 7]
-    assert call(small, "pressed", 4, SessionState(small.page))["data"] == ["new", 7], "a program opens no page"
+    page = opened(small)
+    assert call(small, "pressed", None, page)["data"] == ["new", gr.skip()]
+    call(small, "<lambda>", None, page)
+    assert call(small, "pressed", 4, page)["data"] == ["new", 7]
+    assert call(small, "pressed", 4, "a program's")["data"] == ["new", 7], "nothing was opened"
+
+
+def test_of_a_page_of_which_nothing_is_known_any_more_none_reads_as_on_a_new_page(small):
+    call(small, "pressed", None, "opened long ago")
+    assert small.read[-1] == ("pressed", (3,))
 
 
 def test_opening_gives_parts_as_the_event_has_them_with_their_events_and_once_more_where_that_was_lost(small):
-    state = opened(small)
+    page = opened(small)
     for _ in range(2):
-        answer = call(small, "<lambda>", None, state)
+        answer = call(small, "<lambda>", None, page)
         assert answer["data"] == [{"__type__": "update", "visible": True}, gr.skip()]
         given = answer["render_config"]
         parts = {one["id"]: one["props"] for one in given["components"]}
@@ -114,7 +121,7 @@ def test_opening_gives_parts_as_the_event_has_them_with_their_events_and_once_mo
         }
         named = events(small.page)
         assert [one["id"] for one in given["dependencies"]] == [named["within"], named["after"]]
-    assert call(small, "pressed", 4, state)["render_config"] is None
+    assert call(small, "pressed", 4, page)["render_config"] is None
 
 
 def test_what_a_visitor_has_set_counts_where_their_page_has_not_been_given_it():
