@@ -48,6 +48,7 @@ class Beforehand:
     def _run(self, after: Callable[[], object]) -> None:
         try:
             after()
+            self.line.give_way(self._stopped.is_set)
             with memory_told():
                 for _ in get_ready(self._model, self._detector, cancel=self._stopped.is_set):
                     self.line.give_way(self._stopped.is_set)

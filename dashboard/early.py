@@ -59,6 +59,9 @@ class EarlyHeading:
             await self.app(scope, receive, send)
             return
         tell_browsers_less(scope["app"])
+        line = getattr(scope["app"].get_blocks(), "line", None)
+        if line is not None:
+            line.page_opens()
         where = _where(scope)
         kept = self._pages.get(where)
         if kept is None:

@@ -181,6 +181,7 @@ def build_page(
     ahead = Beforehand(model, calibration.detector) if options.calibrate and calibration is not None else None
     if ahead is not None:
         ahead.line = house.context.line
+        ahead.line.page_opens()  # whoever has started the program waits for it
         ahead.start(shown.wait)
     sessions.sweep_in_background()
     # Long runs stand in a line of our own (kit/queue), so Gradio lets everything through at once: typing never waits.

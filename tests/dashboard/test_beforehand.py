@@ -62,7 +62,7 @@ def test_it_waits_for_what_goes_first_gives_way_between_steps_and_ends_within_on
     ahead.start(gone.wait)
     assert not ahead.wait(0.05) and order == []
     gone.set()
-    assert ahead.wait(30) and order == ["step", "way"] * 3
+    assert ahead.wait(30) and order == ["way", *["step", "way"] * 3]
 
 
 def test_what_fails_is_told_to_the_operator_and_ends_nothing_else(monkeypatch, known, capsys):

@@ -10,6 +10,7 @@ line after each of its steps and goes on only once nobody is there, however long
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -28,6 +29,8 @@ UNDER_WAY = 4
 """Runs that may be under way at a time; beyond these only such begin as are known to end within a slice."""
 LOOK = 1.0
 """Seconds between two words to whoever waits."""
+OPENING = 3.0
+"""Seconds for which a page that opens has the machine to itself, as far as what is done in the background goes."""
 NAP = 0.1
 """Seconds between two looks at whether it was cancelled."""
 REST = 2.0
@@ -110,6 +113,7 @@ class Line:
     _now: _Run | None = None
     _took: dict[str, deque[float]] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
+    _opened: float = -math.inf
 
     def turns(
         self,
@@ -176,16 +180,20 @@ class Line:
             note("run", kind=kind, outcome=outcome, waited=round(mine.waited, 3), seconds=round(mine.spent, 3))
 
     def give_way(self, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Wait until nobody is in line: what is done in the background does this after each of its steps.
+        """Wait until nobody is in line and no page is opening.
 
-        There is no end to its patience: a line that is never empty leaves it unfinished.
+        What is done in the background does this after each of its steps. There is no end to its patience: a line that is never empty leaves it unfinished.
 
         Args:
             cancelled: Whether it is to end: it waits no longer then, and ends itself.
         """
         with self._changed:
-            while self._runs and not cancelled():
+            while (self._runs or time.monotonic() < self._opened + OPENING) and not cancelled():
                 self._changed.wait(NAP)
+
+    def page_opens(self) -> None:
+        """Say that a page is opening, which asks the same processors for more than a second's work."""
+        self._opened = time.monotonic()
 
     def place_of(self, whose: Any) -> Place | None:
         """Return where somebody's run stands while others have their turn; ``None`` where none of theirs waits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import types
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from dashboard.kit.limits import OTHERS, Limits
-from dashboard.kit.running.queue import PLACES, UNDER_WAY, Line, Place
+from dashboard.kit.running.queue import OPENING, PLACES, UNDER_WAY, Line, Place
 from inspector.errors import CaseError
 
 Told = list[Any]
@@ -409,3 +410,24 @@ def test_a_run_that_fails_as_it_is_closed_leaves_the_line_all_the_same():
     with pytest.raises(CaseError, match="does not close"):
         run.close()
     assert len(line) == 0
+
+
+def test_what_is_done_in_the_background_waits_while_a_page_opens_or_it_is_to_end(monkeypatch):
+    line, clock = Line(), [100.0]
+    waits: list[float] = []
+    monkeypatch.setattr("dashboard.kit.running.queue.time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def wait(seconds: float) -> None:
+        waits.append(clock[0])
+        clock[0] += seconds
+
+    monkeypatch.setattr(line._changed, "wait", wait)
+    line.give_way()
+    assert waits == []
+    line.page_opens()
+    line.give_way(lambda: True)
+    assert waits == [], "what is to end waits for nobody"
+    line.give_way()
+    assert clock[0] >= 100 + OPENING and len(waits) > 1
+    line.give_way()
+    assert max(waits) < 100 + OPENING
