@@ -180,7 +180,7 @@
   };
 
   // What was folded is drawn once it opens: the tab that was asked for is brought into sight then, and has the focus.
-  window.dinmDetailOpens = (left = 60) => {
+  window.dinmDetailOpens = (left = 600) => {
     const title = find(`#shortcuts [data-part="${window.dinmDetail}"]`).textContent;
     const open = [...document.querySelectorAll("#details [role=tab][aria-selected=true]")].find(
       (tab) => tab.textContent.trim() === title && tab.checkVisibility(),
@@ -192,11 +192,19 @@
 
   // What stands in the details comes when they are first unfolded.
   function unfold() {
-    const opener = find("#open-details");
+    const opener = find("#open-details"), fold = find("#details");
     if (!opener || opened.has("details")) return;
+    if (linked) { setTimeout(unfold, 100); return; } // what a link fills is drawn with it
     opened.add("details");
     opener.click();
-    setTimeout(() => { if (!find("#details [role=tab]")) opened.delete("details"); }, 30000); // the press was lost
+    fold.setAttribute("aria-busy", "true");
+    const began = Date.now(), look = setInterval(() => {
+      const there = find("#details [role=tab]");
+      if (!there && Date.now() - began < 30000) return;
+      clearInterval(look);
+      fold.removeAttribute("aria-busy");
+      if (!there) opened.delete("details"); // the press was lost on its way
+    }, 50);
   }
   document.addEventListener("click", (event) => {
     if (event.target.closest("#details > button, #details > .label-wrap, #shortcuts button")) unfold();

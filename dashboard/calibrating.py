@@ -124,7 +124,8 @@ class CalibratingLine:
         outputs = [self.line, self.clock, *context.bus.outputs(News.CALIBRATED)]
 
         def on_calibrating(values: Values, request: gr.Request) -> Any:
-            return self.look(context.visit(request), values)
+            session = context.visit(request)
+            return self.look(session, values if session is None else context.later.standing(values, session.controls))
 
         for event in (app.load, self.clock.tick):
             event(on_calibrating, set(context.bus.inputs(News.CALIBRATED)), list(dict.fromkeys(outputs)), **QUIET)

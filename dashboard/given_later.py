@@ -29,6 +29,7 @@ class GivingBlocks(gr.Blocks):
     def get_config_file(self) -> Any:
         """Return what Gradio tells clients; the list of each page, which browsers get, lacks what is given later."""
         config: Any = super().get_config_file()
+        self._settle_what_can_be_used(config)
         for container in self.later.containers:
             held = self._numbers(container)
             events = _events_of(config, held)
@@ -38,14 +39,23 @@ class GivingBlocks(gr.Blocks):
                 page["layout"] = _emptied(page["layout"], container._id)
         return config
 
+    def _settle_what_can_be_used(self, config: Any) -> None:
+        """Say of each control whether a person can change it: a browser tells by all events, and knows some of them."""
+        shown = {number for page in config["page"].values() for number in page["dependencies"]}
+        events = [one for one in config["dependencies"] if one["id"] in shown]
+        read = {number for one in events for number in one["inputs"]}
+        drawn = {number for one in events for number in one["outputs"]}
+        for one in config["components"]:
+            if hasattr(self.blocks.get(one["id"]), "interactive") and one["props"].get("interactive") is None:
+                is_set = one["id"] in drawn or bool(one["props"].get("value"))
+                one["props"]["interactive"] = one["id"] in read or not is_set
+
     async def preprocess_data(self, block_fn: Any, inputs: Any, state: Any, explicit_call: bool = False) -> Any:
         """Read what a browser sends of parts that it has not been given as what a new page has."""
-        absent = self.later.perhaps_absent()
-        if absent.intersection(block_fn.inputs):
-            inputs = [
-                self._new(part) if value is None and part in absent else value
-                for part, value in zip(block_fn.inputs, inputs, strict=True)
-            ]
+        inputs = [
+            self._new(part) if value is None and self.later.lacks(part) else value
+            for part, value in zip(block_fn.inputs, inputs, strict=True)
+        ]
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> Any:

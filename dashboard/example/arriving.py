@@ -47,12 +47,16 @@ class Arriving:
         inputs = [*self.context.bus.offered("typed").inputs, *bus.inputs(News.EXAMPLE, News.ENDED)]
         outputs = [self.line, self.clock, *bus.outputs(News.EXAMPLE, News.ENDED)]
 
+        def standing(session: Session, values: Values) -> Values:
+            return self.context.later.standing(values, session.controls)
+
         def on_example_part(values: Values, request: gr.Request) -> Any:
             session = self.context.visit(request)
-            return self.look(session, values) if session is not None else gr.skip()
+            return self.look(session, standing(session, values)) if session is not None else gr.skip()
 
         def on_opening(values: Values, request: gr.Request) -> Any:
-            return self.look(self.context.arrive(request), values)
+            session = self.context.arrive(request)
+            return self.look(session, standing(session, values))
 
         for event, look in ((app.load, on_opening), (self.clock.tick, on_example_part)):
             event(look, set(inputs), list(dict.fromkeys(outputs)), **QUIET)

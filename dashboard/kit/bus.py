@@ -124,21 +124,30 @@ class Bus:
         values: Values,
         but: Any = None,
         rooms: Collection[str] | None = None,
+        within: Collection[Any] | None = None,
     ) -> Iterator[Update]:
         """Tell news and yield what changes on the page, one hearer after the other.
 
         Args:
             but: The answer of the one who tells it, and does its own part.
             rooms: The names of the steps that hear it; all of them by default.
+            within: Only those hear it who change one of these parts; all of them by default.
         """
         for heard in self._of((news,), rooms):
-            if heard.answer == but:
+            if heard.answer == but or (within is not None and not any(part in within for part in heard.outputs)):
                 continue
             yield from heard.answered(session, values)
 
-    def told(self, news: News, session: Session, values: Values, rooms: Collection[str] | None = None) -> Update:
+    def told(
+        self,
+        news: News,
+        session: Session,
+        values: Values,
+        rooms: Collection[str] | None = None,
+        within: Collection[Any] | None = None,
+    ) -> Update:
         """Tell news, to all steps or to some, and return all that changes as one update."""
-        told = self.tell(news, session, values, rooms=rooms)
+        told = self.tell(news, session, values, rooms=rooms, within=within)
         return {part: value for update in told for part, value in update.items()}
 
     def offer(self, name: str, offer: Offer) -> None:

@@ -17,6 +17,8 @@ import gradio as gr
 
 _GIVEN: ContextVar[set[int] | None] = ContextVar("given", default=None)
 """The containers that the page which asks was given; ``None`` where nothing is known of it, a program for example."""
+_FILLED: ContextVar[set[Any] | None] = ContextVar("filled", default=None)
+"""The parts that it lacks and an event reads: what a new page has of them was filled in."""
 
 
 class Later:
@@ -58,10 +60,13 @@ class Later:
             return frozenset()
         return frozenset().union(*(self.parts(one) for one in self._held if one._id not in given))
 
-    def perhaps_absent(self) -> frozenset[Any]:
-        """Return what the page that asks may lack: what it has not been given, or all where nothing is known of it."""
-        known = _GIVEN.get() is not None
-        return self.absent() if known else frozenset().union(*(self.parts(one) for one in self._held))
+    def lacks(self, part: Any) -> bool:
+        """Tell whether the page that asks, which has sent nothing of a part, lacks it; that is noted for `standing`."""
+        given, filled = _GIVEN.get(), _FILLED.get()
+        lacking = any(part in self.parts(one) for one in self._held if given is None or one._id not in given)
+        if lacking and filled is not None:
+            filled.add(part)
+        return lacking
 
     def standing(self, values: Mapping[Any, Any], kept: Mapping[Any, Any]) -> dict[Any, Any]:
         """Return what an event has read, with what the visitor has of the parts that their page does not.
@@ -70,8 +75,8 @@ class Later:
             values: By component; for such a part what a new page has.
             kept: What the visitor's session has of the controls.
         """
-        absent = self.absent() if self._held else ()
-        return {part: kept.get(part, value) if part in absent else value for part, value in values.items()}
+        filled = _FILLED.get() or ()
+        return {part: kept.get(part, value) if part in filled else value for part, value in values.items()}
 
 
 @contextmanager
@@ -81,11 +86,12 @@ def page_with(given: set[int] | None) -> Iterator[None]:
     Args:
         given: Numbers of containers, to which what it is given is added; ``None`` where nothing is known.
     """
-    before = _GIVEN.set(given)
+    before, filled = _GIVEN.set(given), _FILLED.set(set())
     try:
         yield
     finally:
         _GIVEN.reset(before)
+        _FILLED.reset(filled)
 
 
 def without(predictions: Any, absent: frozenset[Any], outputs: list[Any]) -> Any:

@@ -158,8 +158,8 @@ class Visit(Room):
             drawn, within = as_kept(values, session), later.parts(part)
             try:
                 with shown_to_user():
-                    update = bus.told(News.BACK, session, drawn, steps)
-                    update |= bus.told(News.BEGAN if session.busy else News.ENDED, session, drawn, steps)
+                    update = bus.told(News.BACK, session, drawn, steps, within)
+                    update |= bus.told(News.BEGAN if session.busy else News.ENDED, session, drawn, steps, within)
             except gr.Error as error:  # an empty view in which one can press is more than a page that waits for it
                 gr.Warning(error.message)
                 return shown() | said
@@ -167,7 +167,9 @@ class Visit(Room):
             update = {
                 one: with_value(value, session.controls[one]) if one in back else value for one, value in update.items()
             }
-            return shown() | said | {one: value for one, value in (back | update).items() if one in within}
+            # What ends while this is drawn may not find these parts on the page yet: the page looks for that end.
+            locked = {self.watch: gr.Timer(active=True)} if session.busy else {}
+            return shown() | said | locked | {one: value for one, value in (back | update).items() if one in within}
 
         def on_measured(values: Values, request: gr.Request) -> Iterator[Update]:
             yield gr.skip()  # one that yields nothing empties all of its outputs
@@ -185,7 +187,7 @@ class Visit(Room):
         opened = opener.click(
             on_open,
             set(bus.inputs(*news, News.BEGAN, rooms=steps)),
-            list(dict.fromkeys([part, self.notice, *outputs])),
+            list(dict.fromkeys([part, self.notice, self.watch, *outputs])),
             **QUIET,
         )
         measured = [
@@ -249,6 +251,8 @@ def as_kept(values: Values, session: Session) -> Values:
 
 def with_value(changed: Any, value: Any) -> Any:
     """Return a component that an update changes, with the value that it had if the update gives it none."""
+    if isinstance(changed, dict) and changed.get("__type__") == "update":
+        return {"value": value, **changed}
     if not isinstance(changed, gr.blocks.Block) or "value" in changed.constructor_args:
         return changed
     return type(changed)(**{**changed.constructor_args, "value": value})

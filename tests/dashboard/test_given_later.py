@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import Page
+from dashboard_helpers import Page, Visitor
 from gradio.state_holder import SessionState
 
 from dashboard.given_later import GivingBlocks
@@ -132,13 +132,13 @@ def test_what_a_visitor_has_set_counts_where_their_page_has_not_been_given_it():
     later = Later()
     later.hold(view, opener)
     values, kept = {held: 3, other: 1}, {held: 24, other: 2}
-    assert later.standing(values, kept) == values, "nothing is known of the page"
-    given: set[int] = set()
-    with page_with(given):
-        assert later.standing(values, kept) == {held: 24, other: 1}
-        assert later.standing(values, {}) == values
-        given.add(view._id)
-        assert later.standing(values, kept) == values
+    assert later.standing(values, kept) == values, "a page of which nothing was asked"
+    for given, lacks in ((set(), True), ({view._id}, False), (None, True)):
+        with page_with(given):
+            assert later.standing(values, kept) == values, "it was sent"
+            assert later.lacks(held) is lacks and not later.lacks(other)
+            assert later.standing(values, kept) == {held: 24 if lacks else 3, other: 1}
+            assert later.standing(values, {}) == values
     assert later.absent() == frozenset()
 
 
@@ -157,3 +157,40 @@ def test_the_first_load_of_the_page_is_a_third_and_the_openers_give_the_rest(pag
         inside = [one for one in held if pressed & one]
         assert len(inside) <= 1 and (not inside or pressed <= inside[0]), "an event of two places is given by neither"
         assert not inside or number not in first["dependencies"]
+
+
+def test_what_a_person_can_change_does_not_depend_on_what_a_browser_is_told_of(page: Page):
+    """A browser would take a control that only events of its own view read for one that shows something."""
+    told = {one["id"]: one["props"].get("interactive") for one in page.app.get_config_file()["components"]}
+    for name in ("row_name", "ask_two_text", "adapter_rank", "report_redact", "why_selected", "question", "strength"):
+        assert told[getattr(page.parts, name)._id] is True, name
+    assert told[page.parts.prompt._id] is False
+
+
+def test_the_details_show_what_the_visitor_has_when_they_are_unfolded(page: Page):
+    visitor = Visitor(page, "unfolds")
+    visitor.do("on_texts", question="Which words would hurt a librarian?")
+    visitor.do("on_locate_preset", locate_preset="paper")
+    for name in ("prompt", "padding"):
+        visitor.screen.pop(name, None)
+    again = visitor.reload()
+    again.open("details")
+    assert "Which words would hurt a librarian?" in again.screen["prompt"]
+    assert again.screen["locate_preset"] == "paper"
+    outputs = page.wired("on_open_details").outputs
+    assert page.parts.note in outputs, "a calibration may have ended since the page was built"
+    assert not {page.parts.curve, page.parts.vanilla} & set(outputs), "the first view stays as it is"
+
+
+def test_a_part_that_is_opened_while_something_runs_is_locked_and_the_page_looks_for_the_end(page: Page):
+    visitor = Visitor(page, "runs elsewhere")
+    visitor.do("on_texts", question="Which words would hurt a librarian?")
+    assert visitor.session.begin()
+    try:
+        visitor.open("stress")
+        assert visitor.usable["stress"] is False and visitor.active["watch"] is True
+    finally:
+        visitor.session.end()
+    visitor.do("on_watch")
+    visitor.do("on_over")
+    assert visitor.usable["stress"] is True and visitor.active["watch"] is False

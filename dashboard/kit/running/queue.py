@@ -182,7 +182,8 @@ class Line:
     def give_way(self, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Wait until nobody is in line and no page is opening.
 
-        What is done in the background does this after each of its steps. There is no end to its patience: a line that is never empty leaves it unfinished.
+        What is done in the background does this after each of its steps. There is no end to its patience: a line that
+        is never empty leaves it unfinished.
 
         Args:
             cancelled: Whether it is to end: it waits no longer then, and ends itself.

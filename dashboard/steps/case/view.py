@@ -190,6 +190,7 @@ class CaseRoom(Room):
         self.bus.offer("format", Offer((self.suffix, self.form), call=self._format))
         self.answers.fields = self._fields
         self.answers.hear()
+        self.bus.hear(News.BACK, self.on_back, inputs=self._fields, outputs=[self.prompt])
 
     def connect(self) -> None:
         """Wire the rail."""
@@ -276,6 +277,13 @@ class CaseRoom(Room):
         typing.changes += 1
         mine, update = typing.changes, self._as_typed(session, values)
         return update if mine == typing.changes else {}
+
+    def on_back(self, _session: Session, values: Values) -> Update:
+        """Draw the prompt that the texts make; nothing where they make none, which the rail says."""
+        try:
+            return {self.prompt: run.view_prompt(self.model, self.typed(values)).text}
+        except InspectorError:
+            return {self.prompt: ""}
 
     def _as_typed(self, session: Session, values: Values) -> Update:
         typed = self._texts(values)

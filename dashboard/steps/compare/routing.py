@@ -62,6 +62,7 @@ class RoutingPart(Room):
         self.context.lock(self.routed, self._state)
         self.context.carry_choice(Choice(WHERE_IT_ACTS, self._asked, self._ask))
         self.bus.hear(News.BACK, lambda session, _values: {self.routed: self._state(session)}, outputs=[self.routed])
+        self.bus.hear(News.BACK, lambda *_: {self.note: self._noted()}, outputs=[self.note])
         self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed, self.note, self.detected])
 
     def read(self, session: Session) -> Update:
@@ -70,9 +71,12 @@ class RoutingPart(Room):
         told = "" if session.live is None else format_told(self.model, session.live.format)
         return {self.detected: words.detected_line(session.slot(Measured).detected, detector, told)}
 
+    def _noted(self) -> str:
+        return words.routing_note(self.model, self.context.detector)
+
     def on_calibrated(self, session: Session, _values: Values) -> Update:
         """Offer the switch and say what the new detector was made of."""
-        said = {self.note: words.routing_note(self.model, self.context.detector)}
+        said = {self.note: self._noted()}
         return {self.routed: self._state(session), **said, **self.read(session)}
 
     def on_routed(self, session: Session, values: Values) -> Iterator[Update]:

@@ -119,6 +119,7 @@ class LocateRoom(Room):
         texts, drawn = self.bus.offered("texts").inputs, self._drawn
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once, self.block)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
+        self.bus.hear(News.BACK, self.on_locate_preset, inputs=[self.locate_preset], outputs=[self.padding])
         self.context.carry(self.block, settings=False)
         self.context.carry_choice(Choice("the layer picked by hand", _by_hand, self._take, is_setting=False))
         self.context.carry(self.locate_preset, self.distance, self.padding, self.once)
