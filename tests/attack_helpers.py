@@ -95,9 +95,10 @@ def serve(limits: Limits = OTHERS, launched: dict[str, Any] | None = None, **opt
 
 
 def opened(served: Served, web: httpx.Client, page: str) -> None:
-    """Open a page as a browser does: its HTML, then its first event."""
+    """Open a page as a browser does: its HTML, then its first event; every view of it counts as opened then."""
     web.get("/", headers=HTML)
     press(served, web, page, "on_arrival")
+    served.app._known[page] |= {container._id for container in served.app.later.containers}
 
 
 def press(served: Served, web: httpx.Client, page: str, handler: str, **changed: Any) -> list[dict[str, Any]]:

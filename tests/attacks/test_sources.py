@@ -253,7 +253,7 @@ CASE = texts_of(bundled_cases()[0])
 TYPED = CASE.question, CASE.template, CASE.safe, CASE.unsafe
 EDIT = SUFFIX, False, None, True
 TEST = next(iter(JUDGES)), NO_ATTACKS, 8, None, "same prompts", None
-CONTEST = "LoRA", "this case", "Brief", 40, SUFFIX, "same prompts", True
+CONTEST = "LoRA", "this case", "Brief", 40, SUFFIX, "same prompts", True, False
 
 
 def with_an_edit(page: Served, web: httpx.Client, key: str) -> Session:

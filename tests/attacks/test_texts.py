@@ -292,7 +292,16 @@ READ_NUMBERS = (
     *("on_locate", "on_pick", "on_hand", "on_layer", "on_texts", "on_edit", "on_operate", "on_examine", "on_keep"),
     *("on_ask", "on_unsafe_ask", "on_curve", "on_strength", "on_take", "on_routed", "on_undo", "on_live_changed"),
     *("on_why", "on_why_pick", "on_order", "on_lens", "on_atlas", "on_knock", "on_edit_columns", "on_attribute"),
-    *("on_train", "on_open_why", "on_methods", "on_method_load", "on_stress"),
+    *(
+        "on_train",
+        "on_open_why",
+        "on_measured_why",
+        "on_open_details",
+        "on_distance",
+        "on_methods",
+        "on_method_load",
+        "on_stress",
+    ),
     *(
         "on_again",
         "on_redo",

@@ -109,7 +109,7 @@ def test_a_number_of_updates_that_a_program_gives_stays_in_an_edit_that_is_to_be
     """Also the preset's own number, which becomes that of a routed edit where none is given."""
     updates = []
 
-    def only_told(_session, settings, _detector, by_hand=()):
+    def only_told(_model, _session, settings, _detector, by_hand=()):
         updates.append(to_be_routed(settings, by_hand).steps)
         raise CaseError("Told.")
 
