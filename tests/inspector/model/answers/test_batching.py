@@ -115,9 +115,9 @@ def test_a_patch_is_multiplied_once_a_token_whatever_the_number_of_its_lines_and
     products: Counter[Delta] = Counter()
     own = Delta.apply
 
-    def counted(delta, inputs):
+    def counted(delta, *given):
         products[delta] += 1
-        return own(delta, inputs)
+        return own(delta, *given)
 
     monkeypatch.setattr(Delta, "apply", counted)
     monkeypatch.setattr(type(llama), "end_tokens", lambda _model: frozenset())
