@@ -17,6 +17,9 @@ from inspector.errors import CaseError
 from inspector.model import PromptFormat
 from inspector.presets import Preset
 
+SLIDER, NUMBER = 260, 140
+"""Pixels below which a slider's name has no room beside its number, and a number's none above it."""
+
 
 class SettingsPart(Room):
     """The fields of all settings."""
@@ -41,20 +44,37 @@ class SettingsPart(Room):
                 minimum=0,
             )
         with gr.Row():
-            self.edit_weight = gr.Number(settings.edit_weight, label="Edit weight", info="c_edit, 0.1 in the paper")
+            self.edit_weight = gr.Number(
+                settings.edit_weight, label="Edit weight", info="c_edit, 0.1 in the paper", min_width=NUMBER
+            )
             self.constraint_weight = gr.Number(
-                settings.constraint_weight, label="Constraint weight", info="Factor on the KL"
+                settings.constraint_weight, label="Constraint weight", info="Factor on the KL", min_width=NUMBER
             )
             self.target = gr.Number(
-                settings.target_probability, label="Target P(safe)", info="Stop here; 0 for never", minimum=0, maximum=1
+                settings.target_probability,
+                label="Target P(safe)",
+                info="Stop here; 0 for never",
+                minimum=0,
+                maximum=1,
+                min_width=NUMBER,
             )
             self.budget = gr.Number(
-                settings.damage_budget, label="Damage budget", info="Largest KL, nats a token; 0 for none", minimum=0
+                settings.damage_budget,
+                label="Damage budget",
+                info="Largest KL, nats a token; 0 for none",
+                minimum=0,
+                min_width=NUMBER,
             )
             self.step_kl = gr.Number(
-                settings.step_kl, label="Cost of a step", info="KL, where its size is measured", minimum=0
+                settings.step_kl,
+                label="Cost of a step",
+                info="KL, where its size is measured",
+                minimum=0,
+                min_width=NUMBER,
             )
-            self.clamp = gr.Number(0.0, label="Clamp", info="Largest change of one weight; 0 for none", minimum=0)
+            self.clamp = gr.Number(
+                0.0, label="Clamp", info="Largest change of one weight; 0 for none", minimum=0, min_width=NUMBER
+            )
         with gr.Row():
             self.optimiser = gr.Radio(["adam", "descent"], value=settings.optimiser, label="Optimiser")
             self.constraint = gr.Radio(
@@ -78,10 +98,22 @@ class SettingsPart(Room):
                 settings.stop_below, label="Stop below", info="Total loss that ends the edit", minimum=0
             )
             self.harmless_prompts = gr.Slider(
-                1, 128, value=settings.harmless_prompts, step=1, label="Harmless prompts", info="For 'harmless'"
+                1,
+                128,
+                value=settings.harmless_prompts,
+                step=1,
+                label="Harmless prompts",
+                info="For 'harmless'",
+                min_width=SLIDER,
             )
             self.harmless_tokens = gr.Slider(
-                1, 64, value=settings.harmless_tokens, step=1, label="Tokens of each", info="Own answers' length"
+                1,
+                64,
+                value=settings.harmless_tokens,
+                step=1,
+                label="Tokens of each",
+                info="Own answers' length",
+                min_width=SLIDER,
             )
             self.harmless_at_once = gr.Number(
                 settings.harmless_at_once or 0,
