@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +151,9 @@ class Store:
                     "INSERT INTO run VALUES (?, ?, ?)", (about.settings.as_json(), json.dumps(told), time.time())
                 )
             return
-        difference = about.settings.difference(before.settings)
-        if difference is None and about.dtype != before.dtype:  # 'auto' is another type on another device
+        # Not by --dtype: 'auto' is another type on another device, and a type's name asks for what 'auto' was there.
+        difference = replace(about.settings, dtype=before.settings.dtype).difference(before.settings)
+        if difference is None and about.dtype != before.dtype:
             difference = f"data type {before.dtype} there, {about.dtype} here, and --dtype {before.dtype} asks for that"
         if difference is None and about.fingerprint != before.fingerprint:
             difference = f"base weights {before.fingerprint} there, {about.fingerprint} here"

@@ -98,6 +98,18 @@ def test_another_sweep_is_refused_with_its_first_difference(tmp_path, other, sai
     store.close()
 
 
+def test_a_sweep_that_began_with_auto_goes_on_with_the_type_that_auto_was(tmp_path):
+    """On another device ``auto`` is another type, and what is refused there names this one."""
+    store = Store(tmp_path)
+    store.begin(ABOUT)
+    with pytest.raises(EditError, match="--dtype float32 asks for that"):
+        store.begin(replace(ABOUT, dtype="bfloat16"))
+    store.begin(replace(ABOUT, settings=SweepSettings(limit=2, dtype="float32")))
+    with pytest.raises(EditError, match="data type float32 there, bfloat16 here"):
+        store.begin(replace(ABOUT, settings=SweepSettings(limit=2, dtype="bfloat16"), dtype="bfloat16"))
+    store.close()
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "sweep.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(EditError, match=r"cannot be used.*another folder"):
