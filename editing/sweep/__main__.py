@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.calibrating.calibration import load_calibration
+from editing.calibrating.layer_choice import LayerChoice
 from editing.command import EVERYWHERE
 from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
@@ -231,14 +232,17 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         print(note, file=sys.stderr)
     with memory_told():
         model, judge = loader(settings)
-    layer = chosen_layer(model, settings, cases)
-    print(layer.reason, file=sys.stderr, flush=True)
-    used = replace(settings, block=layer.layer)
-    if settings.block in (AUTO, ONCE):
-        settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
-    detector = load_calibration(model).detector.digest if settings.acts == "detected" else ""
     store = Store(folder)
     try:
+        begun = store.about()
+        # One begun before the layer was kept goes on as it began.
+        once = settings.block == ONCE and begun is not None and begun.settings.block == ONCE
+        layer = (_layer_begun_with(store) if once else None) or chosen_layer(model, settings, cases)
+        print(layer.reason, file=sys.stderr, flush=True)
+        used = replace(settings, block=layer.layer)
+        if settings.block in (AUTO, ONCE) and not once:
+            settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
+        detector = load_calibration(model).detector.digest if settings.acts == "detected" else ""
         about = About(
             settings,
             model.name,
@@ -291,6 +295,14 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         return found["failed"]
     finally:
         store.close()
+
+
+def _layer_begun_with(store: Store) -> LayerChoice | None:
+    """Return the layer of the first finished case; ``None`` where no case is finished."""
+    for result in store.results():
+        if result.status != "failed":
+            return LayerChoice(str(result.record["block"]), "The layer that this sweep began with: --layer once.")
+    return None
 
 
 if __name__ == "__main__":

@@ -189,6 +189,27 @@ def test_the_layer_of_the_first_case_serves_all_where_it_is_located_once(tmp_pat
     assert about.layer_reason.startswith("Toxic layer of the first case,")
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_a_sweep_from_before_the_layer_of_once_was_kept_goes_on(tmp_path, done):
+    """With the layer of its first finished case, whatever the locator finds now; with none, with what it finds."""
+    cases = write_cases(tmp_path, 2)
+    store = Store(tmp_path / "out")
+    swept(tmp_path / "out", cases, "--layer", "once", "--locate", "reference")
+    (first, second), about = store.results(), store.about()
+    assert about is not None
+    found = int(about.settings.block)
+    before = 0 if found else 1
+    with store._database:
+        store._database.execute("DELETE FROM results")
+        store._database.execute("UPDATE run SET settings = ?", (replace(about.settings, block="once").as_json(),))
+    store.save(replace(first, record={**first.record, "block": before}, status="done" if done else "failed"))
+    kept, gone_on = swept(tmp_path / "out", cases, "--layer", "once", "--locate", "reference")
+    expected = before if done else found
+    assert (kept.record["block"], gone_on.record["block"]) == (expected, expected)
+    assert gone_on.status == second.status
+    store.close()
+
+
 def test_the_layer_that_serves_all_is_that_of_the_first_case_that_can_be_located_on(tmp_path):
     settings = SweepSettings(cases=str(write_cases(tmp_path, 2)), block="once")
     model, _ = loader(settings)
