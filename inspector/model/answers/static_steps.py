@@ -17,18 +17,20 @@ from transformers.cache_utils import StaticLayer
 
 from inspector.model.inspected import InspectedModel
 from inspector.model.passes.fewer_kernels import fewer_kernels
-from inspector.model.passes.graphs import captured
+from inspector.model.passes.graphs import captured, given_up
 from inspector.model.patches.standing import StandingPatches
 
 SHORTEST = 8
 """Tokens of an answer from which a capture, which takes as long as one or two plain steps, is worth it."""
 WIDTH = 64
 """The cache's length is a multiple of this, for attention kernels that want masks aligned."""
+_KIND = "A token step of this model"
+"""What a step is among all that is captured."""
 
 
 def can_be_static(model: InspectedModel, steps: int) -> bool:
-    """Tell whether a model's token steps can have fixed shapes, and whether that pays."""
-    return model.can_be_captured and steps >= SHORTEST
+    """Tell whether a model's token steps can have fixed shapes, and whether that pays: without a graph it does not."""
+    return model.can_be_captured and steps >= SHORTEST and not given_up(model, _KIND)
 
 
 class StaticSteps:
@@ -92,7 +94,7 @@ class StaticSteps:
     def _enqueue(self) -> None:
         with self._model.lock, self._patches.acting(), fewer_kernels(self._model) if self._made < 2 else nullcontext():
             if self._made == 1:  # one step has run as it is, so that all that is made on first use is there
-                self._run = captured(self._step, self._tokens.device, "A token step of this model", self._model)
+                self._run = captured(self._step, self._tokens.device, _KIND, self._model)
             logits = self._step() if self._run is None else self._run()
             if not self._greedy:
                 self._take(logits)

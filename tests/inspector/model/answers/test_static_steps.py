@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import deque
 from contextlib import contextmanager
 from itertools import count
+from weakref import WeakKeyDictionary
 
 import by_hand
 import pytest
@@ -19,6 +21,7 @@ from inspector.model import VANILLA, Decoding, Row, from_parts
 from inspector.model.answers import static_steps
 from inspector.model.answers.batching import generate
 from inspector.model.answers.static_steps import can_be_static
+from inspector.model.passes import graphs
 
 LENGTH = 14
 PROMPTS = ([1, 5, 9, 33, 7], [1, 5, 9, 40, 41, 42, 43, 60])
@@ -133,6 +136,29 @@ def test_models_that_do_not_see_every_position_are_answered_step_by_step(tiny, f
     monkeypatch.setattr(type(model), "on_one_device", property(lambda _model: True))
     assert not can_be_static(model, 100)
     assert can_be_static(other, 100) and not can_be_static(other, 3)
+
+
+def test_a_model_whose_steps_cannot_be_captured_is_answered_step_by_step_after_the_last_try(
+    llama, monkeypatch, request
+):
+    """A failed capture leaves an answer's own steps as they are; the next answers have the growing cache."""
+    plain = lines(llama, (VANILLA,), Decoding(LENGTH))
+    own = static_steps.captured
+    made = request.getfixturevalue("fixed")
+    monkeypatch.setattr("inspector.model.answers.batching.can_be_static", can_be_static)
+    monkeypatch.setitem(vars(llama), "can_be_captured", True)
+    monkeypatch.setattr(graphs, "_FAILED", WeakKeyDictionary())
+    monkeypatch.setattr(static_steps, "captured", lambda work, _device, *given: own(work, SECOND, *given))
+
+    def failing(*_given):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "Graph", failing)
+    for answers in (1, 2, 2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert lines(llama, (VANILLA,), Decoding(LENGTH)) == plain
+        assert len(made) == answers
 
 
 def test_a_step_is_awaited_on_the_stream_of_its_own_device_whichever_is_the_thread_s_current_one(
