@@ -110,6 +110,11 @@ def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str
     folder = options.out / options.split
     require_same(folder, json.dumps(told, sort_keys=True, default=str), "*.json")
     cases = unseen_cases(options.cases, calibration.layers)
+    fewer = ""
+    if len(cases) < options.cases:
+        fewer = f"; {len(cases)} of {options.cases} asked for"
+        said = f"Only {len(cases)} of the {options.cases} cases asked for are left beside those that chose the layer."
+        print(said, file=sys.stderr, flush=True)
     found: dict[str, dict[str, Outcome]] = {}
     for number, case in enumerate(cases):
         path = folder / f"{case.identifier}.json"
@@ -131,7 +136,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str
         raise EditError(f"{folder} holds no finished case yet. Run without --table.")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     print(
-        f"{len(found)} of {len(cases)} cases ({', '.join(found)}), split '{options.split}', recommended layer "
+        f"{len(found)} of {len(cases)} cases ({', '.join(found)}{fewer}), split '{options.split}', recommended layer "
         f"{calibration.layers.recommended}, most {options.max_new_tokens} tokens{told_format(options)}; "
         f"{EVALUATIONS[options.evaluation]}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -186,6 +187,22 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     assert command.main(plain, lambda _: model) == 0, "where no row is routed, no detector decides"
     assert command.main([*options, "--try", "steps=none"], lambda _: pytest.fail("the model was loaded first")) == 2
     assert "steps" in capsys.readouterr().err
+
+
+def test_where_the_calibration_leaves_fewer_cases_than_were_asked_for_it_is_told(quick, monkeypatch, tmp_path, capsys):
+    layers = Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4, anew=Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, FRESH, 72))
+    model = word_model([case.adversarial_prompt for case in unseen_cases(18, layers)])
+    known = Calibration(layers, Detector((0,), torch.zeros(1, 32), 0.0, -1.0, model.fingerprint))
+    monkeypatch.setattr(command, "load_calibration", lambda model: known)
+    short = ["--transfer", "1", "--harmless", "1", "--facts", "0", "--passages", "0", "--max-new-tokens", "2"]
+    options = [*short, "--rows", ROUNDING, "--out", str(tmp_path)]
+    assert command.main(options, lambda _: model) == 0
+    told = capsys.readouterr()
+    assert "Only 4 of the 18 cases asked for are left" in told.err
+    assert re.search(r"^4 of 4 cases \(.*; 4 of 18 asked for\)", told.out, re.M)
+    assert command.main([*options[:-1], str(tmp_path / "two"), "--cases", "2"], lambda _: model) == 0
+    told = capsys.readouterr()
+    assert "asked for" not in told.err + told.out and "2 of 2 cases" in told.out
 
 
 def test_rows_come_in_the_order_in_which_they_are_named_and_vanilla_with_any_that_is_asked_alike(
