@@ -33,10 +33,16 @@ from inspector.validated import read_record
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "calibration"
 _FORMAT = "dinm-inspector calibration 4"
 _Found = TypeVar("_Found")
+_WARNED: set[Path] = set()
+"""Files that this process has told to be of no use."""
 FORMATS = (PromptFormat(SUFFIX), PromptFormat(""))
 """Prompt formats that the detector is made for: with the paper's suffix and without one, with the chat template."""
 FEWEST = 10
 """Harmful texts, and harmless ones, without which no detector is made."""
+
+
+class _Unreadable(EditError):
+    """A calibration's file is damaged, or another version of the program wrote it."""
 
 
 @dataclass(frozen=True)
@@ -245,8 +251,8 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     """Return a model's calibration.
 
     Args:
-        path: The file; by default that in the cache, made here, or the shipped one. Where that in the cache is of no
-            use, this is told on the error stream and the shipped one is read.
+        path: The file; by default that in the cache, made here, or the shipped one. Where that in the cache is
+            damaged or of another version, this is told on the error stream, once, and the shipped one is read.
 
     Raises:
         EditError: There is none, it cannot be read, or it belongs to another model or data type.
@@ -258,8 +264,11 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     for place in kept:
         try:
             return _read(model, place)
-        except EditError as error:
-            print(f"Warning: {error.operator_message()} The shipped calibration is tried.", file=sys.stderr, flush=True)
+        except _Unreadable as error:
+            if place not in _WARNED:
+                _WARNED.add(place)
+                said = f"Warning: {error.operator_message()} The shipped calibration is tried."
+                print(said, file=sys.stderr, flush=True)
     return _read(model, last)
 
 
@@ -267,14 +276,15 @@ def _read(model: InspectedModel, found: Path) -> Calibration:
     """Read a model's calibration.
 
     Raises:
-        EditError: It cannot be read, or it belongs to another model or data type.
+        _Unreadable: It cannot be read.
+        EditError: It belongs to another model or data type.
     """
     again = f"Make it again: {calibrate_command(model)}"
     try:
         with safe_open(found, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise EditError(f"The file is no calibration of this version of the program. {again}", str(found))
+                raise _Unreadable(f"The file is no calibration of this version of the program. {again}", str(found))
             check_unchanged(file)
             record = read_record(_Record, json.loads(metadata["record"]))
             names = set(file.keys())
@@ -282,7 +292,7 @@ def _read(model: InspectedModel, found: Path) -> Calibration:
             detector = Detector.from_record(record.detector, tensors)
             moment = _whole(file.get_tensor("moment")) if "moment" in names else None
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
-        raise EditError(f"The calibration cannot be read. {again}", f"{found}: {error}") from error
+        raise _Unreadable(f"The calibration cannot be read. {again}", f"{found}: {error}") from error
     if detector.fingerprint != model.fingerprint:
         raise EditError(
             f"The calibration was made for another base model ({detector.fingerprint}, this is {model.fingerprint}). "

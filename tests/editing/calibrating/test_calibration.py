@@ -278,8 +278,10 @@ def test_where_that_in_the_cache_is_of_no_use_it_is_told_and_the_shipped_one_is_
     flipped = kept.read_bytes()
     for content in (flipped, whole[:-40], b"", b"text"):
         kept.write_bytes(content)
+        calibration._WARNED.clear()
         assert load_calibration(llama).layers.vanilla == 0.125
         told = capsys.readouterr().err
+        assert load_calibration(llama).layers.vanilla == 0.125 and capsys.readouterr().err == "", "it is told once"
         assert told.startswith("Warning: The calibration cannot be read. Make it again: python -m editing.calibrate")
         assert f"--dtype {llama.dtype_name}" in told and str(kept) in told and "shipped calibration is tried" in told
         with pytest.raises(EditError, match="cannot be read"):
@@ -288,6 +290,18 @@ def test_where_that_in_the_cache_is_of_no_use_it_is_told_and_the_shipped_one_is_
     with pytest.raises(EditError, match=r"cannot be read\. Make it again: python -m editing\.calibrate") as caught:
         load_calibration(llama)
     assert str(shipped) in caught.value.detail
+
+
+def test_that_in_the_cache_of_another_model_or_data_type_is_refused_though_one_is_shipped(llama):
+    kept, shipped = places(llama)
+    made = one_of(llama)
+    save_calibration(made, shipped)
+    save_calibration(replace(made, detector=replace(made.detector, fingerprint="0" * 16)), kept)
+    with pytest.raises(EditError, match="another base model"):
+        load_calibration(llama)
+    save_calibration(replace(made, dtype="bfloat16"), kept)
+    with pytest.raises(EditError, match="made in bfloat16"):
+        load_calibration(llama)
 
 
 def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_one_is_still_read(llama, tmp_path):
