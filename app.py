@@ -408,7 +408,8 @@ def load_page(
         model = loading.result()
         opening.say("Building the page", 0.6)
         if others:
-            model.name = label_of(model.name)  # a folder's path is the operator's: it stands in records and reports
+            # A folder's path is the operator's: the name stands in records and reports.
+            model.name, model.public = label_of(model.name), True
         limits = public.limits_of(chosen, chosen.asks_login)
         app = build_app(
             model,

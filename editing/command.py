@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from editing.calibrating.calibration import calibrate_command
+from editing.calibrating.calibration import to_calibrate
 from editing.calibrating.trial_edits import Layers
 from editing.memory import memory_told
 from editing.progress import Preparation
@@ -77,7 +77,7 @@ def recommended(model: InspectedModel, layers: Layers | None) -> dict[str, Any]:
         layers: What trial edits achieve there; ``None`` for a model that is not calibrated.
     """
     if layers is None:
-        why = f"Not known yet: this model is not calibrated. Run: {calibrate_command(model)}"
+        why = f"Not known yet: this model is not calibrated. {to_calibrate(model)}"
         return {"recommended_layer": None, "recommended_reason": why}
     return {"recommended_layer": layers.recommended, "recommended_reason": layers.reason}
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from editing.calibrating.calibration import Calibration, calibrate_command, calibration_of
+from editing.calibrating.calibration import Calibration, calibration_of, to_calibrate
 from editing.calibrating.layer_choice import AUTO, NOWHERE, TOXIC, LayerChoice, automatic_layer
 from editing.command import (
     EVERYWHERE,
@@ -117,7 +117,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         known.teach(model)
     detector = None if known is None else known.detector
     if chosen.acts == "detected" and detector is None:
-        raise EditError(f"{model.name} has no detector yet. Run: {calibrate_command(model)}")
+        raise EditError(f"{model.name} has no detector yet. {to_calibrate(model)}")
     if detector is not None and chosen.acts != EVERYWHERE:
         warn_of(detector)
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)

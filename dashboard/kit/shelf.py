@@ -298,7 +298,7 @@ class Shelf:
             )  # a .gguf file is measured where it is read, a spread model takes what there is
         model = load(source, **self._options)
         if self._named:
-            model.name = one.label
+            model.name, model.public = one.label, True
         return model
 
     def _make_room(self, one: Listed, source: str) -> None:

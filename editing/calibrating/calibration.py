@@ -259,7 +259,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     """
     there = [path] if path else [place for place in places(model) if place.is_file()]
     if not there:
-        raise EditError(f"{model.name} is not calibrated yet. Run: {calibrate_command(model)}")
+        raise EditError(f"{model.name} is not calibrated yet. {to_calibrate(model)}")
     *kept, last = there
     for place in kept:
         try:
@@ -279,7 +279,7 @@ def _read(model: InspectedModel, found: Path) -> Calibration:
         _Unreadable: It cannot be read.
         EditError: It belongs to another model or data type.
     """
-    again = f"Make it again: {calibrate_command(model)}"
+    again = f"Make it again. {to_calibrate(model)}"
     try:
         with safe_open(found, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -303,7 +303,7 @@ def _read(model: InspectedModel, found: Path) -> Calibration:
     if dtype not in ("", model.dtype_name):
         raise EditError(
             f"The calibration was made in {dtype}, and {model.name} is loaded in {model.dtype_name}. Load it with "
-            f"--dtype {dtype}, or make one: {calibrate_command(model)}",
+            f"--dtype {dtype}, or make one. {to_calibrate(model)}",
             str(found),
         )
     return Calibration(record.layers, detector, record.answers, moment, dtype)
@@ -326,6 +326,11 @@ def _whole(half: Tensor) -> Tensor:
 def calibrate_command(model: InspectedModel) -> str:
     """Return the command that calibrates a model as it is loaded, for a shell."""
     return f"python -m editing.calibrate {shlex.join(model_options(model))}"
+
+
+def to_calibrate(model: InspectedModel) -> str:
+    """Say how a model is calibrated: the command, or on a page where others come in who can do it."""
+    return "Ask whoever runs this page to calibrate it." if model.public else f"Run: {calibrate_command(model)}"
 
 
 def calibration_of(model: InspectedModel) -> Calibration | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from editing.calibrating.calibration import Calibration, calibrate_command
+from editing.calibrating.calibration import Calibration, to_calibrate
 from editing.methods.registry import METHODS
 from inspector.model import InspectedModel
 from inspector.presets import Preset
@@ -50,8 +50,7 @@ def automatic_layer(
     if known is None:
         return LayerChoice(
             TOXIC,
-            f"{_TOXIC}: {model.name} is not calibrated, so it is not known where edits work. "
-            f"Run: {calibrate_command(model)}",
+            f"{_TOXIC}: {model.name} is not calibrated, so it is not known where edits work. {to_calibrate(model)}",
         )
     best = known.layers.recommended
     if best is not None:

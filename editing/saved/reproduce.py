@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from editing.calibrating.calibration import calibrate_command
+from editing.calibrating.calibration import to_calibrate
 from editing.gate.choice import acts_by
 from editing.methods.registry import METHODS, method_named
 from editing.progress import EditResult, Preparation, Step
@@ -118,7 +118,7 @@ def reproduce(
         raise EditError("The edit was made on top of another one. Make both again, one after the other.")
     wanted = (record.gate or {}).get("detector") if record.routed else None
     if wanted and detector is None:
-        raise EditError(f"The edit is routed, and {model.name} has no detector yet. Run: {calibrate_command(model)}")
+        raise EditError(f"The edit is routed, and {model.name} has no detector yet. {to_calibrate(model)}")
     settings = settings_in(record)
     method, learnt_from = method_named(record.method), record.learnt_from
     if learnt_from is None and saved is not None and (count := further_cases(method, saved)):

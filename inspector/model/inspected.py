@@ -42,6 +42,8 @@ class InspectedModel:
         paths: Dotted paths that were given to complete the architecture map, by name.
         placed: What was said of where its parts go, by the names of :func:`inspector.model.load`: ``device``,
             ``device_map`` and ``max_memory``; nothing where that was left to it.
+        public: Whether others than its operator read what is told of it: they are told no command, which would name
+            where it is.
         lock: Held during every forward pass; it goes to whoever has waited longest.
     """
 
@@ -53,6 +55,7 @@ class InspectedModel:
     revision: str | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
     placed: Mapping[str, Any] = field(default_factory=dict)
+    public: bool = False
     lock: FairLock = field(default_factory=FairLock)
 
     @property

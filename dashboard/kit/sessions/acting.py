@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dashboard.kit.sessions.session import LiveEdit, Session
-from editing.calibrating.calibration import calibrate_command
+from editing.calibrating.calibration import to_calibrate
 from editing.gate.choice import acts_by
 from editing.progress import Preparation
 from inspector.errors import CaseError
@@ -126,5 +126,5 @@ def require_detector(model: InspectedModel, detector: Detector | None) -> Detect
         CaseError: It has none.
     """
     if detector is None:
-        raise CaseError(f"This model has no detector, so no edit can be routed. Run: {calibrate_command(model)}")
+        raise CaseError(f"This model has no detector, so no edit can be routed. {to_calibrate(model)}")
     return detector

@@ -13,7 +13,7 @@ from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Wish
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, Comparison, Detected, Measured, Prompt
-from editing.calibrating.calibration import calibrate_command
+from editing.calibrating.calibration import to_calibrate
 from editing.strength import StrengthCurve
 from inspector.detection import weakness
 from inspector.model import VANILLA, Answers, Detector, InspectedModel, PromptFormat, Row
@@ -272,7 +272,7 @@ def nothing_to_route(wish: Wish) -> str:
 def routing_note(model: InspectedModel, detector: Detector | None) -> str:
     """Say in the details what the switch in the row of actions goes by, or how to make a detector."""
     if detector is None:
-        said = f"The edit acts on every prompt. This model has no detector yet: {calibrate_command(model)}"
+        said = f"The edit acts on every prompt. This model has no detector yet. {to_calibrate(model)}"
         return reading(said)
     about = detector.about
     measured = [

@@ -24,7 +24,7 @@ from dashboard.steps.methods.report import parts
 from dashboard.steps.methods.run import ALONE, LONGEST_ANSWER, SIZES, TITLES, TRAIN_ON
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
-from editing.calibrating.calibration import calibrate_command
+from editing.calibrating.calibration import to_calibrate
 from editing.contest import ContestProgress, Standing
 from editing.optimising.trainee import SCOPES
 from inspector.safeedit.judges import EmbeddedJudge
@@ -36,7 +36,7 @@ LOAD = "Make its patch live"
 SLOW = ("Gated",)
 """Methods that are not ticked at first: they read a thousand texts before their first edit of a model."""
 LINE_MORE = "A line more each: only where harm is detected; DINM's also as Operate makes it first"
-NO_DETECTOR = "Off: no detector yet, "
+NO_DETECTOR = "Off: no detector yet. "
 
 
 def quick_one(standings: Sequence[Standing]) -> Standing | None:
@@ -355,7 +355,7 @@ class MethodsRoom(Room):
         return gr.Checkbox(interactive=True, info=self._said_of_routed())
 
     def _said_of_routed(self) -> str:
-        return LINE_MORE if self.context.detector is not None else NO_DETECTOR + calibrate_command(self.model)
+        return LINE_MORE if self.context.detector is not None else NO_DETECTOR + to_calibrate(self.model)
 
     def _compared(self, session: Session) -> Update:
         kept = session.slot(Compared)

@@ -32,7 +32,7 @@ from dashboard.steps.stress.run import (
     attack_choices,
 )
 from dashboard.steps.stress.yardsticks import YardstickPart
-from editing.calibrating.calibration import calibrate_command
+from editing.calibrating.calibration import to_calibrate
 from editing.suffixes import SuffixStudy
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Progress, Reply
@@ -40,7 +40,7 @@ from inspector.safeedit.scores import per_category, score_table
 
 NO_ANSWER = "(no answer yet)"
 BOTH_WAYS = "A column for the edit as it acts elsewhere, too; up to twice as long where the live one is routed"
-NO_DETECTOR = "Off: no detector yet, "
+NO_DETECTOR = "Off: no detector yet. "
 
 
 class StressRoom(Room):
@@ -377,7 +377,7 @@ class StressRoom(Room):
         return session.detector is not None or self.context.detector is not None
 
     def _said_of_both(self, session: Session) -> str:
-        return BOTH_WAYS if self._can_be_both(session) else NO_DETECTOR + calibrate_command(self.model)
+        return BOTH_WAYS if self._can_be_both(session) else NO_DETECTOR + to_calibrate(self.model)
 
     def on_answer(self, session: Session, _values: Values, event: gr.SelectData) -> Update:
         """Show the answer whose line was clicked."""

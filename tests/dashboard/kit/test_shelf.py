@@ -114,6 +114,13 @@ def test_only_what_is_listed_is_lent_and_the_page_s_own_needs_no_loading(loads):
     assert loads.names == [] and shelf.loaded == []
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_where_others_come_in_what_is_loaded_bears_its_label_and_is_known_as_public(loads, tmp_path, named):
+    shelf = Shelf(tiny_model(), ["own/model", str(tmp_path)], named=named)
+    with ended(shelf.lend([tmp_path.name])) as (model,):
+        assert (model.name, model.public) == ((tmp_path.name, True) if named else (str(tmp_path), False))
+
+
 def test_it_is_loaded_when_it_is_first_asked_for_and_once(loads):
     shelf = shelf_of("org/b")
     with ended(shelf.lend(["org/b", "own/model"])) as (first, second):

@@ -267,6 +267,16 @@ def test_the_command_that_calibrates_names_the_model_as_it_is_loaded(llama):
     assert recommended(of_hub, None)["recommended_reason"].endswith(f"Run: {line}")
 
 
+def test_where_others_read_what_is_told_of_a_model_no_command_names_where_it_is(llama):
+    there = replace(llama, name="mine", revision="v2", placed={"device_map": "auto", "max_memory": {0: "70GiB"}})
+    told = recommended(there, None)["recommended_reason"]
+    assert "--max-memory" in told and "--revision" in told
+    told = recommended(replace(there, public=True), None)["recommended_reason"]
+    assert told.endswith("Ask whoever runs this page to calibrate it.") and "--" not in told
+    with pytest.raises(EditError, match=r"mine is not calibrated yet\. Ask whoever runs this page"):
+        load_calibration(replace(there, public=True))
+
+
 def test_where_that_in_the_cache_is_of_no_use_it_is_told_and_the_shipped_one_is_read(llama, capsys):
     kept, shipped = places(llama)
     made = one_of(llama)
@@ -282,12 +292,16 @@ def test_where_that_in_the_cache_is_of_no_use_it_is_told_and_the_shipped_one_is_
         assert load_calibration(llama).layers.vanilla == 0.125
         told = capsys.readouterr().err
         assert load_calibration(llama).layers.vanilla == 0.125 and capsys.readouterr().err == "", "it is told once"
-        assert told.startswith("Warning: The calibration cannot be read. Make it again: python -m editing.calibrate")
+        assert told.startswith(
+            "Warning: The calibration cannot be read. Make it again. Run: python -m editing.calibrate"
+        )
         assert f"--dtype {llama.dtype_name}" in told and str(kept) in told and "shipped calibration is tried" in told
         with pytest.raises(EditError, match="cannot be read"):
             load_calibration(llama, kept)
     shipped.write_bytes(b"text")
-    with pytest.raises(EditError, match=r"cannot be read\. Make it again: python -m editing\.calibrate") as caught:
+    with pytest.raises(
+        EditError, match=r"cannot be read\. Make it again\. Run: python -m editing\.calibrate"
+    ) as caught:
         load_calibration(llama)
     assert str(shipped) in caught.value.detail
 
@@ -308,7 +322,7 @@ def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_o
     path, made = tmp_path / "kept.safetensors", one_of(llama)
     save_calibration(replace(made, dtype="bfloat16"), path)
     with pytest.raises(
-        EditError, match=r"made in bfloat16.*in float32\. Load it with --dtype bfloat16, or make one: py"
+        EditError, match=r"made in bfloat16.*in float32\. Load it with --dtype bfloat16, or make one\. Run: py"
     ):
         load_calibration(llama, path)
     save_calibration(made, path)
