@@ -234,9 +234,9 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         model, judge = loader(settings)
     store = Store(folder)
     try:
-        begun = store.about()
+        before = store.about()
         # One begun before the layer was kept goes on as it began.
-        once = settings.block == ONCE and begun is not None and begun.settings.block == ONCE
+        once = settings.block == ONCE and before is not None and before.settings.block == ONCE
         layer = (_layer_begun_with(store) if once else None) or chosen_layer(model, settings, cases)
         print(layer.reason, file=sys.stderr, flush=True)
         used = replace(settings, block=layer.layer)
