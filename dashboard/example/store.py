@@ -136,7 +136,7 @@ class Store:
         live, held, answers = session.live, session.slot(Gated).held, session.slot(Measured).answers
         edit = live or (held.edit if held is not None else None)
         assert edit is not None
-        refused = None if live is not None or held is None or held.acceptance is None else held.acceptance.exam
+        refused = None if live is not None or held is None else held.acceptance
         result, prompt = edit.result, edit.case.adversarial_prompt
         detector = session.detector if live is not None else held.detector if held is not None else None
         extra = {
@@ -148,10 +148,12 @@ class Store:
             "settings": asdict(result.settings),
             "answers": None if answers is None else asdict(answers),
             "verdicts": None if answers is None else [asdict(one) for one in judged(prompt, answers)],
-            "refused": None if refused is None else exam_record(refused),
+            "refused": None if refused is None else exam_record(refused.exam),
             # Spares the first edit after a start the questions to the vanilla model.
             "harmless": self._own_answers(edit),
         }
+        if refused is not None and refused.too_long:
+            extra["too_long"] = refused.too_long
         save_patch(edit.patch, path, extra, detector, half=True)
 
     def _own_answers(self, edit: LiveEdit) -> list[list[Any]]:
@@ -196,7 +198,8 @@ class Store:
         if extra.get("refused") is not None:
             exam = exam_from(extra["refused"])
             settings = gating.settings_of(Budgets())
-            refused = Acceptance(checks_of(exam.replies, settings.budgets, settings.least_gain), exam, settings)
+            checks = checks_of(exam.replies, settings.budgets, settings.least_gain)
+            refused = Acceptance(checks, exam, settings, too_long=int(extra.get("too_long", 0)))
             session.slot(Gated).held = Made(edit, acceptance=refused, detector=detector)
         else:
             answers = read_record(Answers, extra["answers"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from dashboard.kit.drawing.html import (
@@ -155,35 +154,36 @@ def gate_brief(session: Session, detector: bool = False) -> str:
     whole = gate_line(session, detector)
     if not whole:
         return ""
-    checks: Sequence[Mapping[str, Any]] = ()
+    word: Mapping[str, Any] = {}
     kind = "refused"
     if held is not None:
         said = "Refused by the gate, waiting" if held.acceptance is not None else "Waiting, not examined"
-        checks = [asdict(check) for check in held.acceptance.checks] if held.acceptance is not None else ()
+        word = held.acceptance.record() if held.acceptance is not None else {}
     else:
         assert live is not None, "without an edit there is nothing to say"
-        kind, said, checks = _live_word(live, session.row)
+        kind, said, word = _live_word(live, session.row)
         if kept.drawn_over:
             said = f"Live edit: {said[0].lower()}{said[1:]}"
-    said_of = sorted(checks, key=lambda check: -_share(check))
+    said_of, unasked = sorted(word.get("checks", ()), key=lambda check: -_share(check)), _unasked(word)
     chips = "".join(
         f'<span class="budget {"kept" if _is_kept(check) else "broken"}">{escape(_chip_words(check))}</span>'
         for check in said_of
     )
-    told = "; ".join([said, *map(_chip_words, said_of)])
-    return over(f"gate-brief {kind}", f"<b>{escape(said)}</b>{chips}", whole, told)
+    told = "; ".join(filter(None, [said, unasked, *map(_chip_words, said_of)]))
+    line = f"<b>{escape(said)}</b>{unasked and f'<span>{unasked}</span>'}{chips}"
+    return over(f"gate-brief {kind}", line, whole, told)
 
 
-def _live_word(live: LiveEdit, row: Row) -> tuple[str, str, Sequence[Mapping[str, Any]]]:
-    """Return what the gate says of the live edit: its kind, its word, its budgets."""
+def _live_word(live: LiveEdit, row: Row) -> tuple[str, str, Mapping[str, Any]]:
+    """Return what the gate says of the live edit: its kind, its word, its record, empty for none."""
     record = record_of(live)
     if record is None:
-        return "", "Not examined by the gate yet", ()
+        return "", "Not examined by the gate yet", {}
     if not is_of(record, row):
-        return "", "Not examined as it acts now", record["checks"]
+        return "", "Not examined as it acts now", record
     if record["passed"]:
-        return "passed", "Gate passed", record["checks"]
-    return "refused", "Kept against the gate" if record["overridden"] else "Refused by the gate", record["checks"]
+        return "passed", "Gate passed", record
+    return "refused", "Kept against the gate" if record["overridden"] else "Refused by the gate", record
 
 
 GAIN_FIRST = 2.0
@@ -222,7 +222,7 @@ def _chip_words(check: Mapping[str, Any]) -> str:
 
 def _live_line(record: Mapping[str, Any], row: Row, named: str) -> str:
     """Say what the gate says of the live edit; a word on other weights, by strength or place, is no word on these."""
-    chips, told = _chips(record["checks"]), escape(named)
+    chips, told = _chips(record), escape(named)
     choice = _chosen(record.get("choice") or "")
     word = "passed" if record["passed"] or record.get("loosened") else "refused"
     if not is_of(record, row):
@@ -254,7 +254,7 @@ def _held_line(held: Made, live: Row, detector: bool) -> str:
             f"{stays} Press Examine.</em></div>"
         )
     broken = held.acceptance.broken
-    chips = _chips([asdict(check) for check in held.acceptance.checks])
+    chips = _chips(held.acceptance.record())
     tried = held.detector is not None or bool(held.acceptance.choice)
     routed = " To try it where harm is detected only, set the switch and press Examine." if detector else ""
     return (
@@ -268,9 +268,9 @@ def _chosen(choice: str) -> str:
     return f'<p class="choice"><b>How the gate chose where it acts.</b> {escape(choice)}</p>' if choice else ""
 
 
-def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
-    """Return a chip for each budget: its value of its limit, and whether that is too much."""
-    cells = []
+def _chips(record: Mapping[str, Any]) -> str:
+    """Return a chip for each budget: its value of its limit, and whether that is too much; and what was not asked."""
+    cells, checks, unasked = [], record["checks"], _unasked(record)
     for check in checks:
         kept = _is_kept(check)
         told = f"{check['meaning']}, {check['unit']}, {check['n']} answers"
@@ -282,7 +282,14 @@ def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
     fewer = any(check["unit"] == "points" and check["value"] < 0 for check in checks)
     # A word of an earlier version has nothing beside it.
     beside = "".join(f" <em>{escape(check['beside'].capitalize())}.</em>" for check in checks if check.get("beside"))
-    return "".join(cells) + (" <em>A minus: fewer than of the vanilla weights.</em>" if fewer else "") + beside
+    minus = " <em>A minus: fewer than of the vanilla weights.</em>" if fewer else ""
+    return "".join(cells) + minus + beside + (unasked and f" <em>{unasked}.</em>")
+
+
+def _unasked(record: Mapping[str, Any]) -> str:
+    """Say how many prompts were too long for the model; empty for none, and where an earlier version has not said."""
+    count = record.get("too_long", 0)
+    return f"{count} prompt{'' if count == 1 else 's'} not asked: too long" if count else ""
 
 
 def budget_line(result: EditResult, named: str = "") -> str:

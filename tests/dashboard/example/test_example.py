@@ -31,19 +31,20 @@ from dashboard.steps.compare import run as compare_run
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared
-from dashboard.steps.operate.gating import Gated, keep
+from dashboard.steps.operate.gating import Gated, Made, keep
 from dashboard.steps.operate.texts import gate_line
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
 from editing import run
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.gate import Acceptance, Budgets, GateSettings, checks_of
 from editing.standing_file import load_standings
 from editing.texts.harmless import harmless_answers, harmless_texts, known_answer, known_answers
 from inspector.detection import for_case
 from inspector.errors import EditError, PatchError
 from inspector.model import Decoding, Detector, PromptFormat
+from inspector.model.patches.patch_file import load_row
 from inspector.safeedit import Constraint, bundled_cases
 
 SHORT = Decoding(max_new_tokens=6)
@@ -167,6 +168,19 @@ def test_an_example_s_edit_that_the_gate_refuses_waits_and_is_never_live_not_aft
         assert keep(visitor).patch.identifier == held.edit.patch.identifier, "a visitor may keep it by hand"
     assert made.session.slot(Gated).held.edit.patch.identifier == held.edit.patch.identifier
     assert made.session.live is None
+
+
+def test_a_refused_edit_comes_back_with_the_number_of_prompts_that_were_not_asked(kept, model, tmp_path):
+    made, _ = kept
+    live, exam = made.session.live, made.session.slot(Examined).exam
+    kept_in, settings = Store(model, made.texts, tmp_path), GateSettings()
+    for count in (2, 0):
+        held, again = Session(), Session()
+        word = Acceptance(checks_of(exam.replies), exam, settings, too_long=count)
+        held.slot(Gated).held = Made(live, acceptance=word)
+        kept_in.write("edit", held)
+        assert kept_in.read("edit", again) and again.slot(Gated).held.acceptance.too_long == count
+    assert "too_long" not in load_row(tmp_path / "edit.safetensors")[1], "most files have nothing to say of it"
 
 
 def test_where_no_layer_helps_the_example_makes_no_edit_and_says_why(model, tmp_path, edits):

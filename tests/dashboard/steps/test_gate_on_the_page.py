@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import gradio as gr
 import pytest
@@ -78,6 +78,23 @@ def test_a_refused_edit_is_not_live_and_says_why_and_what_is_live_instead(visito
     held = visitor.session.slot(Gated).held
     assert held is not None and held.edit.patch.identifier != before.patch.identifier
     assert_idle(visitor)
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 prompt not asked: too long"), (2, "2 prompts not asked: too long")])
+def test_the_gate_says_how_many_prompts_of_its_exam_were_too_long_of_an_edit_that_waits_and_of_a_live_one(
+    visitor, count, said
+):
+    refused(visitor)
+    kept = visitor.session.slot(Gated)
+    assert "not asked" not in words.gate_brief(visitor.session)
+    kept.held = kept.held.worded(replace(kept.held.acceptance, too_long=count))
+    waiting = words.gate_brief(visitor.session).split("</summary>")
+    gating.keep(visitor.session)
+    live = words.gate_brief(visitor.session).split("</summary>")
+    visitor.session.scale(0.5)
+    scaled = words.gate_brief(visitor.session).split("</summary>")
+    for line, whole in (waiting, live, scaled):
+        assert said in seen(line) and said in seen(whole), line
 
 
 def test_from_vanilla_a_refused_edit_leaves_vanilla_live_and_the_page_says_so(visitor):
