@@ -138,7 +138,7 @@ class CompareRoom(Room):
         self.asking.connect()
         # Also a click into the number and each time it is left count as a release.
         told: dict[str, Any] = {"outputs": self._asked_anew, "tells": (News.LIVE,), "starting": "", "brief": True}
-        moved: dict[str, Any] = {**told, "when": lambda session, values: values[self.strength] != session.strength}
+        moved: dict[str, Any] = {**told, "when": self._is_to_be_scaled}
         for trigger, work, own, how in (
             (self.strength.release, self.on_strength, self.strength, moved),
             (self.undo.click, self.on_undo, self.asking.ask_what, told),
@@ -146,6 +146,10 @@ class CompareRoom(Room):
         ):
             press(trigger, work, clock=clock, inputs=dict.fromkeys([own, *asked]), **how)
         self.curve.wire([*asked], [*self._asked_anew, self.strength])
+
+    def _is_to_be_scaled(self, session: Session, values: Values) -> bool:
+        """Tell whether the slider was moved, or nothing was measured where it stands."""
+        return values[self.strength] != session.strength or (session.live is not None and run.of_live(session) is None)
 
     def on_strength(self, session: Session, values: Values) -> Iterator[Update]:
         """Scale the patch, measure again and regenerate."""

@@ -452,6 +452,26 @@ def test_after_an_error_no_pane_figure_or_number_is_that_of_weights_that_are_not
     assert again.shown["figures"] is visitor.shown["figures"]
 
 
+def test_what_could_not_be_measured_is_measured_by_moving_strength_to_where_it_stands_and_only_that(
+    visitor, monkeypatch
+):
+    def broken(*_arguments):
+        raise PatchError("Broken. Edit anew.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "measure", broken)
+        with pytest.raises(gr.Error, match="Edit anew"):
+            visitor.do("on_strength", strength=0.5, max_new_tokens=2)
+    assert "moving Strength measures them again" in visitor.screen["tiles"]
+    visitor.do("on_strength", strength=0.5, max_new_tokens=2)
+    measured = visitor.session.slot(Measured).comparison
+    assert measured is not None and measured.strength == 0.5 and "strength 0.5" in visitor.screen["tiles"]
+    assert visitor.shown["figures"] is True
+    visitor.do("on_strength", strength=0.5, max_new_tokens=2)
+    assert visitor.session.slot(Measured).comparison is measured, "it is there"
+    assert_idle(visitor)
+
+
 def test_after_undo_to_vanilla_the_vital_signs_are_no_edit_s(visitor):
     visitor.do("on_ask", max_new_tokens=2)
     visitor.do("on_undo", max_new_tokens=2)
