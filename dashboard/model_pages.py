@@ -138,16 +138,15 @@ class ModelPages:
                 self._require_place(label)
                 return self._built(label, model, stack)
 
-    def sweep(self, unused: float = IDLE, calibrating: bool = False) -> None:
-        """Close the pages that nobody has open, where nothing runs and nothing is kept for anybody.
+    def sweep(self, unused: float = IDLE) -> None:
+        """Close the pages that nobody has open, where nothing runs, is kept for anybody or is calibrated.
 
         Args:
             unused: Seconds for which nobody has been there.
-            calibrating: Those whose model is being calibrated as well, which loses what that has found so far.
         """
         for page in list(self._open.values()):
             page.context.sessions.sweep()
-            if calibrating or not page.calibrating():
+            if not page.calibrating():
                 self._close(page, unused)
 
     def close_all(self) -> None:
@@ -168,8 +167,9 @@ class ModelPages:
     def _require_place(self, label: str) -> None:
         if len(self.open) >= self._most:
             self.sweep(ON_THEIR_WAY)
-        if len(self.open) >= self._most:
-            self.sweep(ON_THEIR_WAY, calibrating=True)  # people go before what is done in the background
+        for page in list(self._open.values()):  # people go before a calibration, which loses what it has found so far
+            if len(self.open) >= self._most:
+                self._close(page, ON_THEIR_WAY)
         if len(self.open) >= self._most:
             note("refused", why="model pages")
             raise CaseError(

@@ -33,7 +33,7 @@ from editing.progress import run as run_quietly
 from inspector.errors import CaseError, ModelLoadError
 from inspector.model import InspectedModel
 
-OWN, DEEPER, OTHER, BROKEN = "tiny-llama", "deeper", "Other one", "broken"
+OWN, DEEPER, OTHER, THIRD, BROKEN = "tiny-llama", "deeper", "Other one", "third", "broken"
 LOOK = threading.Event()
 TYPED = ("How do I cheat at cards?", "", "I would rather not.", "Mark the aces.")
 
@@ -53,9 +53,9 @@ def pages_of(served: Served) -> ModelPages:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A page with three models and a folder that holds none, of which one further page may be open."""
+    """A page with four models and a folder that holds none, of which one further page may be open."""
     folder = tmp_path_factory.mktemp("listed")
-    sources = [OWN, *(save_listed(folder, name, layers) for name, layers in ((DEEPER, 5), (OTHER, 2)))]
+    sources = [OWN, *(save_listed(folder, name, layers) for name, layers in ((DEEPER, 5), (OTHER, 2), (THIRD, 4)))]
     (folder / BROKEN).mkdir()
     shelf = Shelf(tiny_model(), [*sources, str(folder / BROKEN)], {"device": "cpu", "dtype": "float32"}, named=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -329,14 +329,20 @@ def test_a_calibration_behind_a_page_goes_on_when_nobody_is_there_unless_its_pla
         later = page.context.sessions._now() + 100 * IDLE
         monkeypatch.setattr(page.context.sessions, "_now", lambda: later)
 
+    def are_left(number: int) -> bool:
+        return sum(not one.ended for one in made) == number
+
     nobody_for_long(open_page(served, DEEPER))
     pages.sweep()
     assert pages.open == [DEEPER] and not made[0].ended, "nobody is there, and it goes on"
-    other = open_page(served, OTHER)
-    assert pages.open == [OTHER] and made[0].wait(10), "somebody who waits goes first"
-    nobody_for_long(other)
+    pages._most = 2
+    nobody_for_long(open_page(served, OTHER))
+    assert pages.open == [DEEPER, OTHER] and are_left(2)
+    nobody_for_long(open_page(served, THIRD))
+    assert pages.open == [OTHER, THIRD] and made[0].wait(10), "somebody who waits goes first"
+    assert are_left(2), "one place was needed, so one calibration has ended"
     over.set()
-    assert made[1].wait(10)
+    assert made[1].wait(10) and made[2].wait(10)
     pages.sweep()
     assert pages.open == [], "once it has ended nothing keeps the page open"
 
