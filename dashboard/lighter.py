@@ -18,7 +18,7 @@ from gradio.components.api_component import Api
 from gradio.routes import App
 
 from dashboard.asked_once import ask_classes_once
-from dashboard.empty_sliders import tell_of_empty_sliders
+from dashboard.empty_sliders import reading, tell_of_empty_sliders
 from dashboard.given_later import GivingBlocks
 
 
@@ -38,6 +38,11 @@ class LighterBlocks(GivingBlocks):
             # A browser draws nothing at all where a part stands in the layout of which it was told nothing.
             page["layout"] = {**page["layout"], "children": _without(page["layout"].get("children", []), parts)}
         return config
+
+    async def preprocess_data(self, block_fn: Any, *given: Any, **named: Any) -> Any:
+        """Read what a browser sends, also of a slider that is empty while somebody types another number."""
+        with reading(block_fn):
+            return await super().preprocess_data(block_fn, *given, **named)
 
 
 class _OnceServed(App):

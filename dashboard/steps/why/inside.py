@@ -219,7 +219,9 @@ class Inside:
         return self.draw_neurons(session)
 
     def on_lens(self, session: Session, values: Values) -> Update:
-        """Show another text, other weights or another column of the lens."""
+        """Show another text, other weights or another column of the lens; nothing while that is typed."""
+        if values[self.place] is None:
+            return {}
         self.read(session, values)
         return self.draw_lens(session)
 

@@ -235,7 +235,10 @@ class WhyRoom(Room):
         }
 
     def on_why_pick(self, session: Session, values: Values) -> Update:
-        """Let every panel follow the picked layer."""
+        """Let every panel follow the picked layer; nothing while it is typed."""
+        (layer,) = self.bus.offered("layer").inputs
+        if values[layer] is None:
+            return {}
         panel = self.inside.panel(values)
         self.model.architecture.check_block(panel.block)
         session.slot(Looked).panel = panel

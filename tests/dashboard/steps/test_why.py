@@ -480,3 +480,12 @@ def test_what_was_measured_of_another_case_is_not_shown_as_this_one(model, visit
     assert (
         session.slot(Looked).why.atlas is None and session.slot(Looked).why.activity is None and session.probe is probe
     )
+
+
+def test_while_a_layer_or_a_column_is_typed_nothing_is_drawn_anew(visitor):
+    visitor.do("on_lens", why_place=2)
+    visitor.do("on_why_pick", block=1)
+    panel = visitor.session.slot(Looked).panel
+    visitor.do("on_why_pick", block=None)
+    visitor.do("on_lens", block=1, why_place=None)
+    assert visitor.session.slot(Looked).panel is panel
