@@ -132,5 +132,6 @@ def _line_names(trace: Sequence[Step], steps: int, target: float | None) -> list
 def vitals_of(trace: Sequence[Step], settings: Any) -> go.Figure:
     """Draw the vital signs with the settings' step limit, budget and target."""
     steps = trace[0].steps if trace else settings.steps
-    to_be_routed = not getattr(settings, "constraint_weight", 1)
+    # A weight of 0 alone may be set by hand, of an edit that acts on every prompt.
+    to_be_routed = not getattr(settings, "constraint_weight", 1) and getattr(settings, "companions", 0) > 0
     return vitals(trace, steps, settings.damage_budget, settings.target_probability, to_be_routed)

@@ -17,7 +17,7 @@ from dashboard.kit.drawing import plots
 from dashboard.steps.compare import figures as compare_figures
 from dashboard.steps.locate import figures as locate_figures
 from dashboard.steps.operate import figures as operate_figures
-from dashboard.steps.operate.figures import UNROUTED
+from dashboard.steps.operate.figures import HARM, UNROUTED
 from editing import DinmSettings
 from editing.methods.dinm import to_be_routed
 from inspector.columns import NeuronProfile
@@ -143,7 +143,9 @@ def test_vitals_without_a_step_are_three_empty_charts():
 
 
 def test_the_kl_of_an_edit_that_is_made_to_be_routed_is_said_to_be_unrouted():
-    for settings, title in ((DinmSettings(), "Harmless KL, nats"), (to_be_routed(DinmSettings()), UNROUTED)):
+    by_hand = DinmSettings(constraint_weight=0)
+    held = ((settings, HARM) for settings in (DinmSettings(), by_hand))
+    for settings, title in (*held, (to_be_routed(DinmSettings()), UNROUTED)):
         named = [note.text for note in operate_figures.vitals_of(steps(0.25), settings).layout.annotations]
         assert named[1] == title
     assert len(UNROUTED) <= 22, "on a phone the titles of the panels would meet"
