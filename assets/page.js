@@ -209,9 +209,14 @@
   document.addEventListener("click", (event) => {
     if (event.target.closest("#details > button, #details > .label-wrap, #shortcuts button")) unfold();
   }, true);
-  // A figure on a tab that was hidden as it was drawn takes the width that it has once the tab is seen.
-  for (const kind of ["click", "keyup"]) document.addEventListener(kind, (event) => {
-    if (event.target.closest("[role=tab]")) setTimeout(() => window.dispatchEvent(new Event("resize")), 60);
+  // A figure that was hidden as it was drawn takes the width that it has once it is seen.
+  let resizing = null;
+  const widths = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      const drawn = target.querySelector(".main-svg")?.clientWidth ?? contentRect.width;
+      if (!contentRect.width || Math.abs(drawn - contentRect.width) < 3 || resizing !== null) continue;
+      resizing = setTimeout(() => { resizing = null; window.dispatchEvent(new Event("resize")); }, 50);
+    }
   });
 
   function start() {
@@ -238,6 +243,10 @@
     if (!started && find("nav.views a") && find("#main .opener") && find("#rail")) {
       started = true;
       start();
+    }
+    for (const plot of document.querySelectorAll(".js-plotly-plot:not([data-sized])")) {
+      plot.dataset.sized = "yes";
+      widths.observe(plot);
     }
     for (const [name, picked] of Object.entries(PICKS)) {
       const plot = find(`${name} .js-plotly-plot`);

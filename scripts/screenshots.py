@@ -35,7 +35,7 @@ LASTING = {"number input for Step limit": 100, "Target P(safe)": 0, "Damage budg
 HEAD_STAYS = "#top { position: static !important; }"
 """A style for pictures of what is longer than the window: the page's head would come along and lie over it."""
 COLOURS = (SAFE, UNSAFE, VANILLA, EDITED, PICKED, RECOMMENDED)
-KEPT_EXACT = 192
+KEPT_EXACT = 32
 """Colours of a picture that are kept as they are, those of its figures among them."""
 PARTS = {f"details-{title.lower().replace(' ', '-')}": title for title in DETAILS}
 """The pictures of what is folded below the operation, with what stands on each part's tab."""

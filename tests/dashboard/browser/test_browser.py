@@ -62,6 +62,11 @@ def test_views_are_named_by_the_address_come_when_they_are_opened_and_back_works
     view(shared, "operate")
 
 
+FILL_THEIR_PLACE = """() => [...document.querySelectorAll("#details .js-plotly-plot")].every((plot) =>
+  !plot.checkVisibility() || Math.abs(plot.clientWidth - (plot.querySelector(".main-svg")?.clientWidth ?? 0)) < 3)"""
+"""Whether the figures that are seen are as wide as their place, also those that were hidden as they were drawn."""
+
+
 def test_each_part_of_the_details_is_one_press_away(shared):
     fold = shared.get_by_role("button", name="Details")
     for title in ("What the edit changed", "All settings", "Token by token"):
@@ -70,6 +75,7 @@ def test_each_part_of_the_details_is_one_press_away(shared):
         shared.wait_for_function("t => document.activeElement?.textContent.trim() === t", arg=title)
         assert tab.get_attribute("aria-selected") == "true" and tab.is_visible()
         assert not shared.locator("#shortcuts").is_visible(), "the tabs stand there instead"
+        shared.wait_for_function(FILL_THEIR_PLACE)
         fold.click()
         shared.wait_for_selector("#shortcuts", state="visible")
 
