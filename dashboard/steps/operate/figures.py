@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from dashboard.kit.drawing.plots import EDITED, SAFE, UNSAFE, base
 from editing import Step
 
-HARM, UNROUTED = "Harmless KL, nats", "Harmless KL, unrouted"
+HARM, UNROUTED = "Harmless KL, nats", "KL, unrouted"
 """What stands above the KL; there is no room for more, least on a phone."""
 
 
