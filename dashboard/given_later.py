@@ -52,10 +52,10 @@ class GivingBlocks(gr.Blocks):
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, state: Any, explicit_call: bool = False) -> Any:
         """Read what a browser sends of parts that it has not been given as what a new page has."""
-        inputs = [
-            self._new(part) if value is None and self.later.lacks(part) else value
-            for part, value in zip(block_fn.inputs, inputs, strict=True)
-        ]
+        inputs = list(inputs)
+        for place, part in enumerate(block_fn.inputs[: len(inputs)]):  # of another number Gradio tells
+            if inputs[place] is None and self.later.lacks(part):
+                inputs[place] = self._new(part)
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> Any:

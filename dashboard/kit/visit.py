@@ -145,7 +145,7 @@ class Visit(Room):
             steps: The names of the steps of which something stands in it.
             name: The event's.
         """
-        news, bus, later = (News.BACK, News.ENDED), self.bus, self.context.later
+        news, bus, within = (News.BACK, News.BEGAN, News.ENDED), self.bus, self.context.later.parts(part)
 
         def shown() -> Update:
             return {part: gr.Column(visible=True)} if isinstance(part, gr.Column) else {}
@@ -155,7 +155,7 @@ class Visit(Room):
             session = self.context.visit(request)
             if session is None:
                 return shown() | said
-            drawn, within = as_kept(values, session), later.parts(part)
+            drawn = as_kept(values, session)
             try:
                 with shown_to_user():
                     update = bus.told(News.BACK, session, drawn, steps, within)
@@ -179,21 +179,19 @@ class Visit(Room):
                     for heard in measured:
                         yield from heard.answered(session, as_kept(values, session))
 
-        later.hold(part, opener)
+        self.context.later.hold(part, opener)
         on_open.__name__, on_measured.__name__ = name, name.replace("open", "measured")
-        within = later.parts(part)
-        outputs = [one for one in bus.outputs(*news, News.BEGAN, rooms=steps) if one in within]
-        outputs += [one for one in self.context.controls if one in within]
+        outputs = [one for one in (*bus.outputs(*news, rooms=steps), *self.context.controls) if one in within]
         opened = opener.click(
             on_open,
-            set(bus.inputs(*news, News.BEGAN, rooms=steps)),
+            set(bus.inputs(*news, rooms=steps)),
             list(dict.fromkeys([part, self.notice, self.watch, *outputs])),
             **QUIET,
         )
         measured = [
             heard
             for heard in bus.hearings(News.BACK, later=True)
-            if heard.room in steps and later.parts(part).issuperset(heard.outputs)
+            if heard.room in steps and within.issuperset(heard.outputs)
         ]
         if measured:
             read = {one for heard in measured for one in heard.inputs}

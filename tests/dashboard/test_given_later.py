@@ -88,6 +88,13 @@ def test_what_is_read_of_a_part_that_was_not_given_is_what_a_new_page_has_and_no
     assert small.read[-1] == ("pressed", (None,)), "its field was emptied"
 
 
+def test_of_too_few_values_gradio_tells(small):
+    with pytest.raises(ValueError, match="didn't receive enough input values"):
+        asyncio.run(
+            small.page.process_api(block_fn=events(small.page)["pressed"], inputs=[], state=SessionState(small.page))
+        )
+
+
 def test_nothing_is_sent_to_a_part_that_was_not_given(small):
     page = opened(small)
     assert call(small, "pressed", None, page)["data"] == ["new", gr.skip()]
