@@ -150,3 +150,12 @@ def is_first(mark: Path) -> bool:
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     sys.exit(main(sys.argv[1:], loader))
+
+
+def swept(folder: Path, cases: Path, *options: str) -> list:
+    assert main(["--out", str(folder), "--cases", str(cases), *SHORT, *options], loader=loader) in (0, 1)
+    store = Store(folder)
+    try:
+        return list(store.results())
+    finally:
+        store.close()
