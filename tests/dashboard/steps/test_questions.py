@@ -56,6 +56,7 @@ READERS = {
 UNASKED = {
     "atlas_speed.txt": "how long an atlas takes",
     "detox_computed.txt": "how far answers move where the weights compute in bfloat16, the yardstick of a target",
+    "detox_methods.txt": "the other methods on the cases of the table of defence, which holds their rows",
     "dtypes.json": "how far bfloat16 is from float32",
     "edit_speed_before.txt": "how fast an edit was before one loop served every method",
     "generation_speed.json": "how long answers take to write",
