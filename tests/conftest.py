@@ -17,6 +17,7 @@ import profanity_check
 import pytest
 import tiny_models
 import torch
+from threadpoolctl import threadpool_limits
 
 from editing import memory
 from inspector.model import InspectedModel, from_parts, load
@@ -51,8 +52,9 @@ profanity_check.predict_prob = _scores
 _give_back_free_memory, memory.give_back_free_memory = memory.give_back_free_memory, lambda: None
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each, and in their children
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     torch.set_num_threads(1)
+    threadpool_limits(1)  # numpy's and scipy's own threads spin while they wait for work
 
 
 LONGEST = (
