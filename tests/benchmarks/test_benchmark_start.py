@@ -145,7 +145,7 @@ def test_a_cold_start_is_make_demo_in_the_clone_without_a_model_and_ends_with_al
     cache = (tmp_path / "cache").read_text(encoding="utf-8").strip()
     assert (tmp_path / "held").read_text(encoding="utf-8") == "" and not Path(cache).exists()
     (shown,) = seen
-    with pytest.raises(OSError, match="refused|reset"):
+    with pytest.raises(OSError, match=r"refused|reset"):
         urllib.request.urlopen(shown.removeprefix("a page of "), timeout=5)
 
 
