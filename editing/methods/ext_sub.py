@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -43,17 +43,14 @@ class ExtSubSettings(TrainingSettings):
     """Settings of Ext-Sub.
 
     Attributes:
+        scope: ``LoRA``: Ext-Sub is defined on its modules.
         subtraction: How much of the anti-expert's own part is subtracted; alpha = 1 in Hu et al.
         anti_steps: Updates of the anti-expert.
     """
 
+    scope: Literal["LoRA"] = "LoRA"
     subtraction: Annotated[float, Field(ge=0, le=10)] = 1.0
     anti_steps: Steps = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scope != "LoRA":
-            raise EditError("Ext-Sub is defined on LoRA modules. Set scope to 'LoRA'.")
 
 
 def own_part(expert: Tensor, anti: Tensor) -> Tensor:

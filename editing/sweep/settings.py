@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from editing.calibrating.layer_choice import AUTO, NOWHERE, TOXIC
 from editing.methods.dinm import DinmSettings, to_be_routed
@@ -26,6 +28,15 @@ Learns = Literal["more", "as set"]
 Vanilla = Literal["shared", "paired"]
 ONCE = "once"
 """Edit the layer that the locator picks for the first case in all of them, as the released code does."""
+
+
+def _word_or_number(block: str) -> str:
+    if block not in (AUTO, TOXIC, ONCE, NOWHERE) and not block.isdecimal():
+        raise ValueError(f"should be a layer's number, '{AUTO}', '{TOXIC}', '{ONCE}' or '{NOWHERE}'")
+    return block
+
+
+Block = Annotated[str, AfterValidator(_word_or_number)]
 
 
 @checked(EditError)
@@ -74,7 +85,7 @@ class SweepSettings:
     method: str = "dinm"
     preset: Preset = "corrected"
     changes: Mapping[str, Any] = field(default_factory=dict)
-    block: str = AUTO
+    block: Block = AUTO
     locate: Preset = "corrected"
     padding: Padding = "right"
     judge: str = EMBEDDED
@@ -96,8 +107,6 @@ class SweepSettings:
     paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.block not in (AUTO, NOWHERE, TOXIC, ONCE) and not self.block.isdecimal():
-            raise EditError(f"The layer '{self.block}' is neither '{AUTO}', '{TOXIC}', '{ONCE}' nor a number.")
         self.method_settings()
 
     def method_settings(self) -> Any:

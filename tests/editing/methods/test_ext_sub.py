@@ -210,7 +210,7 @@ def test_an_edit_whose_vital_signs_are_no_numbers_is_refused(after):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scope": "full"}, "Set scope to 'LoRA'"),
+        ({"scope": "full"}, r"scope = 'full' is unknown\. Valid values: LoRA\."),
         ({"subtraction": -0.1}, "subtraction = -0.1 is out of range: it should be greater than or equal to 0"),
         ({"subtraction": 11}, "subtraction = 11 is out of range: it should be less than or equal to 10"),
         ({"anti_steps": 0}, "anti_steps = 0 is out of range"),
