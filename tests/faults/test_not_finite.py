@@ -1,6 +1,6 @@
 """Numbers that are none: a model whose logits are no numbers any more, and settings that drive an edit out of them.
 
-What each method does within its descent has tests of its own (``tests/editing/methods/test_dinm_ends.py``).
+What each method does within its descent has tests of its own (``tests/editing/methods/dinm/test_dinm_ends.py``).
 """
 
 from __future__ import annotations
