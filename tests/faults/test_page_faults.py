@@ -7,7 +7,7 @@ What other tests hold, by fault:
 - the tab closed, a reload in a run: ``tests/dashboard/browser/test_browser_sessions.py``; a page gone in the middle of
   a run, with its stream and its connection: ``tests/benchmarks/test_benchmark_load.py``
 - a loss that is not finite: ``test_not_finite.py`` in every method and on the page; in the middle of a descent
-  ``tests/editing/methods/dinm/test_dinm_ends.py``; in an atlas ``tests/editing/test_atlas.py``
+  ``tests/editing/methods/dinm/test_dinm_ends.py``; in an atlas ``tests/editing/atlas/test_atlas.py``
 - memory that runs out where many prompts are asked: ``test_memory.py``; in a contest, a sweep:
   ``tests/editing/test_contest.py``, ``test_sweep_faults.py``
 - SIGKILL in a write: ``tests/inspector/model/test_whole_file.py``, in a sweep: ``tests/editing/sweep/test_sweep.py``
