@@ -49,7 +49,7 @@ WRITER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-sys.path.insert(0, "tests/dashboard/steps")
+sys.path.insert(0, "tests/dashboard/steps/keep")
 from test_ledger import CASE, ENTRY
 from dashboard.steps.keep.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]), prompts=True)
