@@ -84,7 +84,7 @@ FAULTS = (
         "inspector/model/passes/tails.py",
         "(error <= _TOLERANCE.get(own.dtype, 1e-4) * size).all()",
         "(error <= _TOLERANCE.get(own.dtype, 1e-4) * size.amax()).all()",
-        "tests/editing/test_half_precision.py",
+        "tests/inspector/test_half_precision.py",
     ),
     Fault(
         "counted positions are one too early",

@@ -13,6 +13,7 @@ from typing import Any
 
 import absl.logging
 import by_hand
+import half_precision_helpers
 import profanity_check
 import pytest
 import tiny_models
@@ -179,6 +180,18 @@ def family(request) -> str:
 def model(tiny: TinyFactory, family: str) -> InspectedModel:
     """A tiny model of each of the five families, with a chat template."""
     return tiny(family)
+
+
+@pytest.fixture(params=half_precision_helpers.HALVES, ids=["bfloat16", "float16"])
+def dtype(request) -> torch.dtype:
+    """Each type of half precision."""
+    return request.param
+
+
+@pytest.fixture(params=tiny_models.FIVE)
+def pair(request, dtype) -> tuple[InspectedModel, InspectedModel]:
+    """Each of the five families in half precision, and the same weights in float32."""
+    return half_precision_helpers.rounded(request.param, dtype)
 
 
 @pytest.fixture(params=tiny_models.FAMILIES)
