@@ -1,4 +1,4 @@
-"""How much each block contributes to the contrast of the two answers.
+"""How much each block contributes to the margin of the two answers.
 
 - :func:`direct_logit_attribution` splits the logit difference of the first differing answer tokens into what the
   embedding, every attention and every MLP wrote into the residual stream. It is exact: the parts sum to it.
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inspector.contrast import contrast, embedded_tokens
 from inspector.errors import ArchitectureError
 from inspector.gradients import backed_off
+from inspector.margin import answer_pair, embedded_tokens
 from inspector.model.architecture import Architecture
 from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import observe_inputs, observe_outputs
@@ -145,7 +145,7 @@ def direct_logit_attribution(
         ArchitectureError: The final norm cannot be held fixed.
         NotFinite: A state or a logit is not a finite number.
     """
-    texts = contrast(model, case, format=replace(format, turn_end=True))
+    texts = answer_pair(model, case, format=replace(format, turn_end=True))
     shared = texts.parting
     ids = texts.prompt + texts.safe[:shared]
     safe, unsafe = texts.safe[shared], texts.unsafe[shared]
@@ -211,7 +211,7 @@ def block_attribution(
     """
     from captum.attr import LayerGradientXActivation  # it takes a second to import, and only this asks for it
 
-    texts = contrast(model, case, format=format.open())
+    texts = answer_pair(model, case, format=format.open())
     embeddings = embedded_tokens(model, texts.sequences)
     writers = mlp_writers(model.architecture)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inspector.contrast import contrast
+from inspector.margin import answer_pair
 from inspector.model.encoding import encode
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -107,7 +107,7 @@ def knock_out_mlps(
         CaseError: An answer is empty, or both are the same.
         PromptError: A text is empty or too long.
     """
-    texts = contrast(model, case, format=format.open())
+    texts = answer_pair(model, case, format=format.open())
     means = mean_writings(model, format)
     with torch.no_grad():
         tails = Tails(model, texts.sequences, texts.counted, counted_only=False)

@@ -17,9 +17,9 @@ import torch
 
 from inspector.attribution import block_attribution, direct_logit_attribution, mlp_writers
 from inspector.causal import knock_out_mlps
-from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import Padding, divergence
 from inspector.errors import ArchitectureError, CaseError, NotFinite
+from inspector.margin import answer_pair, mlp_trace
 from inspector.model.counted import token_log_probabilities
 from inspector.model.encoding import encode
 from inspector.model.hooks import observe_outputs, stopping_before
@@ -172,7 +172,7 @@ def toxic_writing(
         PromptError: A text is empty or too long.
         NotFinite: A score is not a finite number.
     """
-    texts = contrast(model, case, format=format.open())
+    texts = answer_pair(model, case, format=format.open())
     shape = (2, max(map(len, texts.sequences)), -1)
     scores = np.zeros(model.blocks)
     direction = torch.from_numpy(probe.direction).float()

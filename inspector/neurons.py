@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from inspector.attribution import freeze_norm
-from inspector.contrast import contrast, mlp_trace
 from inspector.errors import PatchError
+from inspector.margin import answer_pair, mlp_trace
 from inspector.model.architecture import canonical_weight
 from inspector.model.inspected import InspectedModel
 from inspector.model.offloaded import place
@@ -64,7 +64,7 @@ def neuron_activity(
         CaseError: An answer is empty, or both are the same.
         PromptError: A text is empty or too long.
     """
-    texts = contrast(model, case, format=format.open())
+    texts = answer_pair(model, case, format=format.open())
     trace = mlp_trace(model, texts.sequences, texts.counted, texts.margin, row)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     pushes = []

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.contrast import Contrast, contrast
 from inspector.errors import PromptError
 from inspector.gradients import backed_off
+from inspector.margin import AnswerPair, answer_pair
 from inspector.model.counted import Counted, only_counted
 from inspector.model.encoding import encode, tokenise
 from inspector.model.inspected import InspectedModel
@@ -115,7 +115,7 @@ def token_attribution(
     """
     if way not in WAYS:
         raise PromptError(f"Unknown way '{way}'. Choose one of: {', '.join(WAYS)}.")
-    texts = contrast(model, case, format=format.open())
+    texts = answer_pair(model, case, format=format.open())
     user = user_tokens(model, case.adversarial_prompt, format=format)
     planned = {"gradient x input": 1, "integrated gradients": steps + 2, "ablation": len(user) + 4}[way]
     run = _Run(model, texts, row, planned, progress, cancel)
@@ -185,7 +185,7 @@ class _Run:
     def __init__(
         self,
         model: InspectedModel,
-        texts: Contrast,
+        texts: AnswerPair,
         row: Row,
         planned: int,
         progress: Callable[[float], None],

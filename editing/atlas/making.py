@@ -16,8 +16,8 @@ from editing.guard import check_case
 from editing.optimising.replay import master_weight
 from editing.progress import Preparation
 from editing.texts.harmless import harmless_answers
-from inspector.contrast import mlp_trace
 from inspector.errors import RefusedEdit
+from inspector.margin import mlp_trace
 from inspector.model import Delta, InspectedModel, Patch, Row, encode
 from inspector.model.memory.halving import let_go, ran_out
 from inspector.model.patches.patch import VANILLA

@@ -20,8 +20,8 @@ from inspector.attribution import (
     freeze_norm,
     unembedding_direction,
 )
-from inspector.contrast import contrast, mlp_trace
 from inspector.errors import ArchitectureError, CaseError, NotFinite, PromptError
+from inspector.margin import answer_pair, mlp_trace
 from inspector.model import Row, from_parts
 from inspector.safeedit import Case
 
@@ -284,7 +284,7 @@ def test_block_attribution_of_a_patched_row_is_that_of_the_edited_network(llama,
 
 
 def trace_margin(model, case: Case):
-    texts = contrast(model, case)
+    texts = answer_pair(model, case)
     return mlp_trace(model, texts.sequences, texts.counted, texts.margin)
 
 
@@ -316,7 +316,7 @@ def test_the_weight_gradient_of_a_trace_is_the_trained_parameter_s(model, case):
 def test_the_trace_of_a_patched_row_is_that_of_the_edited_network(model, case):
     patch = by_hand.patch(model, 1)
     copied = by_hand.written(model.network, (1, patch.deltas[0].dense()))
-    texts = contrast(model, case)
+    texts = answer_pair(model, case)
     trace = mlp_trace(model, texts.sequences, texts.counted, texts.margin, Row(patch))
     assert_gradients(trace, *weight_gradients(model, copied, case))
 

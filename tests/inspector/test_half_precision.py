@@ -11,9 +11,9 @@ import torch
 from half_precision_helpers import HALVES, cosine, rounded
 
 from inspector.attribution import block_attribution
-from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
+from inspector.margin import answer_pair, mlp_trace
 from inspector.model import VANILLA, Row, from_parts
 from inspector.model.passes.tails import Tails, with_weight
 from inspector.token_attribution import token_attribution
@@ -22,7 +22,7 @@ from inspector.token_attribution import token_attribution
 def test_gradients_that_float16_cannot_hold_come_through_the_scale(case):
     """The mean loss over many tokens has gradients far below float16's smallest number in early blocks."""
     half, single = rounded("llama", torch.float16)
-    texts = contrast(half, case)
+    texts = answer_pair(half, case)
     traces = [mlp_trace(m, texts.sequences, texts.counted, lambda x: 1e-3 * texts.margin(x)) for m in (half, single)]
     assert half.gradient_scale > 1 == single.gradient_scale
     for block in range(half.blocks):

@@ -13,9 +13,9 @@ from editing import Preparation, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, group, make_atlas
 from editing.optimising.descent import Descent
 from editing.texts.harmless import harmless_texts, known_answer
-from inspector.contrast import MlpTrace
 from inspector.errors import ArchitectureError, EditError, RefusedEdit
 from inspector.likelihood import likelihoods
+from inspector.margin import MlpTrace
 from inspector.model import Delta, Patch, PromptFormat, Row
 from inspector.safeedit.marking import harmless_kl
 

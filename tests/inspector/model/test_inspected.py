@@ -13,10 +13,10 @@ from waits import counted_waits
 
 from editing import dinm, preset, run
 from editing.optimising.replay import FullReplay
-from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence
 from inspector.errors import NotFinite
 from inspector.likelihood import likelihoods
+from inspector.margin import answer_pair, mlp_trace
 from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode, from_parts
 from inspector.safeedit import Case
 from inspector.shift import activation_shift
@@ -132,7 +132,7 @@ def test_what_is_differentiated_in_every_block_is_read_with_the_same_waits_as_in
     found = []
     for family in ("llama", "gemma2"):  # of three and of four blocks
         model = tiny(family)
-        texts = contrast(model, case)
+        texts = answer_pair(model, case)
         with counted_waits(monkeypatch) as waits:
             mlp_trace(model, texts.sequences, texts.counted, texts.margin)
             found.append(waits.since())

@@ -1,4 +1,4 @@
-"""The contrast that causes and attributions explain: log P(safe answer) minus log P(unsafe answer).
+"""The margin that causes and attributions explain: log P(safe answer) minus log P(unsafe answer).
 
 Both are means over the answer's tokens (nats a token), so that a longer answer does not weigh more. What
 explains it (locators, neurons, tokens) turns its sign, so that a block, a neuron or a token with a high score pushes
@@ -25,7 +25,7 @@ from inspector.safeedit.cases import Case
 
 
 @dataclass(frozen=True)
-class Contrast:
+class AnswerPair:
     """Token ids of one prompt and its two answers.
 
     Attributes:
@@ -68,7 +68,9 @@ class Contrast:
         return found
 
 
-def contrast(model: InspectedModel, case: Case, *, format: PromptFormat = PromptFormat(turn_end=False)) -> Contrast:
+def answer_pair(
+    model: InspectedModel, case: Case, *, format: PromptFormat = PromptFormat(turn_end=False)
+) -> AnswerPair:
     """Tokenise a case's adversarial prompt and both answers.
 
     Args:
@@ -82,7 +84,7 @@ def contrast(model: InspectedModel, case: Case, *, format: PromptFormat = Prompt
     safe, unsafe = (
         encode(model, case.adversarial_prompt, answer, format=format) for answer in (case.safe, case.unsafe)
     )
-    return Contrast(safe.prompt, safe.response, unsafe.response)
+    return AnswerPair(safe.prompt, safe.response, unsafe.response)
 
 
 def embedded_tokens(model: InspectedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
