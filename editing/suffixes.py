@@ -21,7 +21,7 @@ from inspector.errors import EditError
 from inspector.model import SUFFIX, Decoding, InspectedModel, Row
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Reply, examine
-from inspector.safeedit.intervals import Estimate, Sample, clustered_mean, mean
+from inspector.safeedit.intervals import Estimate, Observation, clustered_mean, mean
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.marking import rouge
 from inspector.safeedit.questions import CASE_ONLY, make_exam
@@ -214,17 +214,17 @@ def study_of(
 
 def _likeness(plain: Sequence[Sequence[Reply]], asked: Sequence[Sequence[Reply]], edited: bool) -> Estimate:
     """Return ROUGE-L of harmless answers against vanilla's without a suffix; vanilla's one answer counts once."""
-    found: dict[tuple[str, int], Sample] = {}
+    found: dict[tuple[str, int], Observation] = {}
     for edit, (own, given) in enumerate(zip(plain, asked, strict=True)):
         for first, reply in zip(own, given, strict=True):
             if reply.question.kind == "harmless":
                 prompt, text = reply.question.prompt, (reply.edited if edited else reply.vanilla).text
                 value = rouge("rougeL", first.vanilla.text, text)
-                found[prompt, edit if edited else 0] = Sample(value, edit if edited else prompt, prompt)
+                found[prompt, edit if edited else 0] = Observation(value, edit if edited else prompt, prompt)
     values = list(found.values())
     if len(plain) > 1:
         return clustered_mean(values, 100.0)
-    return mean([sample.value for sample in values], 100.0)
+    return mean([observation.value for observation in values], 100.0)
 
 
 def _told(defended: float, kept: float) -> str:

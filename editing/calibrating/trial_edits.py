@@ -29,7 +29,7 @@ from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.intervals import (
     Estimate,
-    Sample,
+    Observation,
     clustered_percentage,
     low_end_of_difference,
     low_ends,
@@ -108,7 +108,7 @@ class Layers:
         vanilla: Share of the prompts that the model defends by itself, 0 to 1, over all cases; of one layer's prompts
             it is :meth:`vanilla_of`.
         cases: Number of cases.
-        prompts: Number of generalization prompts in all; one layer's are :meth:`defended_of`'s samples.
+        prompts: Number of generalization prompts in all; one layer's are :meth:`defended_of`'s observations.
         left_out: Why further cases, or layers of one, are in no mean, one text each.
         budget: Largest harmless KL of a layer that is recommended, nats a token.
         anew: What the :attr:`promising` layers achieve on fresh cases; ``None`` where there is none, and in
@@ -137,12 +137,12 @@ class Layers:
         """
         if not trial.edits:
             return percentage(round(trial.defended * self.prompts), self.prompts)
-        samples = [
-            Sample(float(answer < edit.defended), number, (number, answer))
+        observations = [
+            Observation(float(answer < edit.defended), number, (number, answer))
             for number, edit in enumerate(trial.edits)
             for answer in range(edit.prompts)
         ]
-        found = clustered_percentage([samples])
+        found = clustered_percentage([observations])
         return found if len(trial.edits) > 1 else Estimate(found.value, found.n)
 
     def gained(self, trial: Trial) -> float:

@@ -75,9 +75,10 @@ def measure(texts: Sequence[Sample], scores: Sequence[float], detector: Detector
     def share(wanted: Callable[[Sample], bool]) -> Estimate:
         chosen = [(sample, fire) for sample, fire in zip(texts, fires, strict=True) if wanted(sample)]
         in_templates = all(sample.template for sample, _ in chosen)
-        found = intervals.clustered_percentage(
-            [[intervals.Sample(float(f), edit=s.template if in_templates else "", prompt=s.bare) for s, f in chosen]]
-        )
+        observed = [
+            intervals.Observation(float(f), edit=s.template if in_templates else "", prompt=s.bare) for s, f in chosen
+        ]
+        found = intervals.clustered_percentage([observed])
         told = found.resampled.replace("prompts", "questions").replace("edit", "template")
         return replace(found, resampled=told)
 

@@ -29,13 +29,13 @@ class Estimate:
     """A score with its uncertainty.
 
     Attributes:
-        value: The score; ``None`` without samples.
-        n: Number of samples.
-        low: Lower end of the 95 % interval, in the score's unit; ``None`` where there is none (a mean of one sample, a
-            forced value).
+        value: The score; ``None`` without observations.
+        n: Number of observations.
+        low: Lower end of the 95 % interval, in the score's unit; ``None`` where there is none (a mean of one
+            observation, a forced value).
         high: Upper end.
         resampled: The clusters that the interval was resampled from, with their number: ``18 edits`` or ``18 edits, 60
-            prompts``; empty where it takes samples as independent.
+            prompts``; empty where it takes observations as independent.
     """
 
     value: float | None
@@ -46,11 +46,11 @@ class Estimate:
 
 
 def percentage(hits: int, n: int) -> Estimate:
-    """Return a percentage of independent samples with Wilson's 95 % interval (as scipy's ``binomtest`` has it).
+    """Return a percentage of independent observations with Wilson's 95 % interval (as scipy's ``binomtest`` has it).
 
     Args:
-        hits: How many of the samples count, 0 to ``n``.
-        n: Number of samples.
+        hits: How many of the observations count, 0 to ``n``.
+        n: Number of observations.
     """
     if n == 0:
         return Estimate(None, 0)
@@ -63,7 +63,7 @@ def mean(values: Sequence[float], factor: float = 1.0, least: float = -math.inf)
     """Return a mean, times a factor, with Student's 95 % interval; of shares, within 0 and the factor.
 
     Args:
-        values: Independent samples.
+        values: Independent observations.
         factor: 100 for shares that are shown as percentages.
         least: What no value of this kind is below, in the result's unit: the interval's lower end is cut there.
     """
@@ -94,7 +94,7 @@ def _student(freedom: int, level: float = 0.975) -> tuple[float, float]:
 
 
 def average(parts: Sequence[Estimate]) -> Estimate:
-    """Return the plain mean of independent percentages; parts without samples are left out.
+    """Return the plain mean of independent percentages; parts without observations are left out.
 
     Its 95 % interval is that of Zou and Donner (2008, "Construction of confidence limits about effect measures"):
     from the mean, the root of the squared distances of the parts' limits from their values, by their number, each way.
@@ -109,7 +109,7 @@ def average(parts: Sequence[Estimate]) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Observation:
     """One marked answer as a number, with what it belongs to.
 
     Attributes:
@@ -123,7 +123,7 @@ class Sample:
     prompt: Hashable
 
 
-def clustered_percentage(parts: Sequence[Sequence[Sample]]) -> Estimate:
+def clustered_percentage(parts: Sequence[Sequence[Observation]]) -> Estimate:
     """Return a percentage of answers, or the plain mean of several, with an interval that respects clusters.
 
     The interval is Wilson's for as many independent answers as would spread like the resampled ones (Korn and Graubard
@@ -131,14 +131,14 @@ def clustered_percentage(parts: Sequence[Sequence[Sample]]) -> Estimate:
     clusters. Where all marks are equal nothing can be learnt of how they go together: each cluster counts once.
 
     Args:
-        parts: The samples of each percentage, 0 or 1 each; those without samples are left out.
+        parts: The observations of each percentage, 0 or 1 each; those without observations are left out.
     """
     known = [part for part in parts if part]
     if not known:
         return Estimate(None, 0)
     clusters = _Clusters(known)
     if len(known) == 1 and clusters.alone:
-        return percentage(round(sum(sample.value for sample in known[0])), len(known[0]))
+        return percentage(round(sum(observation.value for observation in known[0])), len(known[0]))
     share, n = _centre(known), sum(map(len, known))
     spread = clusters.means(known)
     variance = float(np.var(spread, ddof=1)) if len(spread) > 1 else 0.0
@@ -151,33 +151,33 @@ def clustered_percentage(parts: Sequence[Sequence[Sample]]) -> Estimate:
     return Estimate(100 * share, n, 100 * low, 100 * high, clusters.told)
 
 
-def clustered_mean(samples: Sequence[Sample], factor: float = 1.0) -> Estimate:
+def clustered_mean(observations: Sequence[Observation], factor: float = 1.0) -> Estimate:
     """Return a mean, times a factor, with the percentile interval of resampled clusters.
 
     Resamples of few clusters spread too little, as do their percentiles: each limit is moved from the mean by Student's
-    quantile for the number of clusters over the normal one, as percentages are. Where no sample is negative the
+    quantile for the number of clusters over the normal one, as percentages are. Where no observation is negative the
     interval does not reach below zero, as that of a KL, and of shares not above the factor.
 
     Args:
-        samples: Their values of any size.
+        observations: Their values of any size.
         factor: 100 for shares that are shown as percentages.
     """
-    if not samples:
+    if not observations:
         return Estimate(None, 0)
-    centre = factor * _centre([samples])
-    clusters = _Clusters([samples])
+    centre = factor * _centre([observations])
+    clusters = _Clusters([observations])
     if clusters.count < 2 or not math.isfinite(centre):  # what is not a number has no interval
-        return Estimate(centre, len(samples))
-    found = np.percentile(factor * clusters.means([samples]), (2.5, 97.5))
+        return Estimate(centre, len(observations))
+    found = np.percentile(factor * clusters.means([observations]), (2.5, 97.5))
     wider = _student(clusters.count - 1)[1] / _NORMAL
     low, high = (centre + wider * (float(limit) - centre) for limit in found)
-    values = [sample.value for sample in samples]
+    values = [observation.value for observation in observations]
     if min(values) >= 0:
         low = max(0.0, low)
         if max(values) <= 1 < factor:
             high = min(factor, high)
     # Resamples of equal values differ by rounding.
-    return Estimate(centre, len(samples), min(low, centre), max(high, centre), clusters.told)
+    return Estimate(centre, len(observations), min(low, centre), max(high, centre), clusters.told)
 
 
 def low_ends(parts: np.ndarray) -> np.ndarray:
@@ -203,12 +203,12 @@ def low_ends(parts: np.ndarray) -> np.ndarray:
 
 
 def low_end_of_difference(hits: int, others: int, n: int, compared: int = 1) -> float:
-    """Return the low end of the one-sided 95 % interval of a difference of two shares of independent samples, -1 to 1.
+    """Return the low end of the one-sided 95 % interval of a difference of two shares of independent observations.
 
-    It is Newcombe's (1998, Statistics in Medicine 17:873, method 10), from Wilson's limits.
+    It is from -1 to 1, and Newcombe's (1998, Statistics in Medicine 17:873, method 10), from Wilson's limits.
 
     Args:
-        hits: How many of ``n`` samples count.
+        hits: How many of ``n`` observations count.
         others: How many of as many others do.
         compared: Number of such differences of which the best is picked: Bonferroni's level.
     """
@@ -218,12 +218,12 @@ def low_end_of_difference(hits: int, others: int, n: int, compared: int = 1) -> 
     return share - other - math.hypot(below, above)
 
 
-def _centre(parts: Sequence[Sequence[Sample]]) -> float:
-    return float(np.mean([np.mean([sample.value for sample in part]) for part in parts]))
+def _centre(parts: Sequence[Sequence[Observation]]) -> float:
+    return float(np.mean([np.mean([observation.value for observation in part]) for part in parts]))
 
 
 def _wilson(share: float, n: float, normal: float = _NORMAL) -> tuple[float, float]:
-    """Return Wilson's limits of a share for a number of samples that need not be whole, as scipy's wants it to be."""
+    """Return Wilson's limits of a share for a number of observations that need not be whole, as scipy's must."""
     square = normal**2 / n
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
@@ -236,12 +236,12 @@ class _Clusters:
     Several edits are resampled, with the prompts that more than one of them was asked; of a single edit, its prompts.
     """
 
-    def __init__(self, parts: Sequence[Sequence[Sample]]) -> None:
-        samples = [sample for part in parts for sample in part]
+    def __init__(self, parts: Sequence[Sequence[Observation]]) -> None:
+        observations = [observation for part in parts for observation in part]
         asked: dict[Hashable, set[Hashable]] = {}
-        for sample in samples:
-            asked.setdefault(sample.prompt, set()).add(sample.edit)
-        edits = dict.fromkeys(sample.edit for sample in samples)
+        for observation in observations:
+            asked.setdefault(observation.prompt, set()).add(observation.edit)
+        edits = dict.fromkeys(observation.edit for observation in observations)
         self.edits = {edit: place for place, edit in enumerate(edits)}
         several = len(self.edits) > 1
         chosen = [prompt for prompt, askers in asked.items() if len(askers) > 1 or not several]
@@ -250,10 +250,10 @@ class _Clusters:
         drawn = {"edits": len(self.edits), "prompts": len(chosen)}
         drawn = {name: size for name, size in drawn.items() if size > 1}
         self.count = min(drawn.values(), default=1)
-        self.alone = len(drawn) < 2 and len(samples) == (len(self.edits) if several else len(chosen))
+        self.alone = len(drawn) < 2 and len(observations) == (len(self.edits) if several else len(chosen))
         self.told = ", ".join(f"{size} {name}" for name, size in drawn.items())
 
-    def means(self, parts: Sequence[Sequence[Sample]]) -> np.ndarray:
+    def means(self, parts: Sequence[Sequence[Observation]]) -> np.ndarray:
         """Return the mean of the parts' means in each resample; resamples that draw nothing of a part leave it out."""
         random = np.random.default_rng(SEED)
         edits = _drawn(random, len(self.edits))
@@ -262,9 +262,9 @@ class _Clusters:
         for part in parts:
             sums = np.zeros((len(self.edits), len(self.prompts) + 1))
             counts = np.zeros_like(sums)
-            for sample in part:
-                cell = self.edits[sample.edit], self.prompts.get(sample.prompt, 0)
-                sums[cell] += sample.value
+            for observation in part:
+                cell = self.edits[observation.edit], self.prompts.get(observation.prompt, 0)
+                sums[cell] += observation.value
                 counts[cell] += 1
             total, n = (((edits @ table) * prompts).sum(axis=1) for table in (sums, counts))
             found.append(np.divide(total, n, out=np.full(RESAMPLES, np.nan), where=n > 0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.intervals import (
     Estimate,
-    Sample,
+    Observation,
     average,
     clustered_mean,
     clustered_percentage,
@@ -104,7 +104,7 @@ class Replies:
 
     def _percentage(self, parts: Sequence[Sequence[tuple[Owned, bool]]]) -> Estimate:
         if self.several:
-            return clustered_percentage([[Sample(float(v), o.edit, o.prompt) for o, v in part] for part in parts])
+            return clustered_percentage([[Observation(float(v), o.edit, o.prompt) for o, v in part] for part in parts])
         each = [percentage(sum(counted for _, counted in part), len(part)) for part in parts]
         return each[0] if len(each) == 1 else average(each)
 
@@ -112,5 +112,5 @@ class Replies:
     def _mean(values: Sequence[tuple[Owned, float | None]], factor: float, resampled: bool) -> Estimate:
         known = [(owned, value) for owned, value in values if value is not None]
         if resampled:
-            return clustered_mean([Sample(value, owned.edit, owned.prompt) for owned, value in known], factor)
+            return clustered_mean([Observation(value, owned.edit, owned.prompt) for owned, value in known], factor)
         return mean([value for _, value in known], factor, least=0.0)

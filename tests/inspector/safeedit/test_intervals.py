@@ -10,7 +10,7 @@ from scipy.stats import binomtest, t
 
 from inspector.safeedit import intervals
 from inspector.safeedit.intervals import (
-    Sample,
+    Observation,
     clustered_mean,
     clustered_percentage,
     low_end_of_difference,
@@ -20,10 +20,10 @@ from inspector.safeedit.intervals import (
 )
 
 
-def grid(values: np.ndarray, own: bool) -> list[Sample]:
+def grid(values: np.ndarray, own: bool) -> list[Observation]:
     """Return marks ``[edits, prompts]``; each edit's prompts are its own, or the same for all."""
     return [
-        Sample(float(value), edit, (edit, prompt) if own else prompt)
+        Observation(float(value), edit, (edit, prompt) if own else prompt)
         for edit, row in enumerate(values)
         for prompt, value in enumerate(row)
     ]
@@ -49,8 +49,8 @@ def test_wilson_s_interval_of_a_whole_number_of_samples_is_scipy_s(hits, n):
 
 
 def test_answers_that_stand_alone_have_wilson_s_interval():
-    assert clustered_percentage([[Sample(float(n < 3), n, n) for n in range(8)]]) == percentage(3, 8)
-    assert clustered_percentage([[Sample(float(n < 3), "one", n) for n in range(8)]]) == percentage(3, 8)
+    assert clustered_percentage([[Observation(float(n < 3), n, n) for n in range(8)]]) == percentage(3, 8)
+    assert clustered_percentage([[Observation(float(n < 3), "one", n) for n in range(8)]]) == percentage(3, 8)
 
 
 @pytest.mark.parametrize("hits", [0, 1])
@@ -73,14 +73,14 @@ def test_means_of_many_samples_stay_within_them_and_are_the_same_every_time():
 
 def test_nothing_and_single_answers():
     assert clustered_mean([]).value is None and clustered_percentage([[], []]).value is None
-    assert clustered_mean([Sample(3.0, 0, 0)]) == mean([3.0])
-    assert clustered_percentage([[Sample(1.0, 0, 0)]]) == percentage(1, 1)
+    assert clustered_mean([Observation(3.0, 0, 0)]) == mean([3.0])
+    assert clustered_percentage([[Observation(1.0, 0, 0)]]) == percentage(1, 1)
     # Two edits and one prompt: only the edits can be resampled.
-    assert clustered_mean([Sample(0.0, 0, "?"), Sample(1.0, 1, "?")]).resampled == "2 edits"
+    assert clustered_mean([Observation(0.0, 0, "?"), Observation(1.0, 1, "?")]).resampled == "2 edits"
 
 
 def test_a_mean_of_percentages_weighs_them_alike_and_leaves_out_empty_ones():
-    many, few = [Sample(0.0, n % 4, n) for n in range(40)], [Sample(1.0, n, f"few {n}") for n in range(4)]
+    many, few = [Observation(0.0, n % 4, n) for n in range(40)], [Observation(1.0, n, f"few {n}") for n in range(4)]
     found = clustered_percentage([many, few, []])
     assert found.value == 50.0 and found.n == 44 and found.low < 50 < found.high
 
@@ -125,7 +125,7 @@ def test_of_few_edits_the_interval_of_a_mean_is_more_than_the_range_of_their_mea
 
 
 def test_what_is_not_a_number_has_no_interval():
-    found = clustered_mean([Sample(float("nan"), 0, 0), Sample(0.5, 1, 1), Sample(0.5, 2, 2)])
+    found = clustered_mean([Observation(float("nan"), 0, 0), Observation(0.5, 1, 1), Observation(0.5, 2, 2)])
     assert np.isnan(found.value) and (found.n, found.low, found.high) == (3, None, None)
 
 
