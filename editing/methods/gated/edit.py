@@ -30,7 +30,7 @@ from editing.methods.gated.neurons import (
     spare_neurons,
     wiring,
 )
-from editing.methods.gated.reading import Reading, token_reading
+from editing.methods.gated.reading import TokenReading, token_reading
 from editing.optimising.descent import Descent, Signs
 from editing.optimising.matrix import Matrix
 from editing.optimising.null_space import harmless_moment
@@ -286,7 +286,7 @@ def _build(
     return _Built(neurons, tuple(deltas), carrying(model, taken), unit, float(sizes.median()), about)
 
 
-def gate_rows(reading: Reading, first: float, ramp: float, gates: int) -> Tensor:
+def gate_rows(reading: TokenReading, first: float, ramp: float, gates: int) -> Tensor:
     """Return ``[2 * gates, d_model]``: rows at which pairs of neurons begin to rise and stop rising.
 
     Args:

@@ -37,7 +37,7 @@ MOST_KEPT = 4
 """Readings that are kept for a model; the oldest go first."""
 MOST_READINGS = 4
 """Readings that are kept."""
-_READINGS: WeakKeyDictionary[InspectedModel, Recent[tuple[Any, ...], Reading]] = WeakKeyDictionary()
+_READINGS: WeakKeyDictionary[InspectedModel, Recent[tuple[Any, ...], TokenReading]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class TokenReading:
     """A linear reading of a token's input of an MLP.
 
     Attributes:
@@ -107,7 +107,7 @@ def token_reading(
     positions: int,
     answer: int = 0,
     cancel: Callable[[], bool] = lambda: False,
-) -> Generator[Preparation, None, Reading | None]:
+) -> Generator[Preparation, None, TokenReading | None]:
     """Fit a reading on bundled texts; kept per model, block, format and texts.
 
     Args:
@@ -147,7 +147,7 @@ def token_reading(
     return found
 
 
-def fit_reading(inputs: Inputs, penalty: float = PENALTY) -> Reading:
+def fit_reading(inputs: Inputs, penalty: float = PENALTY) -> TokenReading:
     """Fit a reading, and again without each fold, for thresholds that hold for texts it has not seen.
 
     Raises:
@@ -164,7 +164,7 @@ def fit_reading(inputs: Inputs, penalty: float = PENALTY) -> Reading:
         elsewhere[left] = inputs.elsewhere[left] @ row
     whole = np.ones(len(held_out), dtype=bool)
     direction, constant = (torch.tensor(row, dtype=torch.float32) for row in _solved(inputs, whole, penalty))
-    return Reading(direction, constant, held_out, inputs.harmful, elsewhere)
+    return TokenReading(direction, constant, held_out, inputs.harmful, elsewhere)
 
 
 def _solved(inputs: Inputs, chosen: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
