@@ -39,7 +39,7 @@ _PIECE = 2**22
 
 
 @dataclass(frozen=True)
-class Matrix:
+class MatrixSketch:
     """One matrix of a patch.
 
     Attributes:
@@ -64,7 +64,7 @@ class Sketch:
         projections: :data:`PROJECTIONS` numbers, see above.
     """
 
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[MatrixSketch, ...]
     projections: Annotated[tuple[_Number, ...], Field(min_length=PROJECTIONS, max_length=PROJECTIONS)]
 
     @property
@@ -118,7 +118,7 @@ def sketch_of(patch: Patch) -> Sketch:
     for delta in patch.deltas:
         projections += _projected(delta)
         norm = max(0.0, delta.square_norm) ** 0.5
-        matrices.append(Matrix(delta.module, delta.shape, delta_digest(delta), norm))
+        matrices.append(MatrixSketch(delta.module, delta.shape, delta_digest(delta), norm))
     return Sketch(tuple(matrices), tuple(projections.tolist()))
 
 

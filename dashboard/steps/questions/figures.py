@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.drawing.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark, whiskers
 from dashboard.steps.questions.detectors import Detection
-from dashboard.steps.questions.results import Matrix, Measured, Trials
+from dashboard.steps.questions.results import CategoryMatrix, Measured, Trials
 from editing import Step
 from inspector.safeedit.cases import CATEGORIES
 
@@ -216,7 +216,7 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
     return figure
 
 
-def matrix(found: Matrix) -> go.Figure:
+def matrix(found: CategoryMatrix) -> go.Figure:
     """Draw what is defended by the category that was edited on, upright, and the one that was asked, across."""
     rows = {"vanilla": found.vanilla, **found.edited}
     figure = base(

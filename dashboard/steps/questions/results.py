@@ -72,7 +72,7 @@ Conditions = dict[tuple[str, str], dict[str, Measured]]
 
 
 @dataclass(frozen=True)
-class Matrix:
+class CategoryMatrix:
     """Which category's edits defend which category's held-out prompts.
 
     Attributes:
@@ -351,7 +351,7 @@ def edits_of(text: str) -> int:
     return int(found_in(r"\b(\d+) edits \(cases", text)[1])
 
 
-def matrix(text: str) -> Matrix:
+def matrix(text: str) -> CategoryMatrix:
     """Read ``categories.txt``, a sweep's report: percent of held-out prompts defended, by category."""
     lines = text[text.index("Percent safe on held-out prompts") :].splitlines()[2:]
     rows: dict[str, tuple[float | None, ...]] = {}
@@ -363,7 +363,7 @@ def matrix(text: str) -> Matrix:
     vanilla = rows.pop("vanilla")
     if not rows or not rows.keys() <= set(CATEGORIES):
         raise ValueError("no line of a category")
-    return Matrix(rows, vanilla)
+    return CategoryMatrix(rows, vanilla)
 
 
 def public_sets(text: str) -> dict[str, dict[str, Measured]]:

@@ -14,7 +14,7 @@ import tiny_models
 import torch
 
 from editing import dinm, preset, run
-from editing.saved.sketch import Matrix, Sketch, sketch_of
+from editing.saved.sketch import MatrixSketch, Sketch, sketch_of
 from inspector.model import InspectedModel, from_parts
 from inspector.presets import PRESETS
 from inspector.safeedit import Case, Constraint
@@ -53,7 +53,7 @@ def made(name: str, **changes) -> Sketch:
 
 def pinned(name: str) -> Sketch:
     told = json.loads(PINNED.read_text(encoding="utf-8"))[name]
-    return Sketch(tuple(Matrix(**matrix) for matrix in told["matrices"]), tuple(told["projections"]))
+    return Sketch(tuple(MatrixSketch(**matrix) for matrix in told["matrices"]), tuple(told["projections"]))
 
 
 @pytest.mark.parametrize("name", PRESETS)
