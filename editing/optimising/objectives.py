@@ -163,7 +163,7 @@ _Part = TypeVar("_Part")
 _Term = TypeVar("_Term", bound="AnswerTerm | KlTerm")
 
 
-class Turns(Sequence[_Term], Generic[_Part, _Term]):
+class LazyTerms(Sequence[_Term], Generic[_Part, _Term]):
     """The parts of a term that take turns, each prepared when it is first asked for: an edit starts at once."""
 
     def __init__(self, parts: Sequence[_Part], prepare: Callable[[_Part], _Term]) -> None:

@@ -14,8 +14,8 @@ from editing.optimising.monitor import Monitor, make_monitor
 from editing.optimising.objectives import (
     AnswerTerm,
     KlTerm,
+    LazyTerms,
     Span,
-    Turns,
     aligned_answer,
     kl_term,
     paper_constraint,
@@ -112,7 +112,7 @@ def prepare_answers(
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
     fitting = [*companions(model, settings.companions, LONGEST_COMPANION, FURTHER_ANSWERS[0], format).values()]
     turns = math.ceil(len(fitting) / COMPANIONS_AT_ONCE)
-    further_questions = Turns(
+    further_questions = LazyTerms(
         [fitting[turn::turns] for turn in range(turns)],
         lambda part: aligned_answer(model, block, part[0], kept(replay), part[1:], settings.first_token_weight),
     )
@@ -174,8 +174,8 @@ def prepare_constraint(
     def of(spans: Sequence[Span]) -> KlTerm:
         return kl_term(model, block, spans, settings.direction, base, kept(replay))
 
-    trials = Turns(parts, of)
-    return replace(terms, constraint=trials if watched is parts else Turns(watched, of), trials=trials)
+    trials = LazyTerms(parts, of)
+    return replace(terms, constraint=trials if watched is parts else LazyTerms(watched, of), trials=trials)
 
 
 def _own_constraint(model: InspectedModel, case: Case, settings: DinmSettings) -> list[Span]:

@@ -10,7 +10,7 @@ import tiny_models
 import torch
 
 from editing import Preparation, run
-from editing.optimising.objectives import Turns, kl_term
+from editing.optimising.objectives import LazyTerms, kl_term
 from editing.optimising.replay import TailReplay, master_weight
 from editing.texts.harmless import answers_by_text, harmless_answers, harmless_texts, own_refusals, refusal_texts
 from inspector.model import Decoding, InspectedModel, PromptFormat, answer, encode, from_parts
@@ -139,7 +139,7 @@ def test_parts_that_take_turns_are_prepared_when_their_turn_comes_and_once(llama
         prepared.append(part)
         return kl_term(llama, 1, part, "vanilla to edited", base)
 
-    turns = Turns([spans[:1], spans[1:]], prepare)
+    turns = LazyTerms([spans[:1], spans[1:]], prepare)
     assert len(turns) == 2 and prepared == []
     with torch.enable_grad():
         values = [float(turns[n](base + 0.1 * change)) for n in (1, 1, -1)]
