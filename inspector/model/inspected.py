@@ -15,12 +15,12 @@ from torch import Tensor
 
 from inspector.errors import NotFinite, PromptError
 from inspector.model.architecture import Architecture
+from inspector.model.fair_lock import FairLock
 from inspector.model.offloaded import place
 from inspector.model.patches.patch import Row
 from inspector.model.patches.standing import StandingPatches, live_patches
 from inspector.model.prompt_format import Turn, has_chat_template, read_turn
 from inspector.model.quantised import quantisation_of
-from inspector.model.turns import FairLock
 from inspector.model.waiting import read
 
 

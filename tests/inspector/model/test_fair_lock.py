@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from inspector.model.turns import FairLock
+from inspector.model.fair_lock import FairLock
 
 
 def test_it_is_re_entrant_and_only_its_owner_releases_it():
