@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,15 @@ VIEWS = {kind.view: kind.title for kind in STEPS if kind.title}
 """The views of the page by the names in its address, with what they are called; the operation comes first."""
 LATER = {view: tuple(kind.name for kind in STEPS if kind.view == view) for view in VIEWS if view != FIRST}
 """The views beside the operation, and the steps that stand in each, one below the other."""
-DETAILS = (
-    *("Token by token", "What the edit changed", "Prompt", "Layer and distance", "All settings"),
-    "Decoding and routing",
-)
-"""What is folded below the operation: what stands on each part's tab, in order."""
+DETAILS = {
+    part.title: (kind.name, part)
+    for is_setting in (False, True)
+    for kind in STEPS
+    for part in kind.details
+    if part.is_setting is is_setting
+}
+"""What is folded below the operation, by what stands on each part's tab, with the step that lays it out: first what was
+measured, then what is set, each in the order of the steps."""
 
 
 class House:
@@ -143,7 +148,7 @@ class House:
 
     def _operation(self) -> None:
         """The operation on one screen, its details folded below it."""
-        case, locate, operate, compare = (self.rooms[name] for name in ("case", "locate", "operate", "compare"))
+        locate, operate, compare = (self.rooms[name] for name in ("locate", "operate", "compare"))
         with gr.Row(elem_classes="pair"):
             with gr.Column(elem_classes="box", elem_id="step-locate", min_width=280):
                 locate.build()
@@ -160,11 +165,9 @@ class House:
         compare.build_numbers()
         compare.build()
         compare.build_shifts()
-        parts = (
-            *(locate.build_detail, compare.build_details, case.build_prompt, locate.build_settings),
-            *(operate.build_settings, compare.build_decoding),
+        self.details = details.build(
+            [(title, partial(part.build, self.rooms[name])) for title, (name, part) in DETAILS.items()]
         )
-        self.details = details.build(list(zip(DETAILS, parts, strict=True)))
         self.unfolder = gr.Button("Open what is folded", elem_id="open-details", elem_classes="opener")
 
     def _later(self, name: str, steps: tuple[str, ...]) -> None:

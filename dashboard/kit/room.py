@@ -48,6 +48,21 @@ class Choice:
     is_setting: bool = True
 
 
+@dataclass(frozen=True)
+class Detail:
+    """What a step has below the operation, folded until somebody opens it.
+
+    Attributes:
+        title: What stands on its tab.
+        build: The method of the step's room that lays it out.
+        is_setting: Whether it is set there how something is done; what was measured stands before all that.
+    """
+
+    title: str
+    build: Callable[[Any], None]
+    is_setting: bool = False
+
+
 class Context(Reserving):
     """One page on one model.
 
@@ -366,6 +381,8 @@ class Room:
     """What the view is called, which the step has to itself or opens; empty in a view that another step has named."""
     help = ""
     """What the help says of it, as HTML: a sentence that goes on after the title where there is one."""
+    details: tuple[Detail, ...] = ()
+    """What it has below the operation; nothing by default."""
 
     def __init__(self, context: Context) -> None:
         self.context = context

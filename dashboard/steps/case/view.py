@@ -8,7 +8,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.drawing.html import reading
-from dashboard.kit.room import Context, Room
+from dashboard.kit.room import Context, Detail, Room
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import Texts, texts_of
 from dashboard.kit.sessions.values import require_bundled
@@ -157,6 +157,8 @@ class CaseRoom(Room):
             elem_classes="mono",
             elem_id="assembled",
         )
+
+    details = (Detail("Prompt", build_prompt, is_setting=True),)
 
     @property
     def _fields(self) -> tuple[Any, ...]:

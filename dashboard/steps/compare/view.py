@@ -10,7 +10,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.drawing.html import message, progress_bar
-from dashboard.kit.room import Context, Room
+from dashboard.kit.room import Context, Detail, Room
 from dashboard.kit.running.run import drain
 from dashboard.kit.sessions.acting import Acting, Wish, detector_of, route, undo
 from dashboard.kit.sessions.session import Session
@@ -92,6 +92,11 @@ class CompareRoom(Room):
         self.asking.build_decoding()
         self.routing.build_reading()
         self.routing.build_note()
+
+    details = (
+        Detail("What the edit changed", build_details),
+        Detail("Decoding and routing", build_decoding, is_setting=True),
+    )
 
     def hear(self) -> None:
         """Offer the decoding; measure and ask whatever edit becomes live."""

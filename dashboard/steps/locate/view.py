@@ -10,7 +10,7 @@ from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.drawing.another import in_rail
 from dashboard.kit.drawing.html import heading
 from dashboard.kit.drawing.plots import plot
-from dashboard.kit.room import Choice, Room
+from dashboard.kit.room import Choice, Detail, Room
 from dashboard.kit.running.run import shown_on
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import Texts
@@ -71,6 +71,8 @@ class LocateRoom(Room):
     def build_detail(self) -> None:
         """Lay the distance token by token out."""
         self._heatmap()
+
+    details = (Detail("Token by token", build_detail), Detail("Layer and distance", build_settings, is_setting=True))
 
     def _controls(self) -> None:
         self.locate_preset = gr.Radio(

@@ -10,7 +10,7 @@ import gradio as gr
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.drawing.html import heading, message
 from dashboard.kit.drawing.plots import plot
-from dashboard.kit.room import Context, Room
+from dashboard.kit.room import Context, Detail, Room
 from dashboard.kit.running.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.operate import figures, gating, run
@@ -76,6 +76,8 @@ class OperateRoom(Room):
         """Lay every setting out, then the gate's budgets."""
         self.setting.build()
         self.gating.build_settings()
+
+    details = (Detail("All settings", build_settings, is_setting=True),)
 
     def hear(self) -> None:
         """Offer the clock and the edit; show the vital signs of whatever edit becomes live."""
