@@ -1,4 +1,4 @@
-// What Gradio's components cannot do: views by the address, theme, drawer and help, and picking a layer by clicking a bar.
+// What Gradio's components cannot do: views by the address, theme, drawer and help.
 (() => {
   const opened = new Set(["operate"]);
   const find = (selector) => document.querySelector(selector);
@@ -163,22 +163,6 @@
     }, 800);
   });
 
-  function pick(block, slider = "#block") {
-    const input = find(`${slider} input[type=number]`);
-    if (!input) return;
-    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, String(block));
-    for (const name of ["input", "change", "blur"]) input.dispatchEvent(new Event(name, { bubbles: true }));
-  }
-
-  const PICKS = {
-    "#curve": (point) => pick(point.x),
-    "#why-locators": (point) => pick(point.x),
-    "#why-atlas": (point) => pick(point.x),
-    "#why-regions": (point) => pick(point.x),
-    // Columns of the lens are named "position: token"; the heatmap's point knows which one it is.
-    "#why-lens": (point) => { pick(point.y); pick(point.pointIndex[1], "#why-place"); },
-  };
-
   // What was folded is drawn once it opens: the tab that was asked for is brought into sight then, and has the focus.
   window.dinmDetailOpens = (left = 600) => {
     const title = find(`#shortcuts [data-part="${window.dinmDetail}"]`).textContent;
@@ -233,7 +217,6 @@
   }
 
   let started = false;
-  // gr.Plot has no click event, and a figure may be taken off the page and come back: bind to each drawing once.
   new MutationObserver(() => {
     // What closes a message of Gradio's is a button within a button: only the inner one stays one.
     for (const head of document.querySelectorAll(".toast-header[role=button]")) {
@@ -247,12 +230,6 @@
     for (const plot of document.querySelectorAll(".js-plotly-plot:not([data-sized])")) {
       plot.dataset.sized = "yes";
       widths.observe(plot);
-    }
-    for (const [name, picked] of Object.entries(PICKS)) {
-      const plot = find(`${name} .js-plotly-plot`);
-      if (!plot || plot.dataset.picks || typeof plot.on !== "function") continue;
-      plot.dataset.picks = "yes";
-      plot.on("plotly_click", (data) => picked(data.points[0]));
     }
   }).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -15,6 +15,7 @@ from dashboard.calibrating import CalibratingLine
 from dashboard.example.make import Example
 from dashboard.house import House
 from dashboard.kit.sessions.visitors import Sessions
+from dashboard.page import ASSETS, SCRIPTS
 from inspector.model import Decoding
 from inspector.presets import PRESETS
 
@@ -39,6 +40,22 @@ def test_every_figure_has_a_name_in_words_that_is_its_own(page: Page):
     titles = [plot.label for plot in plots]
     assert len(plots) >= 17 and all(title and len(title.split()) >= 2 for title in titles), titles
     assert len(set(titles)) == len(titles) and all(plot.elem_id for plot in plots)
+
+
+def test_what_a_click_on_a_figure_fills_is_said_by_the_figure_and_is_a_slider_of_the_page(page: Page):
+    scripts = {name: (ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS}
+    read = re.compile(re.search(r"PICKS = /(.+)/;", scripts["plots.js"])[1])
+    named = {block.elem_id: block for block in page.app.blocks.values() if getattr(block, "elem_id", None)}
+    figures = {name: block for name, block in named.items() if isinstance(block, gr.Plot)}
+    picks = {name: [read.match(one) for one in plot.elem_classes or ()] for name, plot in figures.items()}
+    picks = {name: [found.groups() for found in all_found if found] for name, all_found in picks.items()}
+    layer = [("x", page.parts.block.elem_id)]
+    assert {name: fills for name, fills in picks.items() if fills} == {
+        **dict.fromkeys(("curve", "why-locators", "why-atlas", "why-regions"), layer),
+        "why-lens": [("y", page.parts.block.elem_id), ("column", page.parts.why_place.elem_id)],
+    }
+    assert all(isinstance(named[slider], gr.Slider) for fills in picks.values() for _, slider in fills)
+    assert [f"{script}: {name}" for name in figures for script in scripts if f"#{name}" in scripts[script]] == []
 
 
 def test_what_is_told_of_the_background_stands_in_one_column(example_folder: Path, tmp_path: Path):

@@ -5,8 +5,8 @@ Okabe-Ito colours with one meaning each: safe blue, unsafe vermillion, vanilla g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
@@ -46,6 +46,13 @@ TEMPLATE = go.layout.Template(
     }
 )
 """Looks of every figure, made once: plotly checks each property anew wherever it is set."""
+
+
+Along = Literal["x", "y", "column"]
+"""What of a point a click picks: where it stands along an axis, or the number of its column in a heatmap, whose columns
+have names."""
+LAYER = "block"
+"""The element of the slider that picks a layer, which figures of several steps fill."""
 
 
 def label(token: str, longest: int = 14) -> str:
@@ -104,12 +111,15 @@ def mark(figure: go.Figure, block: int, value: float, text: str, blocks: int) ->
     )
 
 
-def plot(figure: go.Figure | None, name: str, title: str) -> gr.Plot:
+def plot(figure: go.Figure | None, name: str, title: str, picks: Mapping[Along, str] | None = None) -> gr.Plot:
     """Lay a figure out; the browser puts a table of its numbers behind it (``assets/figures.js``).
 
     Args:
         figure: What is drawn; ``None`` where it comes later.
         name: The element's.
         title: What the figure shows, in words that stand alone: its name for those who do not see it.
+        picks: The sliders that a click on a point fills (``assets/plots.js``), by what of the point each one takes; an
+            element's name, which may be that of another step's slider.
     """
-    return gr.Plot(figure, label=title, show_label=False, container=False, elem_id=name)
+    classes = ["picks", *(f"picks-{along}-{slider}" for along, slider in picks.items())] if picks else None
+    return gr.Plot(figure, label=title, show_label=False, container=False, elem_id=name, elem_classes=classes)

@@ -9,7 +9,7 @@ import gradio as gr
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.drawing.another import in_rail
 from dashboard.kit.drawing.html import heading
-from dashboard.kit.drawing.plots import plot
+from dashboard.kit.drawing.plots import LAYER, plot
 from dashboard.kit.room import Choice, Detail, Room
 from dashboard.kit.running.run import shown_on
 from dashboard.kit.sessions.session import Session
@@ -45,6 +45,7 @@ class LocateRoom(Room):
             figures.curve(measured, "l2", example.block, self._recommended),
             "curve",
             "Distance of the answers",
+            picks={"x": LAYER},
         )
         self.locate_reading = gr.HTML(
             words.locate_line(measured, "l2", last, self.context.layers), elem_id="locate-reading"
@@ -56,7 +57,7 @@ class LocateRoom(Room):
             value=example.block,
             step=1,
             label=f"Layer to edit (0-{last})",
-            elem_id="block",
+            elem_id=LAYER,
         )
 
     def build_button(self) -> None:

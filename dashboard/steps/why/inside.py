@@ -10,7 +10,7 @@ import gradio as gr
 
 from dashboard.kit.bus import Update, Values
 from dashboard.kit.drawing.html import heading
-from dashboard.kit.drawing.plots import plot
+from dashboard.kit.drawing.plots import LAYER, plot
 from dashboard.kit.room import Context
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.why import figures, run
@@ -103,7 +103,7 @@ class Inside:
                 info="Its tokens are listed below; or click the figure",
                 elem_id="why-place",
             )
-        self.lens = plot(None, "why-lens", "What each layer would say next")
+        self.lens = plot(None, "why-lens", "What each layer would say next", picks={"y": LAYER, "column": "why-place"})
         self.lens_reading = gr.HTML()
         self.peaks = gr.HTML(elem_id="why-peaks")
 
@@ -123,7 +123,7 @@ class Inside:
         self.tokens_reading = gr.HTML()
 
     def _build_probe(self) -> None:
-        self.regions = plot(None, "why-regions", "Toxicity of every layer's region")
+        self.regions = plot(None, "why-regions", "Toxicity of every layer's region", picks={"x": LAYER})
         self.probe_reading = gr.HTML(elem_id="why-probe-reading")
         with gr.Row(equal_height=False):
             self.source = gr.Textbox(

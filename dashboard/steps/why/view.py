@@ -11,7 +11,7 @@ import gradio as gr
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.drawing.another import in_rail, of_another
 from dashboard.kit.drawing.html import heading
-from dashboard.kit.drawing.plots import plot
+from dashboard.kit.drawing.plots import LAYER, plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.running.fetching import Fetching
 from dashboard.kit.running.run import CANCEL_OFF, drain, echoed
@@ -58,10 +58,10 @@ class WhyRoom(Room):
                 self.clock = gr.HTML(elem_id="why-clock")
                 self.head = gr.HTML(elem_id="why-head")
             with gr.Column(scale=3, min_width=420):
-                self.locators = plot(None, "why-locators", "Every locator, by layer")
+                self.locators = plot(None, "why-locators", "Every locator, by layer", picks={"x": LAYER})
                 self.locators_reading = gr.HTML()
                 gr.HTML(heading(3, "Atlas: what the same edit achieves at each layer"))
-                self.atlas = plot(None, "why-atlas", "Atlas: the same edit at each layer")
+                self.atlas = plot(None, "why-atlas", "Atlas: the same edit at each layer", picks={"x": LAYER})
                 self.atlas_reading = gr.HTML()
         with gr.Accordion("Locators judged by the atlas", open=True, elem_id="why-judged"):
             self.agreement = gr.HTML()

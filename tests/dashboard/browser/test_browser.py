@@ -204,6 +204,12 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     wait_for_text(shared, "#why-edits", "neuron knock-out (live)")
     shared.get_by_role("tab", name="Logit lens").click()
     shared.wait_for_selector("#why-lens .js-plotly-plot .main-svg", timeout=WAIT)
+    place = "#why-place input[type=number]"
+    column = 0 if shared.locator(place).input_value() != "0" else 1
+    clicked = {"points": [{"y": other, "pointIndex": [other, column]}]}
+    shared.evaluate("told => document.querySelector('#why-lens .js-plotly-plot').emit('plotly_click', told)", clicked)
+    wait_for_value(shared, place, str(column))
+    wait_for_value(shared, "#block input[type=number]", str(other))
     shared.get_by_role("tab", name="Tokens of the prompt").click()
     wait_for_text(shared, "#why-tokens", "neuron knock-out")
     shared.get_by_role("tab", name="Padding").click()
