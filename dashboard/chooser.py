@@ -107,7 +107,7 @@ class Chooser(Room):
             chosen.then,
             self.on_open_model,
             clock=self.clock,
-            inputs=[*typed.inputs, *_rail(self.context)],
+            inputs=[*typed.inputs, *_rail(self.context).values()],
             starting="Opening the model's page",
             when=lambda session, _values: bool(session.slot(Chosen).label),
         )
@@ -183,14 +183,17 @@ class Chooser(Room):
         if not theirs.started:
             there.example.fill(theirs)
         if not theirs.own:
-            case = zip(_rail(there), (values[part] for part in _rail(self.context)), strict=True)
-            remember(there.controls, theirs, dict(case))
+            own = _rail(self.context)
+            remember(there.controls, theirs, {part: values[own[name]] for name, part in _rail(there).items()})
 
 
-def _rail(context: Context) -> list[Any]:
-    """Return the controls of the case: what links bring back beside settings and the layer, which is the model's."""
+def _rail(context: Context) -> dict[tuple[str, str], Any]:
+    """Return the controls of the case, by their names in links: what these bring back beside settings and the layer,
+    which is the model's.
+    """
     (layer,) = context.bus.offered("layer").inputs
-    return [part for part, is_setting in context.carried.items() if not is_setting and part is not layer]
+    named = context.carried_as
+    return {named[part]: part for part, is_setting in context.carried.items() if not is_setting and part is not layer}
 
 
 def _no_pages() -> ModelPages:

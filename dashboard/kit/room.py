@@ -96,8 +96,8 @@ class Context(Reserving):
         self.reporters: tuple[Reporter, ...] = ()
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
-        self.carried_by: dict[Any, str] = {}
-        """The step of each, by which those of one name are told apart."""
+        self.carried_as: dict[Any, tuple[str, str]] = {}
+        """The name of each in a link: its step's, and its own within that."""
         self.among: dict[Any, tuple[Any, ...]] = {}
         """Of controls that links bring back: the values that one may say, where that is not any."""
         self.choices: list[Choice] = []
@@ -133,17 +133,18 @@ class Context(Reserving):
         """Use what was learnt about the model from now on."""
         self.detector, self.layers = made.detector, made.layers
 
-    def carry(self, *parts: Any, settings: bool = True, among: Iterable[Any] | None = None) -> None:
+    def carry(self, *, settings: bool = True, among: Iterable[Any] | None = None, **parts: Any) -> None:
         """Let links bring controls back.
 
         Args:
             settings: Whether they are settings: a bundled example with none changed needs no link that is kept.
             among: The values that a link may say, any by default; for another one it brings that of a new page.
+            parts: The controls by their names within the step, which stay while links are kept.
         """
-        self.carried |= dict.fromkeys(parts, settings)
-        self.carried_by |= dict.fromkeys(parts, self.bus.speaker)
+        self.carried |= dict.fromkeys(parts.values(), settings)
+        self.carried_as |= {part: (self.bus.speaker, name) for name, part in parts.items()}
         if among is not None:
-            self.among |= dict.fromkeys(parts, tuple(among))
+            self.among |= dict.fromkeys(parts.values(), tuple(among))
 
     def carry_choice(self, choice: Choice) -> None:
         """Let links bring back what no control holds."""

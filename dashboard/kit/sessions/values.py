@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dashboard.kit.limits import Limits
@@ -17,13 +17,16 @@ WAYS: dict[str, Evaluation] = {"same prompts": "same", "as in the paper": "paper
 """How the two weights are asked, by its name on the screen: see :data:`inspector.safeedit.exam.EVALUATIONS`."""
 
 
-def decoding_from(values: Sequence[Any]) -> Decoding:
+def decoding_from(values: Mapping[str, Any]) -> Decoding:
     """Build the decoding from the page's values.
+
+    Args:
+        values: By the names of the decoding's own fields.
 
     Raises:
         CaseError: A value is missing or out of range.
     """
-    longest, temperature, seed = values
+    longest, temperature, seed = values["max_new_tokens"], values["temperature"], values["seed"]
     if longest is None or not 1 <= int(longest) <= 1024:
         raise CaseError("The longest answer must have 1 to 1024 tokens. Change it under Decoding.")
     if temperature is None or not 0 <= temperature <= 5:

@@ -194,10 +194,11 @@ class Linking(Room):
         changed = self._changed(session, values) if choices else self._settings_changed(values)
         if identifier is not None and not (free and changed):
             return {"case": identifier, **({} if values[layer] is None else {"layer": int(values[layer])})}
-        # By its place: the page of a model is built anew where it was closed meanwhile, and its links still work.
-        places = {part: place for place, part in enumerate(self.context.carried)}
-        kept: dict[int | str, Any] = {
-            places[part]: value for part, value in values.items() if part is not layer or value is not None
+        # By its name: the page of a model is built anew where it was closed meanwhile, and its links still work.
+        kept: dict[tuple[str, str] | str, Any] = {
+            self.context.carried_as[part]: value
+            for part, value in values.items()
+            if part is not layer or value is not None
         }
         kept |= {choice.name: choice.read(session) for choice in self.context.choices if choices}
         if not can_be_sent(kept):
@@ -260,8 +261,8 @@ class Linking(Room):
         return self._settings_changed(values) + [one.name for one in settings if one.read(session) is not None]
 
     def _settings_changed(self, values: Values) -> list[str]:
-        by = self.context.carried_by
-        return [f"{part.label} ({by[part]})" for part in self._settings if not _same(values[part], part.value)]
+        named = self.context.carried_as
+        return [f"{part.label} ({named[part][0]})" for part in self._settings if not _same(values[part], part.value)]
 
     @property
     def _settings(self) -> list[Any]:
@@ -304,8 +305,7 @@ class Linking(Room):
         found = self.context.links.find(name) if _NAME.fullmatch(name) else None
         if found is None:
             raise CaseError(EXPIRED)
-        parts = list(self.context.carried)
-        filled = {parts[place]: value for place, value in found.items() if isinstance(place, int)}
+        filled = {part: found[name] for part, name in self.context.carried_as.items() if name in found}
         choices = {choice: found.get(choice.name) for choice in self.context.choices}
         return filled, choices, "case, layer, settings and choices are filled in"
 

@@ -63,7 +63,7 @@ class Links:
 
         Args:
             owner: The visitor's key.
-            values: By the control's place among those that links bring back.
+            values: By the control's name among those that links bring back.
 
         Raises:
             CaseError: It is too large.

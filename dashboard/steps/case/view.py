@@ -188,7 +188,17 @@ class CaseRoom(Room):
         self.bus.offer(
             "filled case", Offer(outputs=(*self._fields, self.template_name, self.answers.kept), call=self.shown)
         )
-        self.context.carry(*self._fields, self.template_name, self.answers.kept, settings=False)
+        self.context.carry(
+            question=self.question,
+            template=self.template,
+            suffix=self.suffix,
+            safe=self.answers.safe,
+            unsafe=self.answers.unsafe,
+            form=self.form,
+            template_name=self.template_name,
+            answers=self.answers.kept,
+            settings=False,
+        )
         self.bus.offer("format", Offer((self.suffix, self.form), call=self._format))
         self.answers.fields = self._fields
         self.answers.hear()

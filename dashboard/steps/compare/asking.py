@@ -139,24 +139,24 @@ class AskingPart(Room):
             self.seed = gr.Number(0, label="Seed", info="For temperatures above 0", precision=0)
 
     @property
-    def decoding_fields(self) -> tuple[Any, ...]:
-        """The fields of the decoding."""
-        return self.max_new_tokens, self.temperature, self.seed
+    def decoding_fields(self) -> dict[str, Any]:
+        """The fields of the decoding, by its own names for them."""
+        return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "seed": self.seed}
 
     def decoding(self, values: Values) -> Decoding:
         """Return how answers are decoded."""
-        return decoding_from([values[part] for part in self.decoding_fields])
+        return decoding_from({name: values[part] for name, part in self.decoding_fields.items()})
 
     def hear(self) -> None:
         """Offer the decoding."""
-        self.bus.offer("decoding", Offer(self.decoding_fields, call=self.decoding))
-        self.context.carry(*self.decoding_fields)
+        self.bus.offer("decoding", Offer(tuple(self.decoding_fields.values()), call=self.decoding))
+        self.context.carry(**self.decoding_fields)
         self.context.lock(self.ask, lambda session: gr.Button(words.ask(session), interactive=True))
 
     @property
     def asked(self) -> list[Any]:
         """What asking reads."""
-        return [*self.standing.read, self.ask_what, self.own_text, *self.decoding_fields]
+        return [*self.standing.read, self.ask_what, self.own_text, *self.decoding_fields.values()]
 
     @property
     def chosen(self) -> list[Any]:

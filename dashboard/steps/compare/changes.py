@@ -25,8 +25,6 @@ FIGURES = (
     ("neurons", "Neurons that moved", lambda c: figures.neurons(c.profile)),
 )
 """The figures of a comparison: role, title, how each is drawn."""
-READINGS = ("token_figure", "divergence_figure", "shift_figure", "shift_tokens", "neurons")
-"""Their roles in the order of :func:`dashboard.steps.compare.texts.compare_readings`."""
 SHOWN_AT_ONCE = 2
 """How many of them stand under the answers; the others are details."""
 
@@ -64,7 +62,7 @@ class ChangesPart(Room):
 
     def _figure(self, role: str, title: str, draw: Callable[[Comparison], Any]) -> None:
         comparison = of_live(self.context.example.session)
-        said = "" if comparison is None else words.compare_readings(comparison, folded=True)[READINGS.index(role)]
+        said = "" if comparison is None else words.compare_readings(comparison, folded=True)[role]
         gr.HTML(heading(3, title))
         setattr(self, role, plot(None if comparison is None else draw(comparison), role.replace("_", "-"), title))
         setattr(self, _reading(role), gr.HTML(said))
@@ -76,7 +74,7 @@ class ChangesPart(Room):
     def lent(self, comparison: Comparison, role: str) -> Lent:
         """Return one figure with its reading."""
         draw = next(draw for name, _, draw in FIGURES if name == role)
-        return Lent(draw(comparison), words.compare_readings(comparison)[READINGS.index(role)])
+        return Lent(draw(comparison), words.compare_readings(comparison)[role])
 
     @property
     def drawn(self) -> list[Any]:
@@ -98,7 +96,7 @@ class ChangesPart(Room):
             **self.numbered(session, comparison),
             self.tiles: words.tiles(comparison, session.live),
         }
-        readings = dict(zip(READINGS, words.compare_readings(comparison, folded=True), strict=True))
+        readings = words.compare_readings(comparison, folded=True)
         for role, _, draw in FIGURES:
             update[getattr(self, role)] = draw(comparison)
             update[getattr(self, _reading(role))] = readings[role]

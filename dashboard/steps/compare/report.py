@@ -11,7 +11,7 @@ from dashboard.kit.sessions.session import Session
 from dashboard.kit.sharing.parts import Figure, Hidden, Part, Text, Visit
 from dashboard.steps.compare import figures, run
 from dashboard.steps.compare import texts as words
-from dashboard.steps.compare.changes import FIGURES, READINGS
+from dashboard.steps.compare.changes import FIGURES
 from dashboard.steps.compare.run import OWN_PROMPT, Comparison, Measured
 from inspector.likelihood import Likelihood
 from inspector.model import VANILLA, Decoding
@@ -27,7 +27,7 @@ def parts(visit: Visit) -> list[Part]:
         found.append(Part("Both answers", read, texts, facts=facts(session)))
     if session.live is not None and kept.comparison is not None:
         shown = without_tokens(kept.comparison, visit.hidden)
-        readings = dict(zip(READINGS, words.compare_readings(shown), strict=True))
+        readings = words.compare_readings(shown)
         drawn = [Figure(title, draw(shown), readings[role]) for role, title, draw in FIGURES]
         if kept.curve is not None:
             drawn.append(

@@ -99,8 +99,8 @@ def no_answer_yet(session: Session) -> str:
     return f"No answer yet. Press Operate, or {ask(session)}."
 
 
-def compare_readings(comparison: Comparison, folded: bool = False) -> tuple[str, str, str, str, str]:
-    """Read the five compare figures: tokens, divergence, shift per layer, shift per token, neurons.
+def compare_readings(comparison: Comparison, folded: bool = False) -> dict[str, str]:
+    """Read the compare figures, by their roles in :data:`dashboard.steps.compare.changes.FIGURES`.
 
     Args:
         folded: Of the two that stand on the first screen only the first sentence is seen at once.
@@ -121,26 +121,28 @@ def compare_readings(comparison: Comparison, folded: bool = False) -> tuple[str,
     share = float((profile.change[top] ** 2).sum() / max((profile.change**2).sum(), 1e-12))
     answer_shift = float(shift.by_token[largest, shift.prompt_tokens :].mean())
     prompt_shift = float(shift.by_token[largest, : shift.prompt_tokens].mean())
-    return (
-        reading(f"{raised} of {len(comparison.before[0].tokens)} tokens of the safe answer became more probable."),
-        said(
+    return {
+        "token_figure": reading(
+            f"{raised} of {len(comparison.before[0].tokens)} tokens of the safe answer became more probable."
+        ),
+        "divergence_figure": said(
             f"The distance changes most at layer {moved}: {before[moved]:.1f} before, {after[moved]:.1f} after.",
             f"Layers below {block} cannot change." if block > 0 else "",
         ),
-        said(
+        "shift_figure": said(
             f"Outputs move most at layer {largest}, by {shift.by_block[largest]:.1%}.",
             f"The input of layer {shift.region}'s down-projection moves by {number(shift.input_change)}"
             + (": zero by construction, nothing before it was changed." if shift.forced else "."),
         ),
-        reading(
+        "shift_tokens": reading(
             f"At layer {largest} the answer's tokens move by {answer_shift:.1%}, the prompt's by {prompt_shift:.1%}."
         ),
-        reading(
+        "neurons": reading(
             f"Layer {profile.block}: neuron {furthest} moved most, by {profile.relative[furthest]:.1%} of its column's "
             f"length, the middle one by {float(np.median(profile.relative)):.1%}; the ten largest changes hold "
             f"{share:.1%} of the whole."
         ),
-    )
+    }
 
 
 QUESTION_BESIDE = 18

@@ -108,7 +108,7 @@ class CompareRoom(Room):
         self.bus.hear(
             News.LIVE,
             self.on_live,
-            inputs=[*self.standing.read, *self.asking.decoding_fields],
+            inputs=[*self.standing.read, *self.asking.decoding_fields.values()],
             outputs=[*self._asked_anew, self.strength],
         )
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=self._compared)

@@ -123,9 +123,11 @@ class LocateRoom(Room):
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once, self.block)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
         self.bus.hear(News.BACK, self.on_locate_preset, inputs=[self.locate_preset], outputs=[self.padding])
-        self.context.carry(self.block, settings=False)
+        self.context.carry(block=self.block, settings=False)
         self.context.carry_choice(Choice("the layer picked by hand", _by_hand, self._take, is_setting=False))
-        self.context.carry(self.locate_preset, self.distance, self.padding, self.once)
+        self.context.carry(
+            locate_preset=self.locate_preset, distance=self.distance, padding=self.padding, once=self.once
+        )
         self.bus.offer("shown curve", Offer(call=self.lent))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
         self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.distance, self.once], outputs=drawn)

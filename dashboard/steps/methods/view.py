@@ -180,7 +180,8 @@ class MethodsRoom(Room):
         self.bus.offer("shown methods", Offer(call=self.lent))
         example = self.context.example.session
         self.bus.offer("several edits", Offer(call=lambda session: run.edits_of(session, example)))
-        self.context.carry(self.chosen, self.scope, self.train_on, self.size, self.way, self.routed, self.tokens)
+        self.context.carry(chosen=self.chosen, scope=self.scope, train_on=self.train_on, size=self.size)
+        self.context.carry(way=self.way, routed=self.routed, tokens=self.tokens)
         self.context.lock(self.run)
         self.context.lock(self.load, lambda session: gr.update(**state_of_load(session.slot(Compared).method)))
         self.plane.hear()

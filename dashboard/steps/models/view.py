@@ -91,7 +91,7 @@ class ModelsRoom(Room):
             return
         self.context.cancels(self.cancel)
         self.context.lock(self.compare)
-        self.context.carry(self.left, self.right, self.distance)
+        self.context.carry(left=self.left, right=self.right, distance=self.distance)
         self.bus.hear(News.BACK, self.on_back, inputs=[self.distance], outputs=self._drawn)
         for news in (News.TYPED, News.ENDED):
             self.bus.hear(news, self.on_case, inputs=self.bus.offered("typed").inputs, outputs=[self.about])

@@ -195,9 +195,14 @@ class SettingsPart(Room):
             )
 
     @property
+    def named(self) -> dict[str, Any]:
+        """The preset and every field, by their names on the page."""
+        return {name: getattr(self, name) for name in ("edit_preset", *SETTING_FIELDS)}
+
+    @property
     def fields(self) -> list[Any]:
         """The preset and every field."""
-        return [self.edit_preset, *(getattr(self, name) for name in SETTING_FIELDS)]
+        return [*self.named.values()]
 
     def settings(self, values: Values, format: PromptFormat, **changes: Any) -> DinmSettings:
         """Return the settings on the page.
@@ -205,8 +210,8 @@ class SettingsPart(Room):
         Args:
             changes: Other values for single fields, by their names on the page.
         """
-        shown = [changes.get(name, values[getattr(self, name)]) for name in SETTING_FIELDS]
-        return settings_from(values[self.edit_preset], format, shown)
+        shown = {name: values[getattr(self, name)] for name in SETTING_FIELDS}
+        return settings_from(values[self.edit_preset], format, shown | changes)
 
     def connect(self) -> None:
         """Fill every field from a preset."""

@@ -65,9 +65,14 @@ class GatePart(Room):
                 setattr(self, f"allowed_{name}", part)
 
     @property
+    def named(self) -> dict[str, Any]:
+        """The fields of the budgets, by their names on the page."""
+        return {name: getattr(self, name) for name in (f"allowed_{entry.name}" for entry in fields(Budgets))}
+
+    @property
     def fields(self) -> list[Any]:
         """The fields of the budgets."""
-        return [getattr(self, f"allowed_{entry.name}") for entry in fields(Budgets)]
+        return [*self.named.values()]
 
     @property
     def drawn(self) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from editing import DinmSettings, preset
@@ -53,18 +53,20 @@ _WHOLE = (
 )
 
 
-def settings_from(name: Any, format: PromptFormat, values: Sequence[Any]) -> DinmSettings:
-    """Build the settings from the page's values, in the order of :data:`SETTING_FIELDS`.
+def settings_from(name: Any, format: PromptFormat, values: Mapping[str, Any]) -> DinmSettings:
+    """Build the settings from the page's values.
 
     Args:
         format: The rail's: in plain text no setting brings the chat template back.
+        values: By their names in :data:`SETTING_FIELDS`.
 
     Raises:
         CaseError: A number field is empty.
         EditError: A value is out of range.
     """
     changes: dict[str, Any] = {"suffix": format.suffix}
-    for (part, setting), value in zip(SETTING_FIELDS.items(), values, strict=True):
+    for part, setting in SETTING_FIELDS.items():
+        value = values[part]
         if value is None and part not in ZERO_IS_NONE:
             raise CaseError(f"The setting '{setting.replace('_', ' ')}' is empty. Give it a value.")
         if part in ZERO_IS_NONE:

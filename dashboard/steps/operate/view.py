@@ -86,8 +86,10 @@ class OperateRoom(Room):
         fields = tuple(self.setting.fields)
         self.bus.offer("settings", Offer(fields, call=self.setting.settings))
         self.bus.offer("filled settings", Offer(outputs=fields, call=self.setting.shown))
-        self.context.carry(*self.setting.fields, *self.gating.fields)
-        self.context.carry(self.on_top, among=[False])  # a link leaves what is live, which the next edit then stands on
+        self.context.carry(**self.setting.named, **self.gating.named)
+        self.context.carry(
+            on_top=self.on_top, among=[False]
+        )  # a link leaves what is live, which the next edit then stands on
         own = [*self.setting.fields, self.on_top, *self.gating.fields]
         read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs, *own]
         vitals = (self.clock, self.vitals, self.vitals_reading)

@@ -173,8 +173,8 @@ class StressRoom(Room):
         self.bus.offer("suffixes", Offer(call=self.studied))
         self.judges = judges_of(self.context)
         self.bus.offer("exam", Offer(call=lambda session: session.slot(Examined).exam))
-        self.context.carry(self.size, self.attacks, self.way, self.both, self.tokens)
-        self.context.carry(self.judge, among=JUDGES)  # no other is named: it may be a folder of this machine
+        self.context.carry(size=self.size, attacks=self.attacks, way=self.way, both=self.both, tokens=self.tokens)
+        self.context.carry(judge=self.judge, among=JUDGES)  # no other is named: it may be a folder of this machine
         self.context.lock(self.run, state_of_run)
         self.context.lock(self.both, self._state_of_both)
         self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.both])

@@ -159,11 +159,12 @@ class Inside:
         return [*self.by_layer, self.tokens, self.tokens_reading, self.padding, self.padding_reading]
 
     @property
-    def choices(self) -> list[Any]:
-        """What can be chosen of any case; the column of the lens and the neurons to knock out belong to one that was
-        measured.
+    def choices(self) -> dict[str, Any]:
+        """What can be chosen of any case, by name; the column of the lens and the neurons to knock out belong to one
+        that was measured.
         """
-        return [self.order, self.k, self.answer, self.weights, self.way, self.ig_steps]
+        names = ("order", "k", "answer", "weights", "way", "ig_steps")
+        return {name: getattr(self, name) for name in names}
 
     def controls(self, layer: Iterable[Any]) -> list[Any]:
         """Return the components that :meth:`panel` reads.

@@ -71,7 +71,7 @@ class WhyRoom(Room):
         """Follow the live weights and the case."""
         self.context.cancels(self.cancel)
         self.bus.offer("shown locators", Offer(call=self.lent))
-        self.context.carry(self.answers, *self.inside.choices)
+        self.context.carry(answers=self.answers, **self.inside.choices)
         inside, lock = self.inside, self.context.lock
         for button in (self.run, self.atlas_run, inside.knock, inside.edit, inside.attribute):
             lock(button)

@@ -19,6 +19,7 @@ from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.case import texts as case_texts
 from dashboard.steps.case.run import PromptView
 from dashboard.steps.compare import texts as compare_texts
+from dashboard.steps.compare.changes import FIGURES
 from dashboard.steps.locate import texts as locate_texts
 from dashboard.steps.operate import texts as operate_texts
 from editing import Preparation
@@ -320,7 +321,10 @@ def test_the_compare_readings_agree_with_the_measurements():
     l2 = measured.divergence_before.l2.copy()
     l2[4] += 7
     measured = replace(measured, divergence_after=replace(measured.divergence_before, l2=l2))
-    tokens, divergences, layers, by_token, neurons = map(seen, compare_texts.compare_readings(measured))
+    said = {role: seen(html) for role, html in compare_texts.compare_readings(measured).items()}
+    assert said.keys() == {role for role, *_ in FIGURES}, "each figure has its own"
+    tokens, divergences, layers = (said[role] for role in ("token_figure", "divergence_figure", "shift_figure"))
+    by_token, neurons = said["shift_tokens"], said["neurons"]
     raised = (measured.after[0].log_probabilities > measured.before[0].log_probabilities).sum()
     assert numbers(tokens)[:2] == [raised, 10]
     assert "most at layer 4:" in divergences and "below 2 cannot change" in divergences

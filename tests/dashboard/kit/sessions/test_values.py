@@ -25,11 +25,11 @@ RAIL = PromptFormat("")
 CHANGEABLE = ("question", "template", "safe", "unsafe")
 
 
-def values(**changes: Any) -> list[Any]:
-    """Return what the page's settings hold for ``corrected``, with changes."""
+def values(**changes: Any) -> dict[str, Any]:
+    """Return what the page's settings hold for ``corrected``, with changes, in no order that anybody may count on."""
     settings = preset("corrected")
     shown = {part: setting_value(settings, name) for part, name in SETTING_FIELDS.items()}
-    return list({**shown, **changes}.values())
+    return dict(reversed({**shown, **changes}.items()))
 
 
 def test_every_setting_of_an_edit_is_on_the_page(page):
@@ -41,11 +41,12 @@ def test_every_setting_of_an_edit_is_on_the_page(page):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_settings_that_a_preset_shows_are_the_ones_that_run(visitor, name):
     visitor.do("on_preset", edit_preset=name)
-    assert settings_from(name, PromptFormat(), [visitor.standing(part) for part in SETTING_FIELDS]) == preset(name)
+    shown = {part: visitor.standing(part) for part in SETTING_FIELDS}
+    assert settings_from(name, PromptFormat(), shown) == preset(name)
 
 
 def test_the_page_starts_with_the_settings_of_corrected(visitor):
-    shown = [visitor.standing(part) for part in SETTING_FIELDS]
+    shown = {part: visitor.standing(part) for part in SETTING_FIELDS}
     assert settings_from(visitor.standing("edit_preset"), PromptFormat(), shown) == preset("corrected")
 
 
@@ -115,8 +116,9 @@ def test_other_exceptions_are_not_dressed_as_the_person_s_mistake():
 
 
 def test_decoding_comes_from_the_page():
-    assert decoding_from((16, 0.5, 3)) == Decoding(max_new_tokens=16, temperature=0.5, seed=3)
-    assert decoding_from((16, 0, None)).seed == 0
+    shown = {"seed": 3, "temperature": 0.5, "max_new_tokens": 16}
+    assert decoding_from(shown) == Decoding(max_new_tokens=16, temperature=0.5, seed=3)
+    assert decoding_from(shown | {"seed": None}).seed == 0
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_decoding_comes_from_the_page():
 )
 def test_decoding_out_of_range_is_refused_with_the_place_to_change_it(values, words):
     with pytest.raises(CaseError, match=f"{words}.* Change it under Decoding"):
-        decoding_from(values)
+        decoding_from(dict(zip(("max_new_tokens", "temperature", "seed"), values, strict=True)))
 
 
 def test_the_demo_accepts_every_bundled_case_and_refuses_each_single_changed_text():

@@ -285,6 +285,23 @@ def test_what_is_marked_in_the_list_is_what_is_answered_whichever_window_asks(pa
     assert QUESTIONS[1].asked in seen(visitor.screen["questions_answer"])
 
 
+def test_a_link_fills_each_control_by_its_name_also_on_a_page_that_has_others_in_another_order(
+    page, visitor, monkeypatch
+):
+    named = page.context.carried_as
+    assert len(set(named.values())) == len(named) == len(page.context.carried)
+    assert {"steps", "seed", "distance", "why_k"} <= {page.name(part) for part in named}
+    changed = {"steps": 7, "seed": 3, "distance": "cosine", "why_k": 4}
+    visitor.screen |= {**OWN, **changed}
+    link = link_of(visitor)
+    others = {part: is_setting for part, is_setting in page.context.carried.items() if part is not page.parts.seed}
+    monkeypatch.setattr(page.context, "carried", dict(reversed(others.items())))
+    monkeypatch.setattr(page.context, "carried_as", {part: named[part] for part in page.context.carried})
+    _, filled = opened(page, "receiver of another order", link)
+    assert {name: filled.get(name) for name in changed} == {**changed, "seed": None}
+    assert filled["question"] == OWN["question"]
+
+
 def test_picks_in_another_order_are_no_change(page, visitor):
     visitor.screen.update({page.name(part): v for part, v in _filled(page, offered_cases()[0]).items()})
     visitor.screen["methods_chosen"] = page.parts.methods_chosen.value[::-1]
