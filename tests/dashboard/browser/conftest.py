@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,10 +124,12 @@ def halting(served: Any) -> Iterator[HaltingLine]:
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
-    """Debian's chromium."""
-    from playwright.sync_api import sync_playwright
+    """Debian's chromium; what is waited for is looked for ten times a second, not at every frame of its screen."""
+    from playwright.sync_api import Page, sync_playwright
 
-    with sync_playwright() as playwright:
+    looking = partialmethod(Page.wait_for_function, polling=100)
+    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Page, "wait_for_function", looking)
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
