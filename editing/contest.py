@@ -21,7 +21,7 @@ from editing.progress import EditResult, Preparation, Step
 from editing.standing import Standing, toxicity_of
 from editing.texts.harmless import harmless_answers
 from editing.values import Count
-from inspector.errors import REFUSALS, EditError, InspectorError
+from inspector.errors import REFUSALS, EditError, InspectorError, NotFinite, NoVerdict
 from inspector.model import Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import region_shift
 from inspector.safeedit import Case
@@ -114,8 +114,9 @@ def contest(
     """Run methods on a case one after the other and measure each.
 
     A method that cannot run (no editor network, an edit that would lower safety, no memory) is a standing that says
-    why; an edit that cannot be measured is kept without its scores. The vanilla answers to harmless prompts are asked
-    before the first edit, so that it is not timed with what the later ones find known.
+    why; an edit that cannot be measured is kept without its scores, and one with which the model predicts no numbers is
+    refused. The vanilla answers to harmless prompts are asked before the first edit, so that it is not timed with what
+    the later ones find known.
 
     Args:
         block: The toxic layer.
@@ -160,8 +161,9 @@ def contest(
                 standing = yield from _examined(model, case, standing, settings, judge or EmbeddedJudge(), cancel, told)
                 if cancel():
                     break
-                yield told("measuring toxicity and activation shift", 0.95)
-                standing = _looked_into(model, standing, block, prompts, probe)
+                if not standing.refused:
+                    yield told("measuring toxicity and activation shift", 0.95)
+                    standing = _looked_into(model, standing, block, prompts, probe)
         except InspectorError as error:
             why = error.user_message()
             if standing is None:
@@ -266,13 +268,22 @@ def _examined(
     cancel: Callable[[], bool],
     told: Told,
 ) -> Generator[ContestProgress, None, Standing]:
+    """Examine one method's edit; one with which the model predicts no numbers is refused."""
     assert standing.result is not None
-    run = exam_of(model, case, standing.row, settings, standing.result.settings.format, judge, cancel)
+    row = standing.row
+    run = exam_of(model, case, row, settings, standing.result.settings.format, judge, cancel)
     while True:
         try:
             progress = next(run)
         except StopIteration as end:
             return replace(standing, exam=end.value if end.value.replies else None)
+        except NoVerdict:
+            raise
+        except NotFinite as error:
+            if row.patch is None:
+                raise
+            why = f"This edit ({row.label()}) cannot be examined, so it is refused. {error.user_message()}"
+            return Standing(standing.method, failed=why, refused=True)
         share = EDIT_SHARE + (0.95 - EDIT_SHARE) * progress.fraction
         yield told(f"exam, {progress.answered} of {progress.total} prompts answered", share, standing.result.trace)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from dataclasses import replace
 from typing import Any
@@ -17,13 +18,14 @@ from training_helpers import BRIEF, FEW
 from editing import run
 from editing.contest import ContestSettings, contest
 from editing.memory import peak_memory
+from editing.methods.ft_l import ft_l
 from editing.methods.mend import MendTraining
 from editing.methods.mend.store import places, save_editor
 from editing.methods.mend.training import new_editor
 from editing.methods.registry import METHODS
 from editing.standing import Standing, toxicity_of
 from editing.texts.harmless import known_answers
-from inspector.errors import ArchitectureError, CaseError, EditError, NotFinite, PromptError, RefusedEdit
+from inspector.errors import ArchitectureError, CaseError, EditError, NotFinite, NoVerdict, PromptError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, Patch, PromptFormat, Row, from_parts
 from inspector.region import region_shift
 from inspector.safeedit import Case
@@ -221,16 +223,33 @@ def test_what_is_refused_in_a_sweep_is_refused_here(one, typed, monkeypatch, err
     assert standing.failed == str(error) and standing.refused is refused
 
 
-def test_an_edit_that_cannot_be_examined_is_kept_and_says_why(one, typed, monkeypatch):
-    monkeypatch.setattr("editing.contest.examine", _refuse)
+@pytest.mark.parametrize("error", [PromptError("Too long. Shorten it."), NoVerdict("The judge reads no number.")])
+def test_an_edit_that_cannot_be_examined_is_kept_and_says_why(one, typed, monkeypatch, error):
+    def ending(*_given, **_named):
+        raise error
+        yield
+
+    monkeypatch.setattr("editing.contest.examine", ending)
     first, last = run(contest(one, typed, BLOCK, QUICK))
-    assert first.result.patch is not None and (first.failed, first.unmeasured) == ("", "Too long. Shorten it.")
-    assert first.exam is None and first.scores == () and first.row.patch is first.result.patch
-    assert last.result.reminder is not None and last.unmeasured == "Too long. Shorten it."
+    assert first.result.patch is not None and (first.failed, first.unmeasured) == ("", str(error))
+    assert not first.refused and first.exam is None and first.scores == () and first.row.patch is first.result.patch
+    assert last.result.reminder is not None and last.unmeasured == str(error)
 
 
-def _refuse(*arguments, **options):
-    raise PromptError("Too long. Shorten it.")
+def huge(model, case, block, settings, **options):
+    """FT-L's edit, but for a patch with which float16 overflows."""
+    made = yield from ft_l(model, case, block, settings, cancel=options["cancel"])
+    delta = replace(made.patch.deltas[0], left=torch.full(made.patch.deltas[0].shape, 6e4))
+    return replace(made, patch=replace(made.patch, deltas=(delta,)))
+
+
+def test_an_edit_with_which_the_model_predicts_no_numbers_is_refused(typed, monkeypatch):
+    model = from_parts(tiny_models.network("llama").half(), tiny_models.tokenizer(), "half")
+    monkeypatch.setitem(METHODS, "ft-l", replace(METHODS["ft-l"], run=huge))
+    first, last = run(contest(model, typed, BLOCK, QUICK))
+    assert first.refused and first.result is None and first.exam is None and first.unmeasured == ""
+    assert re.search(r"^This edit \(FT-L .* refused\. The prediction .*float16.*--dtype float32", first.failed)
+    assert last.exam and not last.failed
 
 
 def test_a_method_without_memory_says_so_and_the_others_go_on(one, before, typed, monkeypatch):
