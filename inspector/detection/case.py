@@ -61,7 +61,8 @@ def for_case(
         The detector; the given one where the question cannot be told from harmless prompts; ``None`` when cancelled.
 
     Raises:
-        PatchError: The model's states are not finite numbers, or the detector is another model's.
+        NotFinite: The model's states are not finite numbers.
+        PatchError: The detector is another model's.
         PromptError: The case's prompt is longer than the model's context allows.
     """
     asked = list(_forms(model, case, format))

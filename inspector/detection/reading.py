@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.detection.texts import Sample, drawn
-from inspector.errors import PatchError, TooLong
+from inspector.errors import TooLong
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.patches.routing import AT_ONCE, mlp_inputs, windows
 
@@ -68,7 +68,7 @@ def readings_of(
 
     Raises:
         PromptError: A text is longer than the model's context (:func:`that_fit`).
-        PatchError: The model's states are not finite numbers.
+        NotFinite: The model's states are not finite numbers.
     """
     used = drawn(texts, formats)
     prompts = [encode(model, sample.text, None, format).prompt for sample, format in zip(texts, used, strict=True)]
@@ -80,10 +80,10 @@ def readings_of(
         chosen = order[start : start + AT_ONCE]
         for place, states in mlp_inputs(model, blocks, [prompts[n] for n in chosen]):
             number = chosen[place]
-            means = windows(states, WINDOW, STRIDE).flatten(1).clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
-            if not np.isfinite(means).all():
-                raise PatchError("The model's states are not finite numbers. Load it in float32.")
-            found[number] = Reading(means, _asking(model, texts[number], used[number], prompts[number], len(means)))
+            means = windows(states, WINDOW, STRIDE).flatten(1)
+            model.require_finite("MLP input", [means])
+            held = means.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
+            found[number] = Reading(held, _asking(model, texts[number], used[number], prompts[number], len(held)))
             done += len(prompts[number])
         yield done / work
         if cancel():

@@ -194,9 +194,9 @@ class Detector:
         """Tell whether a prompt of this score counts as harmful.
 
         Raises:
-            PatchError: The score is not a number: the model's states are not finite, so nothing can be decided.
+            PatchError: The score is not a finite number: the model's states are not finite, so nothing can be decided.
         """
-        if math.isnan(score):
+        if not math.isfinite(score):
             raise PatchError("The detector read states that are not finite numbers. Load the model in float32.")
         return score >= self.threshold
 

@@ -179,8 +179,9 @@ def test_a_detector_of_another_model_or_with_broken_numbers_is_refused(llama):
             )
     with pytest.raises(PatchError, match="at least one token"):
         Detector((0,), torch.ones(1, 32), 0.0, 0.0, "", window=0)
-    with pytest.raises(PatchError, match="states that are not finite"):
-        Detector((0,), torch.ones(1, 32), 0.0, 0.0, "").fires(float("nan"))
+    for score in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(PatchError, match="states that are not finite"):
+            Detector((0,), torch.ones(1, 32), 0.0, 0.0, "").fires(score)
     with pytest.raises(PatchError, match="routes a patch"):
         Row(detector=Detector((0,), torch.ones(1, 32), 0.0, 0.0, ""))
 
