@@ -172,16 +172,16 @@ def _work(
         toxic_reason = error.user_message()
     if not elsewhere:
         block = toxic
-    result, refused = None, ""
+    result, row, refused = None, VANILLA, ""
     try:
         if block is None:
             raise RefusedEdit(_NO_LAYER)
         result = run(METHODS[settings.method].run(model, case, block, chosen))
+        row = result.row()
+        if settings.acts == "detected" and row.patch is not None:
+            row = replace(row, detector=run(acts_by(model, _detector(model, detector), case, row.patch.format)))
     except REFUSALS as error:
-        refused = error.user_message()
-    row = VANILLA if result is None else result.row()
-    if settings.acts == "detected" and row.patch is not None:
-        row = replace(row, detector=run(acts_by(model, _detector(model, detector), case, row.patch.format)))
+        result, row, refused = None, VANILLA, error.user_message()
     try:
         exam, pairing = _examined(model, judge, questions, row, settings, known, number)
     except NoVerdict:

@@ -126,7 +126,8 @@ def token_reading(
         The reading; ``None`` when cancelled.
 
     Raises:
-        EditError: The states are not finite numbers, or too few texts fit into the model's context.
+        NotFinite: The states are not finite numbers.
+        EditError: Too few texts fit into the model's context.
     """
     kept, key = (
         _READINGS.setdefault(model, Recent(MOST_READINGS)),
@@ -235,8 +236,7 @@ def _inputs(
             return None
         for number, states in mlp_inputs(model, [block], batch):
             tokens = states[:, 0].cpu().numpy()
-            if not np.isfinite(tokens).all():
-                raise EditError("The model's states are not finite numbers. Load it in float32.")
+            model.require_finite("MLP input", [tokens])
             ends.append(tokens[-positions - answer :])
             elsewhere.append(tokens[random.integers(1, len(tokens) - positions - answer, ELSEWHERE)])
             order.append(start + number)

@@ -238,6 +238,27 @@ def test_a_case_of_a_sweep_does_not_act_by_a_detector_that_came_while_it_ran(tmp
     assert other.status == "failed" and f"began with the detector {first.digest}" in other.record["error"]
 
 
+def test_a_question_that_the_detector_reads_as_no_numbers_refuses_the_edit(tmp_path, monkeypatch):
+    settings = SweepSettings(
+        cases=write_cases(tmp_path, 1), block="1", acts="detected", changes={"steps": 2, "harmless_prompts": 1}
+    )
+    model, judge = loader(settings)
+    detector = Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint)
+    known = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), detector)
+    module = sys.modules[chosen_layer.__module__]
+    monkeypatch.setattr(module, "load_calibration", lambda _: known)
+
+    def unread(*_given):
+        raise NotFinite("The MLP input of these texts is not a finite number.")
+        yield
+
+    monkeypatch.setattr(module, "acts_by", unread)
+    (found,) = engines.local(model, judge, settings, list(enumerate(cases_of(settings))), "")
+    assert found.status == "refused" and found.record["error"].startswith("The MLP input")
+    assert found.record["edit"] is None and found.record["patch"] is None
+    assert found.replies and all(reply.edited == reply.vanilla for reply in found.replies)
+
+
 def test_a_measurement_of_an_edit_that_is_not_finite_counts_as_refused(tmp_path, monkeypatch):
     cases = write_cases(tmp_path, 3)
     fault(monkeypatch, NotFinite("The gradient of these texts is not a finite number."))

@@ -19,7 +19,7 @@ from editing.methods.gated.neurons import spare_neurons, wiring
 from editing.methods.gated.reading import Inputs, fit_reading
 from editing.optimising.null_space import harmless_moment
 from editing.saved.adapter import save_adapter
-from inspector.errors import EditError, RefusedEdit
+from inspector.errors import EditError, NotFinite, RefusedEdit
 from inspector.model import PromptFormat, Row, encode, from_parts
 from inspector.safeedit import bundled_cases
 
@@ -249,3 +249,9 @@ def test_it_refuses_what_it_cannot_do_by_name(llama, case):
             GatedSettings(**wrong)
     result = run(gated(llama, case, BLOCK, small(), cancel=lambda: True))
     assert (result.patch, result.kept, result.stop_reason) == (None, 0, "cancelled")
+
+
+def test_states_that_are_not_finite_refuse_the_edit_and_name_their_type(overflowing):
+    above = overflowing.architecture.last_block
+    with pytest.raises(NotFinite, match=r"The MLP input .*not a finite number in float16.*--dtype float32"):
+        run(reading.token_reading(overflowing, above, PromptFormat(), 30, 400, 1))
