@@ -14,7 +14,7 @@ from pydantic import Field
 from editing.guard import refuse_harm
 from editing.measured import measured_step
 from editing.methods.mend.network import EditorNetwork
-from editing.methods.mend.store import load_editor
+from editing.methods.mend.store import load_editor, require_trained
 from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.optimising.training import encode_pair
 from editing.progress import EditEvents, EditResult, Preparation, Step
@@ -35,7 +35,8 @@ class MendSettings:
     Attributes:
         editor: File of the editor network; empty for the one that was trained for the model.
         scale: Factor on the learned step sizes; 1 as trained.
-        format: Suffix prompt S, chat template, and whether the end of the turn counts in the loss.
+        format: Suffix prompt S, chat template, and whether the end of the turn counts in the loss; those of the
+            editor's training.
         harmless_prompts: Harmless prompts on which the KL is measured.
         harmless_tokens: Most tokens of the model's own answer to each.
     """
@@ -66,7 +67,7 @@ def mend(
         companions: Not used: MEND edits on one case.
 
     Raises:
-        EditError: There is no editor for this model.
+        EditError: There is no editor for this model, or it was trained in another prompt format.
         RefusedEdit: Its edit would let the unsafe answer gain on the safe one, or the gradient is not finite.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
@@ -74,7 +75,8 @@ def mend(
     started = time.perf_counter()
     model.architecture.check_block(block)
     pair = encode_pair(model, case, settings.format)
-    editor, _ = load_editor(model, Path(settings.editor) if settings.editor else None)
+    editor, record = load_editor(model, Path(settings.editor) if settings.editor else None)
+    require_trained(model, record, settings.format)
     own = yield from harmless_answers(
         model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from editing.methods.mend.network import EditorNetwork, EditorShape
-from inspector.errors import EditError
-from inspector.model import InspectedModel
+from inspector.errors import EditError, PromptError
+from inspector.model import InspectedModel, PromptFormat
 from inspector.model.embedded import cache_root
+from inspector.model.prompt_format import has_chat_template
 from inspector.model.tensor_file import check_unchanged, write_tensors
 from inspector.validated import read_record
 
@@ -66,3 +67,35 @@ def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[Editor
             str(found),
         )
     return editor.requires_grad_(False).to(model.architecture.head_device).eval(), record
+
+
+def trained_format(record: dict[str, Any]) -> PromptFormat | None:
+    """Return the prompt format in which an editor was trained; ``None`` where its record does not tell.
+
+    Raises:
+        EditError: The record is broken there.
+    """
+    try:
+        if "format" in record:
+            return PromptFormat(**record["format"])
+        if "suffix" in record:  # of an earlier version
+            return PromptFormat(record["suffix"], record["chat"], record["end_of_answer"])
+        return None
+    except (PromptError, KeyError, TypeError) as error:
+        raise EditError("The editor network cannot be read. Train it again.", str(error)) from error
+
+
+def require_trained(model: InspectedModel, record: dict[str, Any], format: PromptFormat) -> None:
+    """Check that an editor is used in the prompt format in which it was trained, as far as its record tells.
+
+    Raises:
+        EditError: It was trained in another one.
+    """
+    trained, chat = trained_format(record), has_chat_template(model.tokenizer)
+    if trained is None or replace(trained, chat=trained.chat and chat) == replace(format, chat=format.chat and chat):
+        return
+    told = ", ".join(f"{name} = {value!r}" for name, value in asdict(trained).items() if value != getattr(format, name))
+    raise EditError(
+        f"The editor network was trained in another prompt format ({told}). Set that, or train one in this edit's "
+        f"format: python -m editing.methods.mend train --model {model.name}, with --suffix-prompt or --plain-text."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor, places, save_editor
 from editing.methods.mend.training import new_editor
 from inspector.errors import EditError
-from inspector.model import InspectedModel
+from inspector.model import InspectedModel, PromptFormat
 
 UNREADABLE = r"(?s)cannot be read.*Train it again"
 
@@ -79,6 +80,38 @@ def test_an_editor_of_another_model_is_refused_with_both_fingerprints(llama, tin
     path = kept(other, editor_of(other))
     with pytest.raises(EditError, match=rf"another base model \({other.fingerprint}, this is {llama.fingerprint}\)"):
         run(mend(llama, case, 1, MendSettings(editor=str(path))))
+
+
+QUICK = {"harmless_prompts": 1, "harmless_tokens": 2}
+OLD = {"suffix": "S", "chat": True, "end_of_answer": True}
+
+
+@pytest.mark.parametrize("about", [{"format": asdict(PromptFormat("S"))}, OLD], ids=["now", "an earlier version"])
+def test_an_editor_is_used_only_in_the_prompt_format_of_its_training(llama, case, about):
+    kept(llama, editor_of(llama), **about)
+    own = PromptFormat("S")
+    assert run(mend(llama, case, 1, MendSettings(format=own, **QUICK))).patch is not None
+    others = {
+        r"\(suffix = 'S'\)": PromptFormat("T"),
+        r"\(chat = True\)": replace(own, chat=False),
+        r"\(turn_end = True\)": own.open(),
+    }
+    for told, other in others.items():
+        with pytest.raises(EditError, match=rf"another prompt format {told}\. Set that, or train .*mend train --model"):
+            run(mend(llama, case, 1, MendSettings(format=other, **QUICK)))
+
+
+def test_without_a_chat_template_it_does_not_matter_whether_the_training_asked_for_one(tiny, case):
+    model = tiny("llama", chat=False)
+    kept(model, editor_of(model), format=asdict(PromptFormat("S")))
+    assert run(mend(model, case, 1, MendSettings(format=PromptFormat("S", chat=False), **QUICK))).patch is not None
+
+
+@pytest.mark.parametrize("told", ["S", {"suffix": 3}, {"prefix": "S"}])
+def test_a_record_whose_prompt_format_is_broken_is_refused_with_a_remedy(llama, case, told):
+    kept(llama, editor_of(llama), format=told)
+    with pytest.raises(EditError, match=UNREADABLE):
+        run(mend(llama, case, 1, MendSettings(**QUICK)))
 
 
 @pytest.fixture
