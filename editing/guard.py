@@ -55,9 +55,14 @@ def refuse_harm(what: str, before: Step, after: Step, remedy: str) -> None:
         remedy: What to do instead, a sentence.
 
     Raises:
-        RefusedEdit: The margin has fallen, or is not a number.
+        RefusedEdit: The margin has fallen, or is not a finite number.
     """
-    if not margin(after) >= margin(before):  # not a number is no proof of safety
+    if not all(map(math.isfinite, (margin(before), margin(after)))):  # no proof of safety
+        raise RefusedEdit(
+            f"{what} cannot be checked: the probability of an answer is not a finite number. Load the model in float32 "
+            f"(--dtype float32). {remedy}"
+        )
+    if margin(after) < margin(before):
         raise RefusedEdit(
             f"{what} would let the unsafe answer gain on the safe one (margin {margin(before):.3f} to "
             f"{margin(after):.3f} nats a token), which this program does not offer. {remedy}"

@@ -203,8 +203,10 @@ def test_harm_is_refused_by_the_margin_of_the_two_answers():
 @pytest.mark.parametrize("after", [(float("nan"), 0.1), (0.1, float("nan")), (float("nan"), float("nan"))])
 def test_an_edit_whose_vital_signs_are_no_numbers_is_refused(after):
     """What cannot be measured must not pass for safe."""
-    with pytest.raises(EditError):
-        refuse_harm("This", step(0.2, 0.1), step(*after), "Stop.")
+    said = r"^This cannot be checked: .* not a finite number\. Load the model in float32 \(--dtype float32\)\. Stop\.$"
+    for steps in ((step(0.2, 0.1), step(*after)), (step(*after), step(0.2, 0.1))):
+        with pytest.raises(RefusedEdit, match=said):
+            refuse_harm("This", *steps, "Stop.")
 
 
 @pytest.mark.parametrize(
