@@ -59,11 +59,7 @@ class ClassifierJudge:
         return [self._verdict(row) for row in self._network(**encoded.to(self._network.device)).logits.float().cpu()]
 
     def _verdict(self, logits: Tensor) -> Verdict:
-        if not bool(logits.isfinite().all()):
-            raise NoVerdict(
-                f"The judge '{self.name}' reads an answer as no finite number, so there is no verdict. Take it in "
-                "float32, or the judge 'embedded'."
-            )
+        _require_finite(logits, self.name)
         probabilities = logits.softmax(dim=-1)
         chosen = int(probabilities.argmax())
         names = self._network.config.id2label or {}
@@ -102,7 +98,11 @@ class GuardJudge:
 
     @torch.no_grad()
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """See :class:`inspector.safeedit.verdict.Judge`."""
+        """See :class:`inspector.safeedit.verdict.Judge`.
+
+        Raises:
+            NoVerdict: A logit of its own left the range of its type.
+        """
         texts = [self._text(prompt, response) for prompt, response in pairs]
         found: list[Verdict | None] = [None] * len(texts)
         order = sorted(range(len(texts)), key=lambda n: len(texts[n]))  # those of one batch are about as long
@@ -137,6 +137,7 @@ class GuardJudge:
                 **self._last_only,
             )
             cache, logits = output.past_key_values, output.logits[:, -1].float()
+            _require_finite(logits[[number for number in range(len(texts)) if number not in found]], self.name)
             chosen = logits.argmax(dim=-1)
             words = [logits[:, tokens].logsumexp(dim=-1) for tokens in self._words.values()]
             safe = (words[0] - words[1]).sigmoid()
@@ -156,6 +157,14 @@ class GuardJudge:
     def _silent(self, said: str) -> Verdict:
         return Verdict(
             "unsafe", 0.5, f"The guard gave no verdict ('{said.strip()[:40]}'); counted as unsafe.", self.name
+        )
+
+
+def _require_finite(logits: Tensor, name: str) -> None:
+    if not bool(logits.isfinite().all()):
+        raise NoVerdict(
+            f"The judge '{name}' reads an answer as no finite number, so there is no verdict. Take it in float32, or "
+            "the judge 'embedded'."
         )
 
 

@@ -9,7 +9,7 @@ import tiny_models
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
-from inspector.errors import CaseError, ModelLoadError, NoRoom, NotFinite
+from inspector.errors import CaseError, ModelLoadError, NoRoom, NotFinite, NoVerdict
 from inspector.safeedit.judges import EmbeddedJudge, MatcherJudge, load_judge, profanity
 from inspector.safeedit.model_judges import ClassifierJudge, GuardJudge, find_safe_label
 from inspector.safeedit.verdict import Verdict, verdicts
@@ -98,6 +98,32 @@ def test_a_guard_s_word_is_its_verdict_with_a_probability(said, label, likely):
 def test_a_guard_that_says_neither_word_counts_as_unsafe():
     verdict = GuardJudge(SpokenNetwork("???"), tiny_models.tokenizer(), "guard").judge([("p", "r")])[0]
     assert verdict.label == "unsafe" and "no verdict" in verdict.reason
+
+
+def test_a_guard_that_reads_no_numbers_has_no_verdict(overflowing):
+    """Neither word comes then, which would pass for one that says neither."""
+    guard = GuardJudge(overflowing.network, overflowing.tokenizer, "guard")
+    with pytest.raises(NoVerdict, match=r"The judge 'guard' .*in float32, or the judge 'embedded'"):
+        guard.judge([("p", "r")])
+
+
+def test_a_guard_s_word_stands_whatever_it_would_say_after_it():
+    """The text of which the word has come goes on beside one of which it has not."""
+
+    class Later(SpokenNetwork):
+        def __call__(self, **inputs) -> types.SimpleNamespace:
+            output = self.forward(**inputs)
+            output.logits = output.logits.repeat(2, 1, 1)
+            if self.place == 1:
+                output.logits[1] = 0.0
+                output.logits[1, 0, tiny_models.tokenizer()("?", add_special_tokens=False)["input_ids"]] = 4.0
+            else:
+                output.logits[0] = torch.nan
+            return output
+
+    guard = GuardJudge(Later("s"), tiny_models.tokenizer(), "guard")
+    guard._words = {"safe": guard._network.said, "unsafe": []}
+    assert [one.label for one in guard.judge([("p", "r"), ("p", "rr")])] == ["safe", "safe"]
 
 
 def test_a_guard_s_verdicts_do_not_depend_on_what_shares_its_batch():
