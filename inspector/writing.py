@@ -107,6 +107,7 @@ def region_writing(
         PatchError: The row has a reminder or a detector, or a patch of another base model.
         PromptError: A prompt is empty or too long.
         ArchitectureError: The block does not exist.
+        NotFinite: What is written is not a finite number.
     """
     architecture = model.architecture
     architecture.check_block(block)
@@ -121,9 +122,10 @@ def region_writing(
     vanilla = architecture.down_weight(block).detach().double().cpu()
     weights = vanilla, vanilla + _change(model, row, block)
     named = {name: text for name in PROMPTS if (text := getattr(case, name))}
+    followed = [name in PROMPTS[:2] and bool(case.unsafe) for name in named]
     prompt, answer, size = (np.full((2, len(named)), np.nan) for _ in range(3))
-    for place, (name, text) in enumerate(named.items()):
-        follows = case.unsafe if name in PROMPTS[:2] and case.unsafe else None
+    for place, text in enumerate(named.values()):
+        follows = case.unsafe if followed[place] else None
         encoded = encode(model, text, follows, format.open())
         kept: list[Tensor] = []
         with (
@@ -144,6 +146,7 @@ def region_writing(
             size[side, place] = float(written[first:length].norm(dim=-1).mean())
             if follows is not None:
                 answer[side, place] = float(along[length:].mean())
+    model.require_finite("writing of the region", [prompt, size, answer[:, followed]])
     return RegionWriting(block, tuple(named), prompt, answer, size)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import by_hand
 import numpy as np
 import pytest
 import torch
 
-from inspector.errors import ArchitectureError, CaseError, PatchError
+from inspector.errors import ArchitectureError, CaseError, NotFinite, PatchError
 from inspector.model import VANILLA, PromptFormat, Row, encode
 from inspector.model.patches.patch import Reminder
 from inspector.writing import PROMPTS, RegionWriting, region_writing
@@ -69,6 +71,18 @@ def test_wrong_directions_blocks_and_rows_are_refused(llama, case):
         region_writing(llama, case, VANILLA, np.ones(width), 99)
     with pytest.raises(PatchError, match="measured for weights"):
         region_writing(llama, case, Row(reminder=Reminder("Reminder", "Be good.", "")), np.ones(width), 1)
+
+
+def test_what_is_no_number_is_told_with_its_type(overflowing, case):
+    direction = np.ones(overflowing.architecture.d_model)
+    with pytest.raises(NotFinite, match=r"writing of the region .*not a finite number in float16.*--dtype float32"):
+        region_writing(overflowing, case, VANILLA, direction, overflowing.architecture.last_block)
+
+
+def test_an_unsafe_answer_that_does_not_follow_is_no_measurement_and_no_fault(llama, case):
+    direction = np.ones(llama.architecture.d_model)
+    found = region_writing(llama, replace(case, unsafe=""), VANILLA, direction, 1)
+    assert np.isnan(found.answer).all() and np.isfinite(found.prompt).all()
 
 
 def test_the_reading_by_hand():
