@@ -17,7 +17,7 @@ from torch import Tensor
 
 from editing.progress import Preparation
 from editing.texts.harmless import further_harmless_texts
-from inspector.errors import RefusedEdit
+from inspector.errors import RefusedEdit, TooLong
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.hooks import stopping_before
 from inspector.model.memory.halving import halved
@@ -69,13 +69,14 @@ def harmless_moment(
 
     Raises:
         RefusedEdit: The states are not finite numbers.
+        PromptError: None of the prompts is within the model's context, or the chat template takes none.
     """
     kept, key = known_moments(model), moment_key(block, format)
     found = kept.get(key)
     if found is not None:
         return found
     projection = model.architecture.down_projections[model.architecture.check_block(block)]
-    prompts = sorted((encode(model, text, None, format).prompt for text in further_harmless_texts(PROMPTS)), key=len)
+    prompts = sorted(_fitting(model, format), key=len)
     moment, counted = torch.zeros(()), 0
 
     def inner(batch: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -107,6 +108,19 @@ def harmless_moment(
     while len(kept) > MOST_KEPT:
         kept.popitem(last=False)
     return moment
+
+
+def _fitting(model: InspectedModel, format: PromptFormat) -> list[Sequence[int]]:
+    """Return the ids of those harmless prompts that are within the model's context."""
+    found, wrong = list[Sequence[int]](), None
+    for text in further_harmless_texts(PROMPTS):
+        try:
+            found.append(encode(model, text, None, format).prompt)
+        except TooLong as error:
+            wrong = error
+    if not found and wrong is not None:
+        raise wrong
+    return found
 
 
 def soft_null_space(moment: Tensor, border: float) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from editing import dinm, preset, run
 from editing.methods.dinm import DinmSettings
 from editing.optimising.matrix import Matrix
-from editing.optimising.null_space import PROMPTS, harmless_moment, soft_null_space
+from editing.optimising.null_space import PROMPTS, harmless_moment, known_moments, soft_null_space
 from editing.texts.harmless import further_harmless_texts, harmless_texts
-from inspector.errors import EditError, RefusedEdit
+from inspector.errors import EditError, RefusedEdit, TooLong
 from inspector.model import PromptFormat, encode
 from inspector.model.hooks import observe_inputs
 from inspector.presets import PRESETS
@@ -51,6 +51,20 @@ def test_it_is_measured_once_and_can_be_cancelled(llama):
     told = list(harmless_moment(llama, 2, own))
     assert len(told) == 1 and "layer 2: 3 of 3" in told[0].message
     assert list(harmless_moment(llama, 2, own)) == []
+
+
+def test_a_prompt_longer_than_the_model_s_context_is_left_out_and_no_prompt_at_all_is_an_error(tiny, monkeypatch):
+    """GPT-2 has no positions beyond its 512."""
+    model, own = tiny("gpt2"), PromptFormat("Be short.")
+    few = run(harmless_moment(model, 0, own))
+    known_moments(model).clear()
+    long = "Why? " * 200
+    monkeypatch.setattr("editing.optimising.null_space.further_harmless_texts", lambda count: [long, *TEXTS])
+    assert torch.equal(run(harmless_moment(model, 0, own)), few)
+    known_moments(model).clear()
+    monkeypatch.setattr("editing.optimising.null_space.further_harmless_texts", lambda count: [long])
+    with pytest.raises(TooLong, match="at most 512"):
+        run(harmless_moment(model, 0, own))
 
 
 @pytest.mark.parametrize("constrained", [96, 500])
