@@ -170,7 +170,7 @@ def delman(
             cancelled = search.descent.reason == "cancelled"
             if cancelled:
                 break
-            search.descent.require_update("DELMAN")
+            search.descent.require_update("DELMAN", "step_share")
             found.append((search.keys, search.value))
         if not cancelled:
             keys = torch.cat([k for k, _ in found], dim=1)

@@ -149,7 +149,7 @@ def ext_sub(
 
 def _difference(expert: Training, anti: Mapping[str, Delta], strength: float) -> list[Delta]:
     """Return the expert's deltas, the anti-expert's own part subtracted where it has one."""
-    expert.descent.require_update("Ext-Sub")
+    expert.descent.require_update("Ext-Sub", "learning_rate")
     deltas = expert.student.deltas()
     return [subtracted(d, anti[d.module], strength) if d.module in anti else d for d in deltas]
 
@@ -178,7 +178,7 @@ def _anti_expert(
         )
     if training.descent.reason == "cancelled":
         return None
-    training.descent.require_update("Ext-Sub's anti-expert")
+    training.descent.require_update("Ext-Sub's anti-expert", "learning_rate")
     return training.student.deltas()
 
 

@@ -74,9 +74,9 @@ def ft_l(
     Args:
         companions: Not used: FT-L edits on one case.
     """
-    result = yield from dinm(model, case, block, settings.as_dinm(), cancel=cancel)
+    result = yield from dinm(model, case, block, settings.as_dinm(), cancel=cancel, method="FT-L")
     patch = result.patch
     if patch is not None:
         told = {**asdict(settings), "block": block, "updates": result.kept}
-        patch = replace(patch, method="FT-L", settings=told)
+        patch = replace(patch, settings=told)
     return replace(result, patch=patch, settings=settings)

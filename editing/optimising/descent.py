@@ -342,8 +342,12 @@ class Descent:
         norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients]
         return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
 
-    def require_update(self, method: str) -> None:
+    def require_update(self, method: str, step_size: str) -> None:
         """Check that something has changed.
+
+        Args:
+            method: Its name, for the message.
+            step_size: Its setting that makes a step smaller.
 
         Raises:
             RefusedEdit: No update is kept, so there is no edit to hand out; the message says why and what to change.
@@ -360,9 +364,14 @@ class Descent:
                 f"The loss of {method} is below its stop value already, so nothing was learnt. Lower its stop_below, "
                 "or give its terms more weight."
             )
+        if self.reason == "damage budget":
+            raise RefusedEdit(
+                f"{method} kept no update, so nothing has changed: its first step went beyond its damage budget. Raise "
+                f"its damage_budget, or lower its {step_size}."
+            )
         raise RefusedEdit(
-            f"{method} kept no update, so nothing has changed: its first step would have gone beyond the damage budget "
-            "or the finite numbers. Raise its damage budget, or lower its learning_rate or step_kl."
+            f"{method} kept no update, so nothing has changed: its first step left the finite numbers. Lower its "
+            f"{step_size}, or load the model in float32 (--dtype float32)."
         )
 
 

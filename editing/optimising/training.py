@@ -266,7 +266,7 @@ def trained_edit(
     yield from phases(training, cancel)
     descent, patch = training.descent, None
     if descent.reason != "cancelled":
-        descent.require_update(method)
+        descent.require_update(method, "learning_rate")
         about = {**asdict(settings), "block": block, "updates": descent.updates, "companions": len(companions)}
         taught = taught_answers((case, *companions))
         patch = Patch(student.deltas(), model.fingerprint, method, about, settings.format, taught)

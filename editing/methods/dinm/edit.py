@@ -39,6 +39,7 @@ def dinm(
     cancel: Callable[[], bool] = lambda: False,
     replay: ReplayFactory = TailReplay,
     smaller: bool = False,
+    method: str = "DINM",
 ) -> EditEvents:
     """Edit one block's down-projection on one case.
 
@@ -54,6 +55,7 @@ def dinm(
         cancel: Asked after every event; ``True`` ends the edit within one step, without a patch.
         replay: How logits are computed; :class:`~editing.optimising.replay.FullReplay` is the plain way.
         smaller: See :func:`editing.optimising.smaller.once_smaller`, which asks for it where memory runs out.
+        method: Whose loop this is, for the patch and for messages.
 
     Raises:
         EditError: The settings or the case do not allow this edit.
@@ -70,6 +72,7 @@ def dinm(
     check_case(case)
     base = master_weight(model, block)
     trace: list[Step] = []
+    step_size = "step_kl" if settings.learning_rate is None else "learning_rate"
 
     def cancelled() -> EditResult:
         return EditResult(None, tuple(trace), 0, "cancelled", block, settings, time.perf_counter() - started)
@@ -112,7 +115,7 @@ def dinm(
     if cancel():
         return cancelled()
     if descent.ended:
-        descent.require_update("DINM")
+        descent.require_update(method, step_size)
     terms = yield from prepare_constraint(answers, model, case, block, settings, base, replay, cancel)
     if terms is None:
         return cancelled()
@@ -156,9 +159,11 @@ def dinm(
     )
     if descent.reason == "cancelled":
         return cancelled()
-    descent.require_update("DINM")
+    descent.require_update(method, step_size)
     return EditResult(
-        patch=_patch(model, block, settings, matrix, descent.updates, size, terms.companion_texts, terms.taught),
+        patch=_patch(
+            model, block, settings, matrix, descent.updates, size, terms.companion_texts, terms.taught, method
+        ),
         trace=tuple(trace),
         kept=descent.updates,
         stop_reason=descent.reason,
@@ -189,6 +194,7 @@ def _patch(
     size: float,
     companions: int,
     taught: tuple[Taught, ...],
+    method: str,
 ) -> Patch:
     name, change = model.architecture.down_projection_names[block], matrix.change()
     about = {**asdict(settings), "learning_rate": size, "block": block, "updates": updates}
@@ -199,4 +205,4 @@ def _patch(
     else:
         delta = column_delta(name, block, change, matrix.columns, matrix.base.shape[1])
         about["neurons"] = matrix.columns.tolist()
-    return Patch((delta,), model.fingerprint, "DINM", about, settings.format, taught)
+    return Patch((delta,), model.fingerprint, method, about, settings.format, taught)

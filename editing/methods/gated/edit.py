@@ -149,6 +149,7 @@ def gated(
         EditError: The settings do not allow it, the MLP cannot hold a gate, or too few texts fit the model.
         RefusedEdit: A loss is not finite, taking the neurons away costs more than the damage budget, or no update was
             kept.
+        NotFinite: The states that the gates read are not finite numbers.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
@@ -203,7 +204,7 @@ def gated(
     if not cancelled:
         if descent.updates == 1:
             descent.updates = 0  # gates that write nothing are no edit
-        descent.require_update("The gated edit")
+        descent.require_update("The gated edit", "step_share")
         down = _columns(model, block, built.neurons, matrix.change().cpu())
         about = {**asdict(settings), "block": block, "updates": descent.updates, "companions": len(companions)}
         about |= built.about

@@ -16,7 +16,7 @@ from training_helpers import ATOL, IDS, small
 from editing import Preparation, Step, run
 from editing.methods.ft_l import FtLSettings, ft_l
 from editing.methods.self_reminder import AFTER, BEFORE, SelfReminderSettings, self_reminder
-from inspector.errors import CaseError, EditError, PatchError
+from inspector.errors import CaseError, EditError, PatchError, RefusedEdit
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, PromptFormat, Row, from_parts
 from inspector.model.patches.patch import Reminder
@@ -41,6 +41,18 @@ def adam(model, case, settings: FtLSettings, block: int = BLOCK) -> Tensor:
                 weight.copy_(start + (weight - start).clamp(-settings.clamp, settings.clamp))
     change = (weight - start).detach()
     return change.T if type(network.get_submodule(by_hand.down_name(network, block))).__name__ == "Conv1D" else change
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learning_rate": 1.0, "damage_budget": 1e-9}, r"FT-L kept no update.*or lower its learning_rate\.$"),
+        ({"target_probability": 1e-9}, "so FT-L has nothing to learn"),
+    ],
+)
+def test_an_edit_of_ft_l_that_is_none_is_told_by_its_own_name_and_settings(llama, case, changes, said):
+    with pytest.raises(RefusedEdit, match=said):
+        run(ft_l(llama, case, BLOCK, small(FtLSettings, **changes)))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 
 import by_hand
 import pytest
+import tiny_models
 import torch
 from training_helpers import IDS, SMALL
 
@@ -17,8 +18,8 @@ from editing.saved.files import check_patch, load_edit, record_path, save_edit
 from editing.saved.record import EditRecord, check_record, record_of
 from editing.saved.reproduce import reproduce
 from editing.values import setting_names, setting_value
-from inspector.errors import EditError, InspectorError, PatchError
-from inspector.model import PromptFormat, Row, Taught
+from inspector.errors import EditError, InspectorError, PatchError, RefusedEdit
+from inspector.model import PromptFormat, Row, Taught, from_parts
 from inspector.validated import read_record
 
 BLOCK = 1
@@ -44,6 +45,25 @@ def quick(key: str, **changes):
         "damage_budget": None,
     }
     return method_settings(key, **{n: v for n, v in {**wanted, **changes}.items() if n in known})
+
+
+@pytest.mark.parametrize(
+    ("key", "half", "changes"),
+    [
+        *((key, False, {"damage_budget": 1e-9}) for key in ("dinm", "ft-l", "sft", "dpo", "ext-sub")),
+        ("gated", True, {"step_share": 1e10}),
+        ("delman", True, {"step_share": 1e10, "largest": None}),
+    ],
+)
+def test_a_method_that_keeps_no_update_names_itself_and_settings_of_its_own(case, key, half, changes):
+    """Such a step of a float16 model leaves its numbers."""
+    network = tiny_models.network("llama")
+    model = from_parts(network.half() if half else network, tiny_models.tokenizer(), "tiny")
+    with pytest.raises(RefusedEdit, match=rf"(?i){key}.*kept no update") as refused:
+        run(METHODS[key].run(model, case, BLOCK, quick(key, **changes)))
+    named = re.findall(r"(?:raise|lower) its (\w+)", str(refused.value), re.IGNORECASE)
+    assert len(named) == (1 if half else 2)
+    assert set(named) <= set(setting_names(METHODS[key].settings))
 
 
 def test_the_methods_and_their_titles_are_those_of_the_tables():

@@ -213,19 +213,20 @@ def test_a_scale_that_is_too_large_for_the_type_is_lowered_and_the_update_made(p
     [
         (Stops(target_probability=1e-9), 0.0, "Raise its target_probability"),
         (Stops(stop_below=100.0), 0.0, "Lower its stop_below"),
-        (Stops(0.1), 1.0, "lower its learning_rate or step_kl"),
+        (Stops(0.1), 1.0, r"beyond its damage budget\. Raise its damage_budget, or lower its step_size\.$"),
+        (Stops(), float("nan"), r"left the finite numbers\. Lower its step_size, or load .*--dtype float32\)\.$"),
     ],
 )
 def test_a_descent_that_keeps_no_update_is_told_with_its_reason(descent, point, stops, kl, remedy):
     went(descent, point, stops, evaluate=evaluation(point, lambda x: 0.0 if x == 8 else kl))
     assert descent.updates == 0 and float(point.x) == 8.0
     with pytest.raises(EditError, match=rf"(?i)a method.*{remedy}"):
-        descent.require_update("A method")
+        descent.require_update("A method", "step_size")
 
 
 def test_a_descent_that_kept_some_is_an_edit(descent, point):
     went(descent, point)
-    descent.require_update("A method")
+    descent.require_update("A method", "step_size")
     assert descent.updates == 4
 
 

@@ -98,7 +98,7 @@ def test_a_warm_up_that_exceeds_the_damage_budget_is_not_kept(llama, case):
 
 
 def test_a_first_step_beyond_the_budget_is_an_error_that_says_what_to_do(llama, case):
-    with pytest.raises(EditError, match=r"kept no update.*damage budget"):
+    with pytest.raises(EditError, match=r"^SFT kept no update.*Raise its damage_budget, or lower its learning_rate\.$"):
         run(sft(llama, case, BLOCK, small(SftSettings, damage_budget=1e-9)))
 
 

@@ -162,7 +162,7 @@ def test_the_step_beyond_the_damage_budget_is_undone(model, case):
 
 def test_an_edit_whose_first_step_is_beyond_the_budget_is_none_and_says_what_to_change(llama, case):
     events: list = []
-    with pytest.raises(EditError, match=r"DINM kept no update.*Raise its damage budget, or lower its learning_rate"):
+    with pytest.raises(EditError, match=r"DINM kept no update.*Raise its damage_budget, or lower its learning_rate\.$"):
         run(dinm(llama, case, BLOCK, small(learning_rate=1.0, damage_budget=1e-9)), events.append)
     assert [event.step for event in events if isinstance(event, Step)] == [0, 1], "both steps were shown"
 
