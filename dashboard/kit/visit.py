@@ -125,6 +125,8 @@ class Visit(Room):
                 session = self.context.visit(request)
                 if session is None:
                     yield self.context.gone(request)
+                elif session.busy and self.is_of(session, request):
+                    yield gr.skip()  # the run that the page has begun since tells it its end
                 else:
                     yield from self.shown(session, values, request, over=True)
 
@@ -167,8 +169,9 @@ class Visit(Room):
             update = {
                 one: with_value(value, session.controls[one]) if one in back else value for one, value in update.items()
             }
-            # What ends while this is drawn may not find these parts on the page yet: the page looks for that end.
-            locked = {self.watch: gr.Timer(active=True)} if session.busy else {}
+            # A run of the page's own tells it all that it does; of another one the page looks for the end.
+            elsewhere = session.busy and not self.is_of(session, request)
+            locked = {self.watch: gr.Timer(active=True)} if elsewhere else {}
             return shown() | said | locked | {one: value for one, value in (back | update).items() if one in within}
 
         def on_measured(values: Values, request: gr.Request) -> Iterator[Update]:
@@ -205,11 +208,13 @@ class Visit(Room):
 
         Args:
             opening: The page has no view open yet but the first.
-            over: The page was locked, and says so.
+            over: The page was locked, and says so. If nothing has changed that it did not draw, it hears of the end
+                alone: what has been set, typed or uncovered on it meanwhile stays.
         """
         until = time.monotonic() + ENDS
         while session.busy and time.monotonic() < until:  # the run of a page that was left ends within one step
             time.sleep(ENDS / 20)
+        same = over and not self.changed_elsewhere(session, request)
         self.context.sessions.drew(request.session_hash or "", session)  # before, else what changes meanwhile is lost
         if session.busy:
             locked = {**self.bus.told(News.BEGAN, session, values), self.notice: reading(ELSEWHERE)}
@@ -217,9 +222,13 @@ class Visit(Room):
             return
         said, session.broken = reading(BROKEN, "warn") if session.broken else "", False
         yield {
-            **self.drawn(session, values, opening, over),
+            **(self.bus.told(News.ENDED, session, values) if same else self.drawn(session, values, opening, over)),
             **({self.notice: said} if said or over else {}),
         } or gr.skip()
+
+    def is_of(self, session: Session, request: gr.Request) -> bool:
+        """Tell whether what runs for a visitor, or ran last, is of the page that asks."""
+        return session.page == (request.session_hash or "")
 
     def changed_elsewhere(self, session: Session, request: gr.Request) -> bool:
         """Tell whether another window of the visitor has run something since this one was drawn, or is running it."""

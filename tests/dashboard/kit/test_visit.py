@@ -90,6 +90,7 @@ def test_a_page_that_is_opened_while_a_run_goes_on_elsewhere_is_locked_until_it_
     assert "goes on in another window" in again.screen["notice"] and again.on["cancel"] and not again.on["edit"]
     assert again.active["watch"] and again.do("on_watch") == [set()]
     list(run)
+    visitor.page.context.sessions._pages[visitor.key].drawn -= 1  # both windows of the test go by one name
     again.do("on_watch")
     assert not again.active["watch"]
     again.do("on_over")
@@ -169,3 +170,43 @@ def test_a_control_comes_back_with_the_range_that_it_had_before_its_view_is_draw
     again.do("on_lens")
     again.open("why")
     assert again.standing("why_place") == at and again.takes["why_place"]["maximum"] == last
+
+
+def looks(visitor):
+    """Let the page's clocks tick until they stand still, as a browser does."""
+    if visitor.active.get("watch"):
+        visitor.screen.pop("over", None)
+        visitor.do("on_watch")
+        if "over" in visitor.screen:
+            visitor.do("on_over")
+
+
+def test_what_is_opened_during_the_page_s_own_run_leaves_its_last_words_and_what_is_set_meanwhile(visitor):
+    run = visitor.press("on_edit", **{**QUICK, "allowed_harmless_kl": 0})
+    next(run)
+    for part in ("why", "details"):
+        visitor.open(part)
+        assert not visitor.usable["why"], "what is opened is locked"
+    visitor.screen |= {"steps": 7, "why_ig_steps": 64}
+    list(run)
+    last = {name: visitor.screen[name] for name in ("clock", "vitals", "vitals_reading")}
+    assert "Held back by the gate" in last["clock"]
+    looks(visitor)
+    assert {name: visitor.screen[name] for name in last} == last
+    assert (visitor.screen["steps"], visitor.screen["why_ig_steps"]) == (7, 64)
+    assert_idle(visitor)
+    assert visitor.usable["why"]
+
+
+def test_a_page_that_looks_for_the_end_of_its_own_run_is_told_the_end_and_nothing_else(visitor):
+    """Another window's may have ended between two looks, and one of the page's own have taken its place."""
+    visitor.do("on_edit", **{**QUICK, "allowed_harmless_kl": 0})
+    clock, visitor.screen["steps"] = visitor.screen["clock"], 7
+    (drawn,) = visitor.do("on_over")
+    assert visitor.screen["clock"] == clock and visitor.screen["steps"] == 7
+    assert {"edit", "undo", "cancel"} <= drawn
+    assert_idle(visitor)
+    run = visitor.press("on_edit")
+    next(run)
+    assert visitor.do("on_over") == [set()] and not visitor.on["edit"], "it tells its end itself"
+    run.close()
