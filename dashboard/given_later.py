@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.later import Later, page_with, without
+from dashboard.kit.later import Later, page_with, said_of, without
 from inspector.model.memory.recent import Recent
 
 PAGES = 10_000
@@ -24,6 +24,7 @@ class GivingBlocks(gr.Blocks):
     def __init__(self, *given: Any, **named: Any) -> None:
         self.later = Later()
         self._known: Recent[str, set[int]] = Recent(PAGES)
+        self._coming: Recent[str, dict[int, set[Any]]] = Recent(PAGES)
         super().__init__(*given, **named)
 
     def get_config_file(self) -> Any:
@@ -59,22 +60,27 @@ class GivingBlocks(gr.Blocks):
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> Any:
-        """Send nothing to parts that a browser has not been given."""
+        """Send nothing to parts that a browser has not been given; note what is said of those on their way to it."""
         opened = self.later.opened_by(block_fn)
+        if self.later.opened_by(self.fns.get(block_fn.trigger_after, block_fn)) is None:
+            self.later.note_said(said_of(predictions, block_fn.outputs))
         now = self.later.parts(opened) if opened is not None else frozenset()
         predictions = without(predictions, self.later.absent() - now, block_fn.outputs)
         return await super().postprocess_data(block_fn, predictions, state)
 
     async def process_api(self, block_fn: Any, *given: Any, **named: Any) -> Any:
-        """Answer an event, with the parts that it opens."""
+        """Answer an event, with the parts that it opens: these are on their way until what follows has drawn them."""
         event = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         page = named.get("session_hash") or ""
         known = self._known.get(page)
         if known is None and page and any(name == "load" for _, name in event.targets):
             known = self._known[page] = set()  # a page that opens has what stands in the first view
-        with page_with(known):
+            self._coming[page] = {}
+        coming, opened = self._coming.get(page), self.later.opened_by(event)
+        if opened is not None and coming is not None:
+            coming[opened._id] = set()
+        with page_with(known, coming):
             output = await super().process_api(block_fn, *given, **named)
-        opened = self.later.opened_by(event)
         if opened is not None:  # a browser presses once more where an answer was lost on its way
             output["data"], output["render_config"] = self._given(opened, event, output["data"])
             if known is not None:

@@ -333,8 +333,7 @@ class Visitor:
             return
         self.opened.add(view)
         self.do(f"on_open_{view}")
-        if self.page.has(f"on_measured_{view}"):
-            self.do(f"on_measured_{view}")
+        self.do(f"on_opened_{view}")
 
     def standing(self, name: str) -> Any:
         """Return what stands in a component now; its view is opened for that."""

@@ -139,7 +139,9 @@ class Visit(Room):
         return arrived
 
     def opens(self, opener: Any, part: Any, steps: Collection[str], name: str) -> None:
-        """Give a part of the page, drawn from the session, when its opener is pressed; what is measured comes after.
+        """Give a part of the page, drawn from the session, when its opener is pressed.
+
+        After that comes what other events have said of it while it was on its way, and what is measured.
 
         Args:
             opener: The button that the page's script presses.
@@ -152,42 +154,50 @@ class Visit(Room):
         def shown() -> Update:
             return {part: gr.Column(visible=True)} if isinstance(part, gr.Column) else {}
 
+        def drawn(session: Session, values: Values) -> Update:
+            values = as_kept(values, session)
+            update = bus.told(News.BACK, session, values, steps, within)
+            update |= bus.told(News.BEGAN if session.busy else News.ENDED, session, values, steps, within)
+            back = brought_back(session)
+            update = {
+                one: with_value(value, session.controls[one]) if one in back else value for one, value in update.items()
+            }
+            return {one: value for one, value in (back | update).items() if one in within}
+
         def on_open(values: Values, request: gr.Request) -> Any:
             said = {} if self.context.visit(request) is not None else self.context.gone(request)
             session = self.context.visit(request)
             if session is None:
                 return shown() | said
-            drawn = as_kept(values, session)
             try:
                 with shown_to_user():
-                    update = bus.told(News.BACK, session, drawn, steps, within)
-                    update |= bus.told(News.BEGAN if session.busy else News.ENDED, session, drawn, steps, within)
+                    update = drawn(session, values)
             except gr.Error as error:  # an empty view in which one can press is more than a page that waits for it
                 gr.Warning(error.message)
                 return shown() | said
-            back = brought_back(session)
-            update = {
-                one: with_value(value, session.controls[one]) if one in back else value for one, value in update.items()
-            }
             # A run of the page's own tells it all that it does; of another one the page looks for the end.
             elsewhere = session.busy and not self.is_of(session, request)
             locked = {self.watch: gr.Timer(active=True)} if elsewhere else {}
-            return shown() | said | locked | {one: value for one, value in (back | update).items() if one in within}
+            return shown() | said | locked | update
 
-        def on_measured(values: Values, request: gr.Request) -> Iterator[Update]:
+        def on_opened(values: Values, request: gr.Request) -> Iterator[Update]:
             yield gr.skip()  # one that yields nothing empties all of its outputs
             session = self.context.visit(request)
-            if session is not None:
-                with shown_to_user():
-                    for heard in measured:
-                        yield from heard.answered(session, as_kept(values, session))
+            if session is None:
+                return
+            with shown_to_user():
+                while missed := self.context.later.missed(part):
+                    yield {one: value for one, value in drawn(session, values).items() if one in missed} or gr.skip()
+                for heard in measured:
+                    yield from heard.answered(session, as_kept(values, session))
 
         self.context.later.hold(part, opener)
-        on_open.__name__, on_measured.__name__ = name, name.replace("open", "measured")
+        on_open.__name__, on_opened.__name__ = name, name.replace("open", "opened")
+        read = set(bus.inputs(*news, rooms=steps))
         outputs = [one for one in (*bus.outputs(*news, rooms=steps), *self.context.controls) if one in within]
         opened = opener.click(
             on_open,
-            set(bus.inputs(*news, rooms=steps)),
+            read,
             list(dict.fromkeys([part, self.notice, self.watch, *outputs])),
             **QUIET,
         )
@@ -196,10 +206,9 @@ class Visit(Room):
             for heard in bus.hearings(News.BACK, later=True)
             if heard.room in steps and within.issuperset(heard.outputs)
         ]
-        if measured:
-            read = {one for heard in measured for one in heard.inputs}
-            drawn = list(dict.fromkeys(one for heard in measured for one in heard.outputs))
-            opened.then(on_measured, read, drawn, **QUIET)
+        read = read.union(*(heard.inputs for heard in measured))
+        outputs += [one for heard in measured for one in heard.outputs]
+        opened.then(on_opened, read, list(dict.fromkeys(outputs)), **QUIET)
 
     def shown(
         self, session: Session, values: Values, request: gr.Request, opening: bool = False, over: bool = False

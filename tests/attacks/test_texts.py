@@ -295,8 +295,9 @@ READ_NUMBERS = (
     *(
         "on_train",
         "on_open_why",
-        "on_measured_why",
+        "on_opened_why",
         "on_open_details",
+        "on_opened_details",
         "on_distance",
         "on_methods",
         "on_method_load",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextvars import Context
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import Page, Visitor
+from dashboard_helpers import QUICK, Page, Visitor
+from gradio.components import _Keywords
 from gradio.state_holder import SessionState
 
 from dashboard.given_later import GivingBlocks
-from dashboard.kit.later import Later, page_with
+from dashboard.kit.later import Later, page_with, said_of
 
 COMPONENTS = 123
 """A third of what the first load had when all views came with it."""
@@ -129,6 +131,91 @@ def test_opening_gives_parts_as_the_event_has_them_with_their_events_and_once_mo
         named = events(small.page)
         assert [one["id"] for one in given["dependencies"]] == [named["within"], named["after"]]
     assert call(small, "pressed", 4, page)["render_config"] is None
+
+
+def test_what_is_said_of_a_part_on_its_way_is_missed_until_what_follows_has_drawn_it():
+    meanwhile: list[str] = []
+    missed: list[set[Any]] = []
+
+    def opened_meanwhile() -> Any:
+        for name in meanwhile:
+            Context().run(call, one, name, None, hash)  # an event of its own, and no part of this one
+        return {view: gr.Column(visible=True), number: 1}
+
+    def followed() -> Any:
+        missed.append(page.later.missed(view))
+        return {number: 5}
+
+    def pressed() -> Any:
+        return {told: "new", number: 7}
+
+    with GivingBlocks(analytics_enabled=False) as page:
+        told = gr.HTML()
+        with gr.Column(visible=False) as view:
+            number, other = gr.Number(3), gr.Number(4)
+        opener, press = gr.Button(), gr.Button()
+        page.load(lambda: "first", None, told)
+        opener.click(opened_meanwhile, None, [view, number]).then(followed, None, [number, other])
+        press.click(pressed, None, [told, number, other])
+        page.later.hold(view, opener)
+    page.config = page.get_config_file()
+    one, hash = SimpleNamespace(page=page), secrets.token_hex()
+    call(one, "<lambda>", None, hash)
+    call(one, "pressed", None, hash)
+    for found in ((), ("pressed",), ()):
+        meanwhile[:] = found
+        call(one, "opened_meanwhile", None, hash)
+        call(one, "followed", None, hash)
+        call(one, "followed", None, hash)
+        call(one, "pressed", None, hash)
+        call(one, "followed", None, hash)
+    drawn_again: list[set[Any]] = [{number}, set(), set()]
+    assert missed == [*[set()] * 3, *drawn_again, *[set()] * 3], (
+        "once it has come whole, the browser takes it in itself"
+    )
+    call(one, "opened_meanwhile", None, hash)
+    call(one, "pressed", None, hash)
+    call(one, "followed", None, hash)
+    assert missed[-1] == {number}, "the browser may not have laid it out yet"
+
+
+def test_an_update_says_something_of_the_parts_that_it_names():
+    parts = [object(), object()]
+    first, second = parts
+    assert said_of({first: 1}, parts) == {first} and said_of(gr.skip(), parts) == set()
+    assert said_of([gr.skip(), None], parts) == {second} and said_of(gr.update(value=1), [first]) == {first}
+    finished = _Keywords.FINISHED_ITERATING
+    assert said_of((finished, finished), parts) == said_of(finished, [first]) == set()
+
+
+@pytest.mark.parametrize("news", ["a run begins", "a run ends", "a text is typed"])
+def test_what_happens_while_the_details_are_on_their_way_is_drawn_when_they_are_there(page: Page, news: str):
+    visitor, details = Visitor(page, f"unfolds while {news}"), page.house.details
+    visitor.do("on_locate_preset", locate_preset="paper")
+    run = visitor.press("on_edit", **QUICK)
+    if news == "a run ends":
+        next(run)
+    coming: dict[int, set[Any]] = {details._id: set()}
+    with page_with({details._id}, coming):
+        visitor.do("on_open_details")
+        if news == "a text is typed":
+            said = visitor.do("on_texts", question="Which words would hurt a librarian?")
+        else:
+            said = [next(run)] if news == "a run begins" else list(run)
+        for changed in said:
+            page.context.later.note_said({getattr(page.parts, name) for name in changed})
+        for name in ("prompt", "measure"):
+            visitor.screen.pop(name, None)
+            visitor.usable.pop(name, None)
+        visitor.screen |= {"steps": 7}
+        drawn = visitor.do("on_opened_details")
+        assert not any("steps" in roles for roles in drawn), "nothing was said of it"
+        if news == "a text is typed":
+            assert "Which words would hurt a librarian?" in visitor.screen["prompt"]
+        else:
+            assert visitor.usable["measure"] is (news == "a run ends")
+        assert visitor.do("on_opened_details") == [set()] and coming == {}
+    run.close()
 
 
 def test_what_a_visitor_has_set_counts_where_their_page_has_not_been_given_it():
