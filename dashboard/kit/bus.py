@@ -92,7 +92,7 @@ class Bus:
         """Let a step hear of news.
 
         Args:
-            later: In an event of its own when the run that told it is over.
+            later: In an event of its own when the run that told it is over, where the page has what it changes.
         """
         heard = self._later if later else self._hearings
         heard.setdefault(news, []).append(Hearing(answer, tuple(inputs), tuple(outputs), self.speaker))

@@ -64,6 +64,10 @@ class Later:
             return frozenset()
         return frozenset().union(*(self.parts(one) for one in self._held if one._id not in given))
 
+    def shows(self, parts: Collection[Any]) -> bool:
+        """Tell whether the page that asks has been given any of some parts, as far as is known."""
+        return not self.absent().issuperset(parts)
+
     def lacks(self, part: Any) -> bool:
         """Tell whether the page that asks, which has sent nothing of a part, lacks it; that is noted for `standing`."""
         given, filled = _GIVEN.get(), _FILLED.get()

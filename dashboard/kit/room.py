@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
 
-from dashboard.kit.bus import Bus, News, Update, Values
+from dashboard.kit.bus import Bus, Hearing, News, Update, Values
 from dashboard.kit.door.doors import address_of, key_of
 from dashboard.kit.drawing.html import message
 from dashboard.kit.later import Later
@@ -358,8 +359,24 @@ class Context(Reserving):
         last = trigger(handle, set(inputs), list(dict.fromkeys([*outputs, *said])), **{**QUIET, **options})
         for news in tells:
             for heard in self.bus.hearings(news, later=True):
-                last = self.react(last.then, heard.answer, inputs=heard.inputs, outputs=heard.outputs)
+                last = self.react(last.then, self._answer_later(heard), inputs=heard.inputs, outputs=heard.outputs)
         return last
+
+    def _answer_later(self, heard: Hearing) -> Callable[[Session, Values], Update]:
+        """Return what answers for one who hears later: nothing on a page that was not given what it draws.
+
+        Whatever it learns is weighed: the run that has told the news has ended.
+        """
+
+        @wraps(heard.answer)
+        def answer(session: Session, values: Values) -> Update:
+            if not self.later.shows(heard.outputs):
+                return {}
+            told = {part: value for update in heard.answered(session, values) for part, value in update.items()}
+            self.weigh(session)
+            return told
+
+        return answer
 
 
 FIRST = "operate"

@@ -190,6 +190,7 @@ class Visit(Room):
                     yield {one: value for one, value in drawn(session, values).items() if one in missed} or gr.skip()
                 for heard in measured:
                     yield from heard.answered(session, as_kept(values, session))
+                    self.context.weigh(session)
 
         self.context.later.hold(part, opener)
         on_open.__name__, on_opened.__name__ = name, name.replace("open", "opened")

@@ -239,7 +239,11 @@ class Reserving:
                 session.end()
             if request:
                 self.sessions.drew(request.session_hash or "", session)
-            self.sessions.weigh(session, self.example.session)
+            self.weigh(session)
+
+    def weigh(self, session: Session) -> None:
+        """Count again what a session holds beside what it has of the example."""
+        self.sessions.weigh(session, self.example.session)
 
     def _queued(self, request: gr.Request | None) -> Session:
         """Return the session of a program whose run stands in line from now on."""

@@ -152,9 +152,14 @@ class WhyRoom(Room):
         return {self.clock: said, **self._overview(session), **self.inside.draw(session)}
 
     def on_looked(self, session: Session, values: Values) -> Update:
-        """Read the example's layers with the logit lens, from where the answer begins."""
-        if session.runs or session.busy:
+        """Read the example's layers with the logit lens, from where the answer begins.
+
+        After a run of the visitor's own: measure what shows the live weights, if that has waited for the first look.
+        """
+        if session.busy:
             return {}
+        if session.runs:
+            return self.on_live_changed(session, values) if self._is_behind(session) else {}
         self.inside.read(session, values)
         self._read_lens(session)
         moved = self.inside.at_answer(session)
@@ -235,13 +240,15 @@ class WhyRoom(Room):
         }
 
     def on_why_pick(self, session: Session, values: Values) -> Update:
-        """Let every panel follow the picked layer; nothing while it is typed."""
+        """Let every panel follow the picked layer; nothing while it is typed, or where no panel is on the page."""
         (layer,) = self.bus.offered("layer").inputs
         if values[layer] is None:
             return {}
         panel = self.inside.panel(values)
         self.model.architecture.check_block(panel.block)
         session.slot(Looked).panel = panel
+        if not self.context.later.shows(self._overview_parts):
+            return {}
         return {
             **self._overview(session),
             **self.inside.draw_neurons(session),
@@ -255,10 +262,15 @@ class WhyRoom(Room):
         self.inside.read(session, values)
         kept = session.slot(Looked)
         case, format = kept.why.case, kept.why.format
-        if case is not None and kept.why.lens_weights != session.weights.label():
+        if self._is_behind(session):
             for measure in (run.lenses, run.quick_tokens):
                 kept.learn(case, format, only_current=True, **measure(self.model, session, case, format))
         return self.inside.draw(session)
+
+    def _is_behind(self, session: Session) -> bool:
+        """Tell whether what was measured of the live weights is of other ones."""
+        known = session.slot(Looked).why
+        return known.case is not None and known.lens_weights != session.weights.label()
 
     def on_knock(self, session: Session, values: Values) -> Iterator[Update]:
         """Knock the selected neurons out: the patch is live, measured and answers."""

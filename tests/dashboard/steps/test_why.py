@@ -14,6 +14,7 @@ from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_questi
 
 from dashboard.kit.drawing import html as kit_html
 from dashboard.kit.drawing.plots import label
+from dashboard.kit.later import page_with
 from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.why import figures as why_figures
 from dashboard.steps.why import run as why
@@ -169,6 +170,28 @@ def test_a_locator_that_the_architecture_does_not_allow_is_named_and_the_others_
     assert [item.locator for item in known.refused] == ["logit attribution"] and known.activity is not None
     assert [item.locator for item in known.located] == ["divergence", "region toxicity"]
     assert "No logit attribution: No final norm here." in visitor.screen["why_locators_reading"]
+
+
+def test_what_shows_the_live_weights_is_measured_once_the_view_is_opened_and_is_weighed(visitor, monkeypatch):
+    measured, real = [], why.lenses
+    monkeypatch.setattr(why, "lenses", lambda *given: measured.append("lens") or real(*given))
+    session, panels = visitor.session, []
+    monkeypatch.setattr(why_figures, "locators", lambda *given: panels.append(given[1]))
+    with page_with(set()):
+        visitor.do("on_edit", **QUICK)
+        assert visitor.do("on_live_changed") == [set()] and visitor.do("on_why_pick", block=1) == [set()]
+    assert measured == panels == [] and session.slot(Looked).panel.block == 1, "the report marks the picked layer"
+    session.bytes = 0
+    visitor.open("why")
+    assert measured == ["lens"] and panels == [1]
+    assert f"Edited ({session.weights.label()})" in visitor.screen["why_lens_reading"]
+    assert session.live.patch.identifier in visitor.screen["why_tokens"]
+    assert session.bytes > 0
+    visitor.do("on_strength", strength=0.5)
+    session.bytes = 0
+    visitor.do("on_live_changed")
+    assert measured == ["lens"] * 2 and session.slot(Looked).why.lens_weights == session.weights.label()
+    assert session.bytes > 0
 
 
 def test_strength_zero_moves_no_neuron_and_no_region(visitor):
