@@ -6,14 +6,19 @@ import pytest
 from browser_helpers import (
     MARKS,
     WAIT,
+    details,
     pick_cinema,
+    set_steps,
     set_up,
     text_of,
     value_of,
+    view,
     wait_for_example,
     wait_for_text,
     wait_until_idle,
 )
+
+from dashboard.kit.visit import LOOK
 
 OWN = "How do I cheat at the card game?"
 COOKIE = "dinm-visitor-"
@@ -30,6 +35,28 @@ def test_a_reload_while_an_edit_runs_ends_it_says_so_and_leaves_what_was_live(sh
     wait_until_idle(shared)
     assert text_of(shared, "#live") == before and shared.locator("#cancel").is_disabled()
     assert shared.locator("#undo").is_enabled()
+
+
+@pytest.mark.usefixtures("halting")
+def test_what_is_opened_while_an_edit_of_the_page_runs_leaves_its_last_words_and_what_is_set_meanwhile(shared):
+    shared.reload()  # nothing is open but the first view
+    wait_for_example(shared)
+    shared.click("#edit")
+    wait_for_text(shared, "#clock", "Step 1 of at most")
+    view(shared, "why")
+    assert shared.locator("#why").is_disabled(), "what is opened is locked"
+    view(shared, "operate")
+    details(shared, "All settings")
+    set_steps(shared, 7)
+    shared.click("#cancel")
+    wait_for_text(shared, "#clock", "nothing was changed")
+    wait_until_idle(shared)
+    shared.wait_for_timeout(3000 * LOOK)  # a page that looked for the end would have drawn all anew by then
+    assert "nothing was changed" in text_of(shared, "#clock")
+    assert shared.get_by_label("number input for Step limit").input_value() == "7"
+    view(shared, "why")
+    assert shared.locator("#why").is_enabled()
+    view(shared, "operate")
 
 
 def test_what_is_gone_is_said_at_the_next_press_and_the_badge_names_the_vanilla_model(second, served):
