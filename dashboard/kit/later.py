@@ -90,8 +90,9 @@ class Later:
         """Note that an event says something of parts, of which some may be on their way to the page that asks."""
         coming = _COMING.get() or {}
         for container in self._held:
-            if container._id in coming:
-                coming[container._id] |= self.parts(container).intersection(parts)
+            said = coming.get(container._id)  # another thread may take it away meanwhile
+            if said is not None:
+                said |= self.parts(container).intersection(parts)
 
     def missed(self, container: Any) -> set[Any]:
         """Return the parts that may show what was there before: of them something was said since they were drawn.
