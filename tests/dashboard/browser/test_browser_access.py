@@ -230,7 +230,7 @@ def test_on_a_phone_the_case_is_a_drawer(shared):
     assert shared.evaluate("document.activeElement.id") == "rail-switch"
     small = shared.evaluate(
         """() => [...document.querySelectorAll('button, a, summary')]
-            .filter(e => e.checkVisibility({visibilityProperty: true}) && !e.closest('.opener, #skip, .term'))
+            .filter(e => e.checkVisibility({visibilityProperty: true}) && !e.closest('#skip, .term'))
             .map(e => [e.id || e.innerText.trim() || e.outerHTML, e.getBoundingClientRect()])
             .filter(([, box]) => box.height > 1 && Math.min(box.width, box.height) < 24)
             .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
@@ -286,3 +286,16 @@ def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shar
     shared.keyboard.press("ArrowDown")
     assert shared.evaluate("document.activeElement.dataset.number") == "1"
     assert shared.locator("#examples [data-number][tabindex='0']").count() == 1, "the list is one stop of the Tab key"
+
+
+def test_what_only_the_page_s_script_presses_is_reached_by_nobody_else_and_still_opens(shared):
+    reached = """() => [...document.querySelectorAll('.opener')].map(e => { e.focus();
+        return [e.id, e.checkVisibility(), document.activeElement === e]; })"""
+    openers = shared.evaluate(reached)
+    assert {f"open-{name}" for name in VIEWS[1:]} | {"open-details", "make-link"} <= {name for name, _, _ in openers}
+    assert [name for name, seen, focused in openers if seen or focused] == []
+    for name in VIEWS[1:]:
+        assert shared.get_by_role("button", name=f"Open {name}", exact=True).count() == 0
+        view(shared, name)
+        shared.wait_for_selector(f"#view-{name}", state="visible")
+    view(shared, "operate")
