@@ -279,21 +279,16 @@ class Context(Reserving):
         *,
         inputs: Iterable[Any] = (),
         outputs: Iterable[Any] = (),
-        reserve: bool = False,
         event: type | None = None,
         tells: tuple[News, ...] = (),
         **options: Any,
     ) -> Any:
-        """Wire something short, which never stands in line: it returns an update, or yields several.
+        """Wire something short, which stands in no line and reserves nothing: it returns an update, or yields several.
 
         Args:
-            reserve: It asks the model: refuse it while something runs for the visitor, and count it among their runs.
             event: Gradio's kind of event, which is then its third argument.
             options: For Gradio, for example ``trigger_mode``.
         """
-
-        if reserve:
-            self.reserving[work.__name__] = False
 
         @contextmanager
         def lent(values: Values, request: gr.Request) -> Iterator[tuple[Session | None, Values]]:
@@ -302,13 +297,7 @@ class Context(Reserving):
                 if session is not None:
                     values = self.later.standing(values, session.controls)
                 remember(self.controls, session, values)
-                if reserve and session is not None:
-                    with self._reserving(session, request) as there:
-                        if there:
-                            self.runs.begin(key_of(request), address_of(request))
-                        yield session if there else None, values
-                else:
-                    yield session, values
+                yield session, values
 
         def kept(session: Session, update: Update | None) -> Any:
             remember(self.controls, session, update or {})

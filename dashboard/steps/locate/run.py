@@ -32,8 +32,16 @@ class LocatedCase:
 
 def locate(model: InspectedModel, session: Session, texts: Texts, preset: Preset, padding: Padding) -> Divergence:
     """Measure the vanilla divergence and keep it in the session."""
-    case = case_of(texts)
-    measured = divergence(model, case, preset, padding=padding, format=texts.format)
-    session.case, session.format = case, texts.format
+    return keep(session, texts, measure(model, texts, preset, padding))
+
+
+def measure(model: InspectedModel, texts: Texts, preset: Preset, padding: Padding) -> Divergence:
+    """Measure the vanilla divergence of a case."""
+    return divergence(model, case_of(texts), preset, padding=padding, format=texts.format)
+
+
+def keep(session: Session, texts: Texts, measured: Divergence) -> Divergence:
+    """Keep what was measured in the session, with the case that it is of."""
+    session.case, session.format = case_of(texts), texts.format
     session.slot(LocatedCase).divergence = measured
     return measured

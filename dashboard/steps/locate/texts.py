@@ -7,6 +7,8 @@ from editing.calibrating.trial_edits import Layers
 from inspector.divergence import Distance, Divergence
 
 NOTHING = "Nothing is measured yet. Press Locate, or Operate for the whole operation."
+LOCATING = "Locating where the answers part"
+CANCELLED = "Cancelled; what was measured before stays."
 CHANGED = "The texts have changed since this was measured. Press Locate to measure them."
 NO_PROMPT = "The texts in the rail make no prompt; this was measured of those before. Mend them to measure anew."
 

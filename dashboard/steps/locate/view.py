@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.drawing.another import in_rail
-from dashboard.kit.drawing.html import heading
+from dashboard.kit.drawing.html import heading, message, reading
 from dashboard.kit.drawing.plots import LAYER, plot
 from dashboard.kit.room import Choice, Detail, Room
-from dashboard.kit.running.run import shown_on
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import Texts
 from dashboard.kit.sharing.lent import Lent
@@ -19,7 +19,7 @@ from dashboard.steps.locate import figures, run
 from dashboard.steps.locate import texts as words
 from dashboard.steps.locate.report import parts
 from dashboard.steps.locate.run import LocatedCase
-from inspector.divergence import PRESETS, Distance
+from inspector.divergence import PRESETS, Distance, Divergence
 from inspector.errors import CaseError, InspectorError
 from inspector.presets import Preset
 
@@ -153,16 +153,18 @@ class LocateRoom(Room):
     def connect(self) -> None:
         """Wire the controls."""
         react, measure = self.context.react, self.bus.offered("locate")
+        (clock,) = self.bus.offered("clock").outputs
         located = [self.curve, self.block, self.locate_reading]
         react(self.locate_preset.change, self.on_locate_preset, inputs=[self.locate_preset], outputs=[self.padding])
-        react(
+        self.context.press(
             self.locate.click,
             self.on_locate,
-            inputs=measure.inputs,
+            clock=clock,
+            inputs=[*measure.inputs, *self.bus.offered("typed").inputs],
             outputs=measure.outputs,
             tells=(News.CASE,),
-            reserve=True,
-            **shown_on(self.locate_reading),
+            starting="",
+            brief=True,
         )
         shown = [*self.bus.offered("typed").inputs, self.distance, self.block]
         react(self.distance.input, self.on_distance, inputs=[*shown, self.once], outputs=located)
@@ -175,9 +177,19 @@ class LocateRoom(Room):
         """Let the padding side be chosen where it matters."""
         return {self.padding: gr.Radio(interactive=values[self.locate_preset] != "corrected")}
 
-    def on_locate(self, session: Session, values: Values) -> Update:
+    def on_locate(self, session: Session, values: Values) -> Iterator[Update]:
         """Measure the divergence; pick the recommended layer, or the toxic one for the paper's presets."""
-        return self.measure(values, session)
+        yield {self.locate_reading: reading(words.LOCATING)}
+        try:
+            measured = None if session.cancelled.is_set() else self._measured(values)
+        except Exception:
+            yield self.on_typed(session, values)
+            raise
+        if measured is None or session.cancelled.is_set():
+            (clock,) = self.bus.offered("clock").outputs
+            yield {**self.on_typed(session, values), clock: message(words.CANCELLED)}
+        else:
+            yield self._kept(session, values, measured)
 
     def measure(self, values: Values, session: Session, edits_by: Preset | None = None) -> Update:
         """Measure, draw, pick a layer and tell the steps; the picked layer is the value of its component.
@@ -186,8 +198,16 @@ class LocateRoom(Room):
             edits_by: The preset of the edit that comes next, by which the layer is picked unless a person has picked
                 one; by Locate's own preset where no edit is asked for.
         """
+        return self._kept(session, values, self._measured(values), edits_by)
+
+    def _measured(self, values: Values) -> tuple[Texts, Divergence]:
         texts = self.bus.offered("texts").call(values)
-        measured = run.locate(self.model, session, texts, values[self.locate_preset], values[self.padding])
+        return texts, run.measure(self.model, texts, values[self.locate_preset], values[self.padding])
+
+    def _kept(
+        self, session: Session, values: Values, located: tuple[Texts, Divergence], edits_by: Preset | None = None
+    ) -> Update:
+        measured = run.keep(session, *located)
         by_hand = session.slot(LocatedCase).by_hand if edits_by is not None else None
         return {
             **self._located(session, values, edits_by, by_hand if by_hand == values[self.block] else None),
