@@ -311,7 +311,7 @@ class Visitor:
         """Whether nothing runs for this visitor."""
         free = self.session.begin()
         if free:
-            self.session.end()
+            self.session.end(ran=False)
         return free
 
     def reload(self) -> Visitor:

@@ -251,7 +251,7 @@ class Context(Reserving):
                     return
                 values = self.later.standing(values, session.controls)
                 remember(self.controls, session, values)
-                with self._reserving(session, request) as there:
+                with self._reserving(session, request, shown=True) as there:
                     if not there:
                         yield self.gone(request)
                         return

@@ -23,9 +23,10 @@ fit();
 const look = () => { if (document.visibilityState === "visible") trigger("click"); };
 document.addEventListener("visibilitychange", look);
 window.addEventListener("online", look);
+window.addEventListener("focus", look);
 """
-"""The line takes no room while it is empty. A page that comes to the front or back into the network asks whether it
-still shows what is there."""
+"""The line takes no room while it is empty. A page that comes to the front, is turned to beside another one, or comes
+back into the network asks whether it still shows what is there."""
 ENDS = 0.6
 """Seconds within which the run of a page that was left ends, as a rule."""
 LOOK = 1.0
@@ -225,16 +226,19 @@ class Visit(Room):
         while session.busy and time.monotonic() < until:  # the run of a page that was left ends within one step
             time.sleep(ENDS / 20)
         same = over and not self.changed_elsewhere(session, request)
-        self.context.sessions.drew(request.session_hash or "", session)  # before, else what changes meanwhile is lost
+        # Read before, else what changes meanwhile is lost; told after, else a press of the page as it was would count.
+        page, runs = request.session_hash or "", session.runs
         if session.busy:
             locked = {**self.bus.told(News.BEGAN, session, values), self.notice: reading(ELSEWHERE)}
             yield {**self.drawn(session, values, opening), **locked, self.watch: gr.Timer(active=True)}
+            self.context.sessions.drew(page, runs)
             return
         said, session.broken = reading(BROKEN, "warn") if session.broken else "", False
         yield {
             **(self.bus.told(News.ENDED, session, values) if same else self.drawn(session, values, opening, over)),
             **({self.notice: said} if said or over else {}),
         } or gr.skip()
+        self.context.sessions.drew(page, runs)
 
     def is_of(self, session: Session, request: gr.Request) -> bool:
         """Tell whether what runs for a visitor, or ran last, is of the page that asks."""

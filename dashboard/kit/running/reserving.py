@@ -35,6 +35,11 @@ NOT_SHOWN = (
     "This page did not show your session yet, and is drawn anew from it. If you have just pressed something, nothing "
     "came of it: press it again."
 )
+CHANGED_ELSEWHERE = (
+    "Another window of yours has run something since this page was drawn; your runs so far: {runs}. Live now: {live}. "
+    "This page is drawn anew, and nothing came of what you have just pressed: press it again to go on."
+)
+"""The number tells one such line from the next: a page is drawn anew because the line has changed."""
 MAKE_AGAIN = (
     "What it had edited went with it, and nothing was done. Make the edit again (/edit), or take in the patch that you "
     "have saved (/take_in); whatever is called from now on goes on with the vanilla weights."
@@ -167,13 +172,16 @@ class Reserving:
         return session
 
     def gone(self, request: gr.Request) -> Update:
-        """Take in a page that shows no session, and say so: it is drawn anew after that.
+        """Take in a page that shows no session, or not what another window has run, and say so: it is drawn anew then.
 
         It gets the session that its visitor has by now, else an empty one.
         """
-        key = key_of(request)
+        page, key = request.session_hash or "", key_of(request)
+        here = self.sessions.at(page, key)
+        if here is not None and self.sessions.is_stale(page, here):
+            return self._said(CHANGED_ELSEWHERE.format(runs=here.runs, live=here.row.label()))
         why = self.sessions.why_gone(key) or (STARTED_ANEW if has_earlier_key(request) else None)
-        session = self.sessions.arrive(request.session_hash or "", key)
+        session = self.sessions.arrive(page, key)
         session.undrawn = True
         if session.started and why is None:
             said = NOT_SHOWN
@@ -183,6 +191,9 @@ class Reserving:
                 f"Your session is gone: {why or STARTED_ANEW}. Live now: {session.row.label()}. Nothing was done; your "
                 "texts are still in the rail, so press again to go on."
             )
+        return self._said(said)
+
+    def _said(self, said: str) -> Update:
         gr.Warning(said, duration=20)
         return {self.notice: reading(said, "warn")}
 
@@ -213,12 +224,18 @@ class Reserving:
         return session.passing or self.sessions.holds(key_of(request), session)
 
     @contextmanager
-    def _reserving(self, session: Session, request: gr.Request | None) -> Iterator[bool]:
-        """Reserve a session; gives whether it is still its visitor's: nothing may be done in one that is not."""
+    def _reserving(self, session: Session, request: gr.Request | None, shown: bool = False) -> Iterator[bool]:
+        """Reserve a session; gives whether it is still its visitor's: nothing may be done in one that is not.
+
+        Args:
+            shown: Nothing may be done either where the page that asks does not show what another one has run.
+        """
         if not session.begin(request):
             raise CaseError(RUNNING)
-        if not self._is_there(session, request):  # it was let go since it was looked up
-            session.end()
+        page = request.session_hash or "" if request else ""
+        # It may have been let go since it was looked up.
+        if not self._is_there(session, request) or (shown and self.sessions.is_stale(page, session)):
+            session.end(ran=False)
             yield False
             return
         session.page, session.broken = request.session_hash if request else None, False
@@ -236,9 +253,7 @@ class Reserving:
                 for look in looks:
                     look(session)
             finally:
-                session.end()
-            if request:
-                self.sessions.drew(request.session_hash or "", session)
+                self.sessions.end_run(page, session)
             self.weigh(session)
 
     def weigh(self, session: Session) -> None:

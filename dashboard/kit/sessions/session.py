@@ -211,9 +211,13 @@ class Session:
             self.own = True
             return True
 
-    def end(self) -> None:
-        """Release what :meth:`begin` reserved."""
-        self.runs += 1
+    def end(self, ran: bool = True) -> None:
+        """Release what :meth:`begin` reserved.
+
+        Args:
+            ran: Whether anything was done; else it is no run that other windows have to be drawn anew after.
+        """
+        self.runs += ran
         self._busy.release()
 
     @property

@@ -163,11 +163,17 @@ class Sessions:
                 session.broken = True
                 session.cancelled.set()
 
-    def drew(self, page: str, session: Session) -> None:
-        """Hear that a page shows its session as it is now."""
+    def drew(self, page: str, runs: int) -> None:
+        """Hear that a page shows its session as it was after so many runs."""
         with self._lock:
             if page in self._pages:
-                self._pages[page].drawn = session.runs
+                self._pages[page].drawn = max(self._pages[page].drawn, runs)
+
+    def end_run(self, page: str, session: Session) -> None:
+        """Release a session after a run of one of its pages, which shows it as it is now."""
+        with self._lock:
+            session.end()
+            self.drew(page, session.runs)
 
     def is_stale(self, page: str, session: Session) -> bool:
         """Tell whether another page of the visitor has changed the session since this one was drawn."""

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Visitor, assert_idle, own_question
+from dashboard_helpers import QUICK, Visitor, assert_idle, own_question, seen
+from starlette.requests import Request
 
 from dashboard.kit import visit
+from dashboard.kit.door.doors import STARTED
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -147,6 +153,62 @@ def test_a_window_that_wakes_up_while_another_one_runs_is_locked_and_looks_for_t
     visitor.do("on_watch")
     visitor.do("on_over")
     assert_idle(visitor)
+
+
+@dataclass
+class Window(Visitor):
+    """One of several windows in which a visitor has the page open.
+
+    Attributes:
+        number: Which one.
+    """
+
+    number: int = 1
+
+    @property
+    def request(self) -> Any:
+        """What Gradio hands to a handler: the key is the visitor's, the page is the window's."""
+        cookie = f"dinm-visitor-7860={STARTED}.{self.key}".encode()
+        asked = {"type": "http", "headers": [(b"cookie", cookie)], "server": ("127.0.0.1", 7860), "client": ("::1", 5)}
+        return gr.Request(request=Request(asked), session_hash=f"{self.key}, window {self.number}")
+
+
+def test_a_press_in_a_window_that_does_not_show_what_another_one_has_run_does_nothing_but_draw_it_anew(page):
+    one, two = (Window(page, "w" * 32, number=number) for number in (1, 2))
+    said = []
+    for _ in range(2):  # once more: the line of the first time may still stand there
+        one.do("on_edit", **QUICK)
+        live, edits = one.session.live, len(one.session.edits)
+        with pytest.warns(UserWarning, match="Another window of yours has run something"):
+            assert two.do("on_undo", max_new_tokens=2) == [{"notice"}]
+        said.append(seen(two.screen["notice"]))
+        assert two.session is one.session and two.session.live is live and len(two.session.edits) == edits
+        assert live.patch.identifier in said[-1] and not two.session.busy
+        assert one.do("on_waking") == [set()], "nothing was run by that"
+        two.do("on_waking")
+        assert live.patch.identifier in two.screen["live"] and seen(two.screen["notice"]) == said[-1]
+        assert_idle(two)
+    assert said[0] != said[1], "a line that has not changed draws nothing"
+    two.do("on_undo", max_new_tokens=2)
+    assert two.session.live is not live and two.screen["notice"] == "", "the next press works"
+
+
+def test_what_is_pressed_before_a_window_is_drawn_anew_is_of_the_page_as_it_was(page):
+    """To press a button in a window that is beside another one is to turn to it, which lets it look."""
+    one, two = (Window(page, "v" * 32, number=number) for number in (1, 2))
+    one.do("on_edit", **QUICK)
+    live, drawing = one.session.live, two.press("on_waking")
+    next(drawing)
+    with pytest.warns(UserWarning, match="Another window of yours has run something"):
+        two.do("on_undo", max_new_tokens=2)
+    list(drawing)
+    assert two.session.live is live and live.patch.identifier in two.screen["live"]
+    two.do("on_undo", max_new_tokens=2)
+    assert two.session.live is not live
+
+
+def test_a_window_looks_whether_it_shows_what_is_there_when_it_is_turned_to(page):
+    assert 'addEventListener("focus", look)' in page.house.visit.notice.js_on_load
 
 
 def test_what_is_run_while_a_page_is_being_drawn_is_drawn_when_it_wakes_up(visitor):

@@ -124,7 +124,7 @@ def test_a_page_is_stale_once_another_one_of_the_same_visitor_has_run_something(
     sessions.arrive("second", "visitor")
     session.begin()
     session.end()
-    sessions.drew("second", session)
+    sessions.drew("second", session.runs)
     assert sessions.is_stale("first", session) and not sessions.is_stale("second", session)
     assert not sessions.is_stale(sessions.arrive("third", "visitor") and "third", session)
 
