@@ -20,10 +20,12 @@ import pytest
 import tiny_models
 import torch
 from filelock import FileLock
+from starlette.requests import Request
 from transformers import BatchEncoding, LlamaConfig
 
 from dashboard.example.make import Example, make_example
 from dashboard.house import LATER, House
+from dashboard.kit.door.doors import STARTED
 from dashboard.kit.room import Context, Room
 from dashboard.kit.sessions.visitors import Sessions
 from dashboard.lighter import LighterBlocks
@@ -442,6 +444,24 @@ class Visitor:
             else:
                 self.screen[name] = value
         return {self.page.name(component) for component in update}
+
+
+@dataclass
+class Window(Visitor):
+    """One of several windows in which a visitor has the page open.
+
+    Attributes:
+        number: Which one.
+    """
+
+    number: int = 1
+
+    @property
+    def request(self) -> Any:
+        """What Gradio hands to a handler: the key is the visitor's, the page is the window's."""
+        cookie = f"dinm-visitor-7860={STARTED}.{self.key}".encode()
+        asked = {"type": "http", "headers": [(b"cookie", cookie)], "server": ("127.0.0.1", 7860), "client": ("::1", 5)}
+        return gr.Request(request=Request(asked), session_hash=f"{self.key}, window {self.number}")
 
 
 def seen(html: str) -> str:

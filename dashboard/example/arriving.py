@@ -52,11 +52,13 @@ class Arriving:
 
         def on_example_part(values: Values, request: gr.Request) -> Any:
             session = self.context.visit(request)
-            return self.look(session, standing(session, values)) if session is not None else gr.skip()
+            if session is None:
+                return gr.skip()
+            return self.look(session, standing(session, values), request.session_hash or "")
 
         def on_opening(values: Values, request: gr.Request) -> Any:
             session = self.context.arrive(request)
-            return self.look(session, standing(session, values))
+            return self.look(session, standing(session, values), request.session_hash or "")
 
         for event, look in ((app.load, on_opening), (self.clock.tick, on_example_part)):
             event(look, set(inputs), list(dict.fromkeys(outputs)), **QUIET)
@@ -68,24 +70,28 @@ class Arriving:
             return ""
         return reading(said, "warn") if ended else progress_bar(said, self.example.share)
 
-    def look(self, session: Session, values: Values) -> Update:
-        """Return what changes on a visitor's page: the line, and the parts that have come."""
-        ended, parts = self.example.ended, self.example.parts
+    def look(self, session: Session, values: Values, page: str) -> Update:
+        """Return what changes on a visitor's page: the line, and the parts that have come.
+
+        Args:
+            page: Which of their pages it is.
+        """
+        ended, parts, sessions = self.example.ended, self.example.parts, self.context.sessions
+        fresh = parts - sessions.seen(page)
         update: Update = {self.line: self.note()}
         # What comes while something is typed is drawn once the example's texts stand there again, all of it then.
-        waits = bool(parts - session.seen) and not session.own
+        waits = bool(fresh) and not session.own
         draws = waits and self._untouched(values)
         if ended and draws == waits:
             update[self.clock] = gr.Timer(active=False)
         if not draws:
             return update
-        fresh, session.seen = parts - session.seen, session.seen | parts
-        self.example.fill(session)
-        session.fresh = fresh
+        sessions.saw(page, parts)
         bus = self.context.bus
-        update |= bus.told(News.ENDED, session, values)
-        update |= bus.told(News.EXAMPLE, session, values)
-        session.fresh = frozenset()
+        with session.drawn_with(fresh):
+            self.example.fill(session)
+            update |= bus.told(News.ENDED, session, values)
+            update |= bus.told(News.EXAMPLE, session, values)
         return update
 
     def _untouched(self, values: Values) -> bool:

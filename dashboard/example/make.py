@@ -154,7 +154,6 @@ class Example:
     def fill(self, session: Session) -> None:
         """Start a visitor's own session with what is there, or add what has come since to it."""
         if not session.started:
-            session.seen = self.drawn
             session.slot(Looked).panel = Panel(self.block)
         session.start_from(self.session)
 

@@ -142,14 +142,12 @@ class Reserving:
     def arrive(self, request: gr.Request) -> Session:
         """Return the session of a visitor whose page has just opened; what was lost since is in its ``said``."""
         key = key_of(request)
-        session = self.sessions.arrive(request.session_hash or "", key)
+        session = self.sessions.arrive(request.session_hash or "", key, self.example.drawn)
         if not session.started:
             self.example.fill(session)
             why = self.sessions.why_gone(key) or (STARTED_ANEW if is_from_before(key) else None)
             if why is not None:
                 session.said = f"What you did here before is gone: {why}. The page is as for a new visitor."
-        if not session.own:
-            session.seen = self.example.drawn
         return session
 
     def visit(self, request: gr.Request) -> Session | None:
@@ -181,7 +179,7 @@ class Reserving:
         if here is not None and self.sessions.is_stale(page, here):
             return self._said(CHANGED_ELSEWHERE.format(runs=here.runs, live=here.row.label()))
         why = self.sessions.why_gone(key) or (STARTED_ANEW if has_earlier_key(request) else None)
-        session = self.sessions.arrive(page, key)
+        session = self.sessions.arrive(page, key, self.example.drawn)
         session.undrawn = True
         if session.started and why is None:
             said = NOT_SHOWN

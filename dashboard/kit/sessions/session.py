@@ -72,8 +72,7 @@ class Session:
         cancelled: Set to end the visitor's running work.
         started: Whether the session has its first content.
         own: Whether the visitor has run anything: the example is not shown over it any more.
-        seen: The parts of the example that the visitor's page shows.
-        fresh: Those that have just come.
+        fresh: The parts of the example that have just come onto the page that is drawn, see :meth:`drawn_with`.
         controls: What stood last in each control that a reload brings back, by component.
         shapes: Which values such a control takes, where an event has set that: its range or its choices.
         linked: The controls that the last link has filled, a set of its own for each link.
@@ -104,7 +103,6 @@ class Session:
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     own: bool = False
-    seen: frozenset[str] = frozenset()
     fresh: frozenset[str] = frozenset()
     controls: dict[Any, Any] = field(default_factory=dict)
     shapes: dict[Any, dict[str, Any]] = field(default_factory=dict)
@@ -125,6 +123,7 @@ class Session:
     _slots: dict[type, Any] = field(default_factory=dict)
     _busy: threading.Lock = field(default_factory=threading.Lock)
     _gate: threading.Lock = field(default_factory=threading.Lock)
+    _drawing: threading.Lock = field(default_factory=threading.Lock)
     _waits: Any = None
 
     def slot(self, kind: type[Slot]) -> Slot:
@@ -153,6 +152,16 @@ class Session:
         for kept in self._slots.values():
             if hasattr(kept, "live_changed"):
                 kept.live_changed()
+
+    @contextmanager
+    def drawn_with(self, fresh: frozenset[str]) -> Iterator[None]:
+        """Let parts of the example be the fresh ones, for one page of the visitor after the other."""
+        with self._drawing:
+            self.fresh = fresh
+            try:
+                yield
+            finally:
+                self.fresh = frozenset()
 
     @property
     def live(self) -> LiveEdit | None:

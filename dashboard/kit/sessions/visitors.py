@@ -103,12 +103,16 @@ class Sessions:
             self.sweep()
             return session
 
-    def arrive(self, page: str, key: str) -> Session:
-        """Return the session of a visitor whose page has just opened: the one from before, if it is still there."""
+    def arrive(self, page: str, key: str, seen: frozenset[str] = frozenset()) -> Session:
+        """Return the session of a visitor whose page has just opened: the one from before, if it is still there.
+
+        Args:
+            seen: The parts of the example that a new page shows.
+        """
         with self._lock:
             session = self.of(key)
             if page not in self._pages:
-                self._pages[page] = _Page(key, drawn=session.runs)
+                self._pages[page] = _Page(key, drawn=session.runs, seen=seen)
                 self._forget_pages(key)
             return session
 
@@ -174,6 +178,17 @@ class Sessions:
         with self._lock:
             session.end()
             self.drew(page, session.runs)
+
+    def seen(self, page: str) -> frozenset[str]:
+        """Return the parts of the example that a page shows."""
+        with self._lock:
+            return self._pages[page].seen if page in self._pages else frozenset()
+
+    def saw(self, page: str, parts: frozenset[str]) -> None:
+        """Hear that a page shows parts of the example from now on."""
+        with self._lock:
+            if page in self._pages:
+                self._pages[page].seen |= parts
 
     def is_stale(self, page: str, session: Session) -> bool:
         """Tell whether another page of the visitor has changed the session since this one was drawn."""
@@ -372,11 +387,13 @@ class _Page:
         key: Whose it is.
         open: Whether it is connected, as far as is known.
         drawn: How many runs the session had had when it was drawn.
+        seen: The parts of the example that it shows.
     """
 
     key: str
     open: bool = True
     drawn: int = 0
+    seen: frozenset[str] = frozenset()
 
 
 def _sweep(store: weakref.ref[Sessions]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Page, Visitor, own_question, short_examples, tiny_model
+from dashboard_helpers import QUICK, Page, Visitor, Window, own_question, short_examples, tiny_model
 
 from dashboard.example.make import Example, make_example
 from dashboard.house import LATER, House
@@ -135,6 +135,22 @@ def test_parts_come_onto_a_page_whose_visitor_has_done_nothing(waiting):
     assert "→" in changed["numbers"] and "prompts, each answered" in changed["stress_clock"]
     assert "locators name" in changed["why_locators_reading"] and changed["methods_table"]
     assert "block" not in changed, "a layer that was picked meanwhile stays"
+
+
+def test_parts_come_onto_each_page_of_a_visitor(waiting):
+    page, example = waiting
+    one, two = (Window(page, "e" * 32, number=number) for number in (1, 2))
+    publish(example, "located", "edit")
+    for window in (one, two):
+        changed = look(page, window)
+        assert changed["block"] == example.block and "edited" in changed["live"] and "stress_clock" not in changed
+    publish(example, "comparison", "exam", "why", "probe", "atlas", "contest")
+    example._ended.set()
+    for window in (one, two):
+        changed = look(page, window)
+        assert "→" in changed["numbers"] and "prompts, each answered" in changed["stress_clock"]
+        assert changed[page.house.arriving.clock].constructor_args["active"] is False
+        assert "block" not in look(page, window) and window.session.fresh == frozenset()
 
 
 def test_an_edit_that_is_there_before_it_was_measured_is_not_called_none(waiting):

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Visitor, assert_idle, own_question, seen
-from starlette.requests import Request
+from dashboard_helpers import QUICK, Visitor, Window, assert_idle, own_question, seen
 
 from dashboard.kit import visit
-from dashboard.kit.door.doors import STARTED
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -153,24 +147,6 @@ def test_a_window_that_wakes_up_while_another_one_runs_is_locked_and_looks_for_t
     visitor.do("on_watch")
     visitor.do("on_over")
     assert_idle(visitor)
-
-
-@dataclass
-class Window(Visitor):
-    """One of several windows in which a visitor has the page open.
-
-    Attributes:
-        number: Which one.
-    """
-
-    number: int = 1
-
-    @property
-    def request(self) -> Any:
-        """What Gradio hands to a handler: the key is the visitor's, the page is the window's."""
-        cookie = f"dinm-visitor-7860={STARTED}.{self.key}".encode()
-        asked = {"type": "http", "headers": [(b"cookie", cookie)], "server": ("127.0.0.1", 7860), "client": ("::1", 5)}
-        return gr.Request(request=Request(asked), session_hash=f"{self.key}, window {self.number}")
 
 
 def test_a_press_in_a_window_that_does_not_show_what_another_one_has_run_does_nothing_but_draw_it_anew(page):
