@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from dashboard.kit.door.doors import address_of, key_of
 from dashboard.kit.drawing.html import message
 from dashboard.kit.later import Later
 from dashboard.kit.running.reserving import LEFT_LINE, Reserving
-from dashboard.kit.running.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stopped
+from dashboard.kit.running.run import CANCEL, CANCEL_OFF, QUIET, SENT, drain, shown_to_user, stopped
 from dashboard.kit.sessions.controls import is_control, remember
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.visitors import Sessions
@@ -204,7 +204,8 @@ class Context(Reserving):
 
         Args:
             trigger: A component's event, for example ``button.click``.
-            work: The run.
+            work: The run. A brief one may return what it draws last: where its page is left then, it has ended by
+                itself.
             clock: The component that says how far it is, and while it waits where it stands in line.
             inputs: What it reads.
             outputs: What it changes.
@@ -219,29 +220,33 @@ class Context(Reserving):
         bus = self.bus
         self.reserving[work.__name__] = not brief
 
-        def pressed(session: Session, values: Values, address: str | None) -> Generator[Any, None, None]:
+        def pressed(session: Session, values: Values, address: str | None) -> Generator[Any, None, Update]:
             first(session, values)
             began = bus.told(News.BEGAN, session, values)
             yield {**began, clock: message(starting)} if starting else began
             try:
                 with memory_told():
-                    yield from running(session, values, address)
+                    last_word = yield from running(session, values, address)
             except Exception as error:  # whatever it was, the page must be usable again
                 yield {**bus.told(News.ENDED, session, values), clock: stopped(error)}
                 raise
-            yield bus.told(News.ENDED, session, values)
+            return last_word | bus.told(News.ENDED, session, values)
 
-        def running(session: Session, values: Values, address: str | None) -> Iterator[Update]:
+        def running(session: Session, values: Values, address: str | None) -> Generator[Any, None, Update]:
             run: Any = work(session, values)
             if brief:
-                yield from run
-                return
+                return (yield from run) or {}
             cancelled = session.cancelled.is_set
             begun = yield from self.line.turns(
                 run, work.__name__, cancelled, lambda place: {clock: message(place.text())}, address, session
             )
             if not begun:
                 yield {clock: message(left)}
+            return {}
+
+        def kept(session: Session, update: Update) -> Update:
+            remember(self.controls, session, update)
+            return update
 
         def handle(values: Values, request: gr.Request) -> Iterator[Any]:
             with shown_to_user():
@@ -264,9 +269,9 @@ class Context(Reserving):
                     ended = ExitStack()
                     ended.callback(last, session)
                     with ended, closing(pressed(session, values, address_of(request))) as run:
-                        for update in run:
-                            remember(self.controls, session, update)
-                            yield update
+                        end = yield from drain(run, partial(kept, session))
+                    with suppress(GeneratorExit):  # the run has ended by itself: only its last draw is lost
+                        yield kept(session, end) or gr.skip()
 
         told = (News.BEGAN, News.ENDED, *tells)
         read, drawn = [*inputs, *bus.inputs(*told)], [*outputs, clock, *bus.outputs(*told)]

@@ -80,7 +80,7 @@ class Session:
         page: The page, by Gradio's hash, that what runs belongs to.
         queued: Whether a program's run stands in line.
         passing: It is of one call of a tool: nobody finds it again, and nothing is noted of it.
-        broken: The last run was ended because its page had gone.
+        broken: The last run was ended before its own end because its page had gone.
         undrawn: A page was told that it is drawn anew, and was not yet: its own session is gone, or it came late.
         began_empty: It took the place of a program's that is gone, and began with nothing.
         edited: A run of it has changed what is live.

@@ -164,7 +164,6 @@ class Sessions:
                 return
             session.last_seen = self._now()
             if session.busy and session.page == page:
-                session.broken = True
                 session.cancelled.set()
 
     def drew(self, page: str, runs: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import gradio as gr
@@ -177,7 +177,7 @@ class LocateRoom(Room):
         """Let the padding side be chosen where it matters."""
         return {self.padding: gr.Radio(interactive=values[self.locate_preset] != "corrected")}
 
-    def on_locate(self, session: Session, values: Values) -> Iterator[Update]:
+    def on_locate(self, session: Session, values: Values) -> Generator[Update, None, Update]:
         """Measure the divergence; pick the recommended layer, or the toxic one for the paper's presets."""
         yield {self.locate_reading: reading(words.LOCATING)}
         try:
@@ -188,8 +188,8 @@ class LocateRoom(Room):
         if measured is None or session.cancelled.is_set():
             (clock,) = self.bus.offered("clock").outputs
             yield {**self.on_typed(session, values), clock: message(words.CANCELLED)}
-        else:
-            yield self._kept(session, values, measured)
+            return {}
+        return self._kept(session, values, measured)
 
     def measure(self, values: Values, session: Session, edits_by: Preset | None = None) -> Update:
         """Measure, draw, pick a layer and tell the steps; the picked layer is the value of its component.

@@ -6,6 +6,7 @@ import pytest
 from dashboard_helpers import QUICK, Visitor, Window, assert_idle, own_question, seen
 
 from dashboard.kit import visit
+from dashboard.steps.locate import run as locating
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -81,6 +82,24 @@ def test_a_run_whose_page_was_left_is_said_to_have_ended(visitor):
     assert "notice" not in visitor.reload().screen, "it is said once"
     again.do("on_edit", **QUICK)
     assert again.screen["notice"] == "", "the next run takes the line away"
+
+
+def test_a_run_that_has_come_to_its_own_end_as_its_page_was_left_is_not_said_to_have_been_ended(visitor, monkeypatch):
+    real, before = locating.keep, visitor.session.slot(locating.LocatedCase).divergence
+
+    def keep(*given):
+        visitor.page.context.sessions.leave(visitor.key)
+        return real(*given)
+
+    monkeypatch.setattr(locating, "keep", keep)
+    run = visitor.press("on_locate")
+    while not visitor.session.cancelled.is_set():
+        next(run)
+    run.close()
+    assert visitor.session.slot(locating.LocatedCase).divergence is not before
+    again = visitor.reload()
+    assert "notice" not in again.screen
+    assert_idle(again)
 
 
 def test_a_page_that_is_opened_while_a_run_goes_on_elsewhere_is_locked_until_it_ends(visitor):

@@ -103,9 +103,10 @@ def test_a_page_that_goes_ends_the_run_that_belongs_to_it_and_no_other():
     session.begin()
     session.page = "second"
     sessions.leave("first")
-    assert not session.cancelled.is_set() and not session.broken
+    assert not session.cancelled.is_set()
     sessions.leave("second")
-    assert session.cancelled.is_set() and session.broken and len(sessions) == 1
+    assert session.cancelled.is_set() and len(sessions) == 1
+    assert not session.broken, "it may still come to its own end"
     sessions.leave("never there")
 
 
