@@ -37,6 +37,16 @@
     return found;
   };
 
+  // What comes from the server is said where it will stand.
+  function say(place, text) {
+    const line = find(place);
+    if (line && line.textContent !== text) line.textContent = text;
+  }
+  function coming() {
+    const view = document.body.dataset.view;
+    say("#view-coming", view && !find(`#view-${view}`) ? "Opening this view" : "");
+  }
+
   // The address names the view; Back works because the browser keeps addresses.
   function show() {
     const named = location.hash.slice(1);
@@ -61,6 +71,7 @@
         if (document.body.dataset.view === view) show();
       }, 30000);
     }
+    coming();
     if (turned) window.scrollTo(0, 0);
     window.dispatchEvent(new Event("resize")); // figures take the width that they have now
   }
@@ -182,12 +193,16 @@
     opened.add("details");
     opener.click();
     fold.setAttribute("aria-busy", "true");
+    say("#details-coming", "Opening the details");
     const began = Date.now(), look = setInterval(() => {
       const there = find("#details [role=tab]");
       if (!there && Date.now() - began < 30000) return;
       clearInterval(look);
       fold.removeAttribute("aria-busy");
-      if (!there) opened.delete("details"); // the press was lost on its way
+      say("#details-coming", "");
+      if (there) return;
+      opened.delete("details"); // the press was lost on its way
+      if (find("#details > .label-wrap.open")) unfold();
     }, 50);
   }
   document.addEventListener("click", (event) => {
@@ -227,6 +242,7 @@
       started = true;
       start();
     }
+    coming();
     for (const plot of document.querySelectorAll(".js-plotly-plot:not([data-sized])")) {
       plot.dataset.sized = "yes";
       widths.observe(plot);

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import gradio as gr
 
+from dashboard.heading import coming
 from dashboard.kit.drawing.plain import escape
 
 PRESSED = """
@@ -45,5 +46,6 @@ def build(parts: Sequence[tuple[str, Callable[[], object]]]) -> gr.Accordion:
             for number, (title, lay_out) in enumerate(parts):
                 with gr.Tab(title, id=number):
                     lay_out()
+        gr.HTML(coming("details-coming"), elem_classes="coming", padding=False)
     shortcuts.click(None, None, [folded, tabs], js=OPEN, show_progress="hidden", api_visibility="private")
     return folded

@@ -22,18 +22,12 @@ LINK = (
 def view_rules(names: Iterable[str]) -> str:
     """Return the style rules that show the view which the page's script has named on ``body``, else the first.
 
-    One that was never opened has to come from the server: until then its place says so.
-
     Args:
         names: Of all views.
     """
     views = tuple(names)
     named = [f'body[data-view="{name}"] #view-{name}' for name in views]
-    coming = [f'body[data-view="{name}"] #main:not(:has(#view-{name}))::before' for name in views]
-    return (
-        f"{', '.join([*named, f'body:not([data-view]) #view-{FIRST}'])} {{ display: flex !important; }}\n"
-        f"{', '.join(coming)} {{ content: 'Opening this view'; padding: 24px; color: var(--muted); }}"
-    )
+    return f"{', '.join([*named, f'body:not([data-view]) #view-{FIRST}'])} {{ display: flex !important; }}"
 
 
 LONGEST_NAME = 22
@@ -89,6 +83,15 @@ def _menu(inside: str, told: str, own: str, labels: Sequence[str]) -> str:
         "<p>Each has a page of its own. One that is not in memory is loaded first. What you have done here stays "
         "here.</p></div></details>"
     )
+
+
+def coming(name: str) -> str:
+    """Return the line in which the page's script says that something comes; it is told to who does not see it, too.
+
+    Args:
+        name: The line's.
+    """
+    return f'<p id="{name}" role="status"></p>'
 
 
 def views(titles: Mapping[str, str]) -> str:

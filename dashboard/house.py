@@ -120,6 +120,7 @@ class House:
             with gr.Column(elem_id="rail"):
                 self.rooms["case"].build()
             with gr.Column(elem_id="main"):
+                gr.HTML(heading.coming("view-coming"), elem_classes="coming", padding=False)
                 with gr.Column(elem_id="view-operate", elem_classes="view"):
                     gr.HTML("<h2>Operate</h2>", elem_classes="unseen")
                     self._operation()

@@ -253,6 +253,16 @@ def test_the_first_load_of_the_page_is_a_third_and_the_openers_give_the_rest(pag
         assert not inside or number not in first["dependencies"]
 
 
+def test_the_page_has_a_line_that_is_told_where_each_part_stands_that_comes_later(page: Page):
+    lines = [part for part in page.app.blocks.values() if "coming" in (part.elem_classes or [])]
+    assert {part.value: part.parent.elem_id for part in lines} == {
+        '<p id="view-coming" role="status"></p>': "main",
+        '<p id="details-coming" role="status"></p>': "details-line",
+    }
+    told = page.app.get_config_file()["page"][""]["components"]
+    assert {part._id for part in lines} <= set(told), "they are there before what they speak of"
+
+
 def test_what_a_person_can_change_does_not_depend_on_what_a_browser_is_told_of(page: Page):
     """A browser would take a control that only events of its own view read for one that shows something."""
     told = {one["id"]: one["props"].get("interactive") for one in page.app.get_config_file()["components"]}
