@@ -123,26 +123,31 @@ class CalibratingLine:
         self.context = context
         outputs = [self.line, self.clock, *context.bus.outputs(News.CALIBRATED)]
 
-        def on_calibrating(values: Values, request: gr.Request) -> Any:
-            session = context.visit(request)
-            return self.look(session, values if session is None else context.later.standing(values, session.controls))
+        def looking(opening: bool) -> Any:
+            def on_calibrating(values: Values, request: gr.Request) -> Any:
+                session = context.visit(request)
+                if session is not None:
+                    values = context.later.standing(values, session.controls)
+                return self.look(session, values, opening)
 
-        for event in (app.load, self.clock.tick):
-            event(on_calibrating, set(context.bus.inputs(News.CALIBRATED)), list(dict.fromkeys(outputs)), **QUIET)
+            return on_calibrating
 
-    def look(self, session: Session | None, values: Values) -> Update:
+        for event, opening in ((app.load, True), (self.clock.tick, False)):
+            read, drawn = set(context.bus.inputs(News.CALIBRATED)), list(dict.fromkeys(outputs))
+            event(looking(opening), read, drawn, **QUIET)
+
+    def look(self, session: Session | None, values: Values, opening: bool = False) -> Update:
         """Return what changes on a visitor's page: the line, and what the steps say of a model that is calibrated.
 
         Args:
             session: That of the page. Where it is gone, or the page has just opened, none is begun here: the next press
                 has to find out that it is gone, and the page itself begins one as it arrives.
+            opening: The page has just opened, so that its session may be on its way: it looks once more in any case.
         """
         ended = self.background.ended  # asked first: what it says of its end then stands
         update: Update = {self.line: self.background.note()}
-        if session is None:
-            return update
-        if self.background.done:
+        if session is not None and self.background.done:
             update |= self.context.bus.told(News.CALIBRATED, session, values)
-        if ended:
+        if ended and not (session is None and opening):
             update[self.clock] = gr.Timer(active=False)
         return update

@@ -127,7 +127,8 @@ def test_a_session_that_is_gone_is_not_begun_anew_by_a_page_that_looks_how_far_a
     with page.app:
         line.build()
         line.connect(page.app, page.context)
-    event, visitor = page.wired("on_calibrating"), Visitor(page, "away")
+    opens, event = (one for one in page.app.fns.values() if getattr(one.fn, "__name__", "") == "on_calibrating")
+    visitor = Visitor(page, "away")
     values = {part: part.value for part in event.inputs}
     visitor.do("on_undo", max_new_tokens=4)
     assert visitor.session.live is None and page.context.example.session.live is not None
@@ -135,6 +136,9 @@ def test_a_session_that_is_gone_is_not_begun_anew_by_a_page_that_looks_how_far_a
     clock.seconds += 25 * 3600
     page.context.sessions.sweep()
     assert set(event.fn(values, visitor.request)) == {line.line}, "it goes on to say how far it is"
+    line.background._ended.set()
+    assert set(opens.fn(values, visitor.request)) == {line.line}, "a page that opens looks once more"
+    assert event.fn(values, visitor.request)[line.clock].constructor_args["active"] is False, "nothing is to come"
     assert page.context.visit(visitor.request) is None
     assert visitor.do("on_locate") == [{"notice"}]
     assert "Your session is gone" in visitor.screen["notice"] and "Live now: vanilla." in visitor.screen["notice"]
