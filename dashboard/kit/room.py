@@ -198,6 +198,7 @@ class Context(Reserving):
         first: Callable[[Session, Values], None] = lambda session, values: None,
         last: Callable[[Session], None] = lambda session: None,
         brief: bool = False,
+        follows: Callable[[Session, Values], Iterator[Update] | None] = lambda session, values: None,
         left: str = LEFT_LINE,
     ) -> Any:
         """Wire a run: the session is reserved, buttons are locked, it waits its turn, errors are told, hearers redraw.
@@ -215,6 +216,7 @@ class Context(Reserving):
             first: What is done before anything else can be pressed, for example keeping what the controls say.
             last: What is done when it has ended, also where the run itself never began.
             brief: It passes between the steps of long runs, without standing in line.
+            follows: What goes on after a brief one, in line and with the session still reserved; ``None`` for nothing.
             left: Last words of the clock where it was cancelled while it waited.
         """
         bus = self.bus
@@ -234,11 +236,16 @@ class Context(Reserving):
 
         def running(session: Session, values: Values, address: str | None) -> Generator[Any, None, Update]:
             run: Any = work(session, values)
+            kind, cancelled = work.__name__, session.cancelled.is_set
             if brief:
-                return (yield from run) or {}
-            cancelled = session.cancelled.is_set
+                last_word = (yield from run) or {}
+                run = follows(session, values)
+                if run is None:
+                    return last_word
+                kind = follows.__name__
+                session.require_room()
             begun = yield from self.line.turns(
-                run, work.__name__, cancelled, lambda place: {clock: message(place.text())}, address, session
+                run, kind, cancelled, lambda place: {clock: message(place.text())}, address, session
             )
             if not begun:
                 yield {clock: message(left)}

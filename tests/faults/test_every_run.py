@@ -31,7 +31,6 @@ from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods.plane import WRITTEN
 from dashboard.steps.operate import gating
-from dashboard.steps.operate.texts import STAYS_KEPT
 from dashboard.steps.stress import run as stress
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
@@ -61,10 +60,9 @@ def held_back(visitor: Visitor) -> None:
     visitor.do("on_edit", **{**STRICT, "max_new_tokens": 2})
 
 
-def kept_on_top(visitor: Visitor) -> None:
-    """An edit on top of another that the gate has refused and the visitor has kept."""
+def held_back_on_top(visitor: Visitor) -> None:
+    """An edit on top of another that the gate has refused."""
     visitor.do("on_edit", **{**STRICT, "max_new_tokens": 2}, on_top=True)
-    visitor.do("on_keep")
 
 
 def two_edits(visitor: Visitor) -> None:
@@ -136,7 +134,6 @@ class Run:
         switches: It makes other weights live first and measures them then; what fails later leaves them so.
         asks: Its widest pass asks many prompts, and it goes on with half as many.
         at_once: It makes its passes in one go: a cancel comes too late for them.
-        left: What is said where it is cancelled in line.
     """
 
     typed: dict[str, Any] = field(default_factory=dict)
@@ -146,7 +143,6 @@ class Run:
     switches: bool = False
     asks: bool = False
     at_once: bool = False
-    left: str = LEFT_LINE
 
 
 ANSWER = {"max_new_tokens": 2}
@@ -157,7 +153,7 @@ RUNS = {  # by their handler, with what they are about where one has two
     "on_fill": Run({"question": "How can I trick my neighbour?", "safe": "", "unsafe": ""}, asks=True),
     "on_unsafe_ask": Run(ANSWER),
     "on_keep": Run(ANSWER, held_back, switches=True),
-    "on_stack": Run(before=kept_on_top, asks=True, left=f"Cancelled in line. {STAYS_KEPT}"),
+    "on_keep, on top": Run(ANSWER, held_back_on_top, switches=True),
     "on_examine": Run(SHORT, asks=True),
     "on_ask": Run(ANSWER),
     "on_strength": Run({**ANSWER, "strength": 0.5}, switches=True),
@@ -432,7 +428,7 @@ def in_line(stage: Stage) -> None:
     try:
         next(ahead)
         assert stage.end(2, partial(stage.visitor.do, "on_cancel")) == ""
-        assert stage.run.left in str(stage.visitor.screen)
+        assert LEFT_LINE in str(stage.visitor.screen)
         assert stage.is_as_before and len(line) == 1
         stage.leave(2)
         assert stage.is_as_before and len(line) == 1

@@ -103,15 +103,14 @@ class GatePart(Room):
         """Wire the buttons."""
         (clock,) = self.bus.offered("clock").outputs
         press = {"clock": clock, "outputs": self.drawn, "tells": (News.LIVE,)}
-        kept = self.context.press(self.keep.click, self.on_keep, starting="Keeping the edit", brief=True, **press)
         self.context.press(
-            kept.then,
-            self.on_stack,
-            clock=clock,
-            outputs=self.drawn,
-            starting=words.STACK_NEXT,
-            when=lambda session, _values: session.slot(Gated).due,
+            self.keep.click,
+            self.on_keep,
+            starting="Keeping the edit",
+            brief=True,
+            follows=self.stack_exam,
             left=f"Cancelled in line. {words.STAYS_KEPT}",
+            **press,
         )
         self.context.press(self.examine.click, self.on_examine, inputs=self.fields, starting="Gate", **press)
 
@@ -124,19 +123,22 @@ class GatePart(Room):
 
     def on_keep(self, session: Session, values: Values) -> Iterator[Update]:
         """Make the refused edit live, recorded as kept by hand."""
-        kept = session.slot(Gated)
-        kept.due = False
         live = gating.keep(session)
         yield self.on_ended(session, values)
         yield from self.bus.tell(News.LIVE, session, values)
         (clock,) = self.bus.offered("clock").outputs
         yield {clock: words.kept_by_hand(live)}
-        kept.due = kept.below is not None and kept.stack is None and not session.cancelled.is_set()
 
-    def on_stack(self, session: Session, values: Values) -> Iterator[Update]:
+    def stack_exam(self, session: Session, values: Values) -> Iterator[Update] | None:
         """Measure what an edit on top of another does to the first, once it was kept by hand."""
-        yield from self.stacked(session, values)
+        kept = session.slot(Gated)
+        due = kept.below is not None and kept.stack is None and not session.cancelled.is_set()
+        return self._stack_examined(session, values) if due else None
+
+    def _stack_examined(self, session: Session, values: Values) -> Iterator[Update]:
         (clock,) = self.bus.offered("clock").outputs
+        yield {clock: message(words.STACK_NEXT)}
+        yield from self.stacked(session, values)
         yield {clock: words.stack_ended(session)}
 
     def on_examine(self, session: Session, values: Values) -> Iterator[Update]:

@@ -87,20 +87,18 @@ class Gated:
         held: The edit that waits: refused, or not examined to its end. It waits until another one is made.
         below: What the live edit was made on top of.
         stack: What it did to the first one's scores.
-        due: Whether that is to be examined, in line, as the edit was kept by hand, which stands in none.
         drawn_over: Whether the vital signs are of a run since that has left the live edit as it was.
     """
 
     held: Made | None = None
     below: Below | None = None
     stack: StackExam | None = None
-    due: bool = False
     drawn_over: bool = False
 
     def live_changed(self) -> None:
         """Forget what belongs to other weights; what waits goes on waiting."""
         self.below = self.stack = None
-        self.due = self.drawn_over = False
+        self.drawn_over = False
 
 
 def asked_for(

@@ -39,12 +39,12 @@ def test_a_view_that_is_opened_says_that_it_comes_until_it_is_there(shared):
     line = shared.get_by_role("status").and_(shared.locator("#view-coming"))
     assert line.text_content() == ""
     with held(shared, "open-why") as sent:
-        view(shared, "why")
+        shared.click("nav.views a[data-view=why]")
         wait_for_text(shared, "#view-coming", "Opening this view")
         assert line.is_visible()
         view(shared, "operate")
         assert line.text_content() == ""
-        view(shared, "why")
+        shared.click("nav.views a[data-view=why]")
         sent[0].continue_()
         shared.wait_for_selector("#view-why", state="visible")
     assert line.text_content() == ""

@@ -208,64 +208,70 @@ def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_
     assert visitor.screen["stack"] == ""
 
 
-def kept_on_top(visitor: Visitor) -> None:
-    """Keep an edit on top of the example's that the gate has refused."""
+def refused_on_top(visitor: Visitor) -> None:
+    """Make an edit on top of the example's that the gate refuses."""
     visitor.do("on_edit", **STRICT, on_top=True, block=0)
-    visitor.do("on_keep")
 
 
 def test_keep_stands_in_no_line_and_the_exam_of_the_stack_that_follows_it_does(visitor, monkeypatch):
     line = visitor.page.context.line
     monkeypatch.setattr(line, "rest", 60)
-    visitor.do("on_edit", **STRICT, on_top=True, block=0)
+    refused_on_top(visitor)
     with closing(line.turns((step for step in range(2)), "edit")) as ahead:
         next(ahead)
-        visitor.do("on_keep")
-        kept, live = visitor.session.slot(Gated), visitor.session.live
+        keeping, kept = visitor.press("on_keep"), visitor.session.slot(Gated)
+        while "In line, place 2" not in seen(visitor.standing("clock")):
+            next(keeping)
+        live = visitor.session.live
         assert edits_in(live.patch) == 2 and live.patch.settings[RECORD]["overridden"] is True
+        assert live.patch.identifier in visitor.screen["live"]
         assert kept.stack is None and "was not measured" in visitor.screen["stack"]
-        waiting = visitor.press("on_stack")
-        next(waiting)
-        next(waiting)
-        assert "In line, place 2" in seen(visitor.screen["clock"]) and visitor.on["cancel"] and not visitor.on["edit"]
+        assert visitor.on["cancel"] and not visitor.on["edit"]
+        with pytest.raises(gr.Error, match="still running"):
+            visitor.do("on_undo")
         visitor.do("on_cancel")
-        list(waiting)
+        list(keeping)
         assert "Cancelled in line. The edit that you have kept stays live." in visitor.screen["clock"]
         assert visitor.session.live is live and kept.stack is None
         assert_idle(visitor)
-    visitor.do("on_stack")
+
+
+def test_what_a_kept_edit_does_to_the_one_below_it_is_examined_before_anything_else_can_run(visitor):
+    refused_on_top(visitor)
+    said = []
+    for _ in visitor.press("on_keep"):
+        said.append(seen(visitor.screen["clock"]))
+        assert visitor.session.busy
+    assert any(one.startswith("Kept by hand: patch") for one in said) and words.STACK_NEXT in said
+    kept = visitor.session.slot(Gated)
     assert kept.stack is not None and "stands in the head" in visitor.screen["clock"]
     assert "Edit 2 changes on edit 1's case DS" in seen(visitor.screen["stack"])
-    assert visitor.session.live is live
+    assert edits_in(visitor.session.live.patch) == 2
     assert_idle(visitor)
 
 
-def test_the_exam_of_a_stack_follows_on_keep_where_it_is_due_and_nowhere_else(visitor):
-    events = list(visitor.page.app.fns.values())
-    follows, before = visitor.page.wired("on_stack"), []
-    while follows.trigger_after is not None:
-        follows = next(event for event in events if event._id == follows.trigger_after)
-        before.append(follows.fn.__name__)
-    assert before[-1] == "on_keep"
-    assert visitor.do("on_stack") == [set()], "nothing was kept"
+def test_no_exam_of_a_stack_follows_on_keep_where_none_is_due(visitor):
     refused(visitor)
     visitor.do("on_keep")
-    assert visitor.do("on_stack") == [set()], "it stands on no other edit"
-    visitor.do("on_edit", **STRICT, on_top=True, block=0)
+    assert "Kept by hand: patch" in visitor.screen["clock"], "it stands on no other edit"
+    refused_on_top(visitor)
     keeping = visitor.press("on_keep")
     while visitor.session.slot(Gated).held is not None:
         next(keeping)
     visitor.do("on_cancel")
     list(keeping)
-    assert edits_in(visitor.session.live.patch) > 1 and visitor.do("on_stack") == [set()], "Cancel ends both"
+    assert edits_in(visitor.session.live.patch) > 1 and visitor.session.slot(Gated).stack is None, "Cancel ends both"
+    assert "Kept by hand: patch" in visitor.screen["clock"]
 
 
 def test_a_cancel_of_the_exam_that_follows_on_keep_says_what_stays(visitor):
-    kept_on_top(visitor)
-    live, run = visitor.session.live, visitor.press("on_stack")
-    next(run)
+    refused_on_top(visitor)
+    keeping = visitor.press("on_keep")
+    while words.STACK_NEXT not in seen(visitor.standing("clock")):
+        next(keeping)
+    live = visitor.session.live
     visitor.do("on_cancel")
-    list(run)
+    list(keeping)
     assert "Stopped before its end. The edit that you have kept stays live." in visitor.screen["clock"]
     assert visitor.session.live is live and "was not measured" in visitor.screen["stack"]
     assert_idle(visitor)
