@@ -19,11 +19,12 @@ import plotly.basedatatypes
 import pytest
 import tiny_models
 import torch
+from example_helpers import make_example
 from filelock import FileLock
 from starlette.requests import Request
 from transformers import BatchEncoding, LlamaConfig
 
-from dashboard.example.make import Example, make_example
+from dashboard.example.make import Example
 from dashboard.house import LATER, House
 from dashboard.kit.door.doors import STARTED
 from dashboard.kit.room import Context, Room

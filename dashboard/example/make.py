@@ -332,27 +332,6 @@ def tens(number: int) -> int:
 _MAKERS: dict[str, Callable[[Example, Session], Iterator[str]]] = {part: getattr(Example, part) for part in PARTS}
 
 
-def make_example(
-    model: InspectedModel,
-    decoding: Decoding = Decoding(max_new_tokens=compare_run.LONGEST_ANSWER),
-    folder: Path | None = None,
-    calibration: Calibration | None = None,
-) -> Example:
-    """Return the whole example for a model, made now where it is not on disk; its arguments are :class:`Example`'s.
-
-    Raises:
-        InspectorError: It cannot be made.
-    """
-    example = Example(model, decoding, folder, calibration)
-    if not example.ended:
-        for part in PARTS:
-            if example._is_wanted(part):
-                example._make(part)
-        example._tell(example._word())
-        example._ended.set()
-    return example
-
-
 def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
     """Make a model's example anew, as it ships: without the patches of the contest. Returns its folder.
 

@@ -24,7 +24,6 @@ ANSWERS = heading(3, "Both answers", "the same prompt, each in its own chat temp
 NOTHING = "Nothing is compared yet. Press Compare models: both are measured and asked the case in the rail."
 NO_ANSWER = "(not asked yet)"
 STOPPED = "Stopped; nothing was changed."
-SAME_SHORT = "Choose two models"
 HEADERS = (
     "Model",
     "Parameters",

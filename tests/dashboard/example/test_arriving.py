@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Page, Visitor, Window, own_question, short_examples, tiny_model
+from example_helpers import make_example
 
-from dashboard.example.make import Example, make_example
+from dashboard.example.make import Example
 from dashboard.house import LATER, House
 from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.sharing.linking import Linked

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 from dashboard_helpers import SHORT_GATE, short_examples, tiny_model
+from example_helpers import make_example
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dashboard.example import make as making
 from dashboard.example import store
-from dashboard.example.make import CASE, Example, make_example, ship
+from dashboard.example.make import CASE, Example, ship
 from dashboard.example.store import PARTS, Store
 from dashboard.kit.running.queue import BEHIND
 from dashboard.kit.running.run import drain
