@@ -179,6 +179,7 @@ def test_what_is_handed_out_is_no_copy_of_gradios_and_goes_with_its_visitor(serv
     assert kind == "complete", said
     first = Path(said[0]["file"]["path"])
     assert fetched(first) == 200
+    press(served, victim, victim.page, "on_waking")  # the page is drawn anew after what a program has run
     press(served, victim, victim.page, "on_report")
     (folder,) = (Path(folder.name) for folder in victim.session.folders.values())
     file = next(folder.glob("*.html"))

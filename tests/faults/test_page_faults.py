@@ -132,6 +132,7 @@ def test_a_full_disk_is_told_the_same_where_a_step_has_words_of_its_own_for_what
 
 def test_scores_are_shown_though_no_file_of_them_can_be_written(served, visitor, monkeypatch):
     press_edit(visitor)
+    press(served, visitor, visitor.page, "on_waking")  # the page is drawn anew after what a program has run
 
     def full(*_given: Any) -> Any:
         raise OSError(errno.ENOSPC, "no space", str(Path("/srv/secret")))
