@@ -240,9 +240,7 @@ def launch_options(
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": _theme(),
-        "css": heading.view_rules(VIEWS),
-        "css_paths": [ASSETS / "style.css"],
-        "head": f"<script>{script}</script>",
+        "head": f"<style>{_style()}</style><script>{script}</script>",
         "run_history": False,
         "ssr_mode": False,
         "enable_monitoring": False,
@@ -256,6 +254,15 @@ def launch_options(
             "middleware": [Middleware(OtherPages), Middleware(Doors), Middleware(Scripts), Middleware(EarlyHeading)]
         },
     }
+
+
+def _style() -> str:
+    """Return the style sheet, whose rules weigh more within the page than those of Gradio's own components.
+
+    Gradio would write each rule anew for that in every browser, before it draws anything.
+    """
+    rules = f"{heading.view_rules(VIEWS)}\n{(ASSETS / 'style.css').read_text(encoding='utf-8')}"
+    return f"{rules}\n.gradio-container.gradio-container .contain {{\n{rules}\n}}"
 
 
 def _theme() -> gr.themes.Base:

@@ -262,7 +262,7 @@ class WhyRoom(Room):
         self.inside.read(session, values)
         kept = session.slot(Looked)
         case, format = kept.why.case, kept.why.format
-        if self._is_behind(session):
+        if case is not None and self._is_behind(session):
             for measure in (run.lenses, run.quick_tokens):
                 kept.learn(case, format, only_current=True, **measure(self.model, session, case, format))
         return self.inside.draw(session)
