@@ -119,10 +119,17 @@ def save_listed(folder: Path, name: str, layers: int, context: int = CONTEXT) ->
 
 @contextmanager
 def model_at_rest() -> Iterator[InspectedModel]:
-    """Lend the tiny model; afterwards it must have its parameters bit for bit, no hook left and a free lock."""
+    """Lend the tiny model; afterwards it must have its parameters bit for bit, no hook left and a free lock.
+
+    What it is called and whether it is known as public, which a program's start may change, are as before then.
+    """
     model = tiny_model()
     checksum, hooks = by_hand.checksum(model.network), by_hand.hooks(model.network)
-    yield model
+    known = model.name, model.public
+    try:
+        yield model
+    finally:
+        model.name, model.public = known
     by_hand.assert_at_rest(model, hooks)
     assert by_hand.checksum(model.network) == checksum, "the base weights were written"
 

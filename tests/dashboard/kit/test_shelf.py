@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,7 @@ def ended(run: Any) -> Any:
     while True:
         try:
             assert isinstance(next(run), Elsewhere)
+            time.sleep(0.001)  # what loads has its turn
         except StopIteration as end:
             return end.value
 
