@@ -248,7 +248,10 @@
   function fill(frame) {
     const plot = frame.querySelector(".js-plotly-plot"), numbers = frame.querySelector(":scope > .numbers");
     if (!plot?.data || !numbers?.open) return;
-    const tables = tablesOf(plot).map((table) => drawn(table, frame.dataset.figure));
+    const found = tablesOf(plot), said = JSON.stringify([frame.dataset.figure, found]);
+    if (numbers.said === said) return; // another width, say: whoever is in the table stays in it
+    numbers.said = said;
+    const tables = found.map((table) => drawn(table, frame.dataset.figure));
     numbers.lastElementChild.replaceChildren(...(tables.length ? [takers(frame), ...tables] : [cell("p", "Nothing is drawn yet.")]));
   }
 

@@ -54,7 +54,7 @@ def test_a_view_that_is_opened_says_that_it_comes_until_it_is_there(shared):
 def test_details_say_that_they_come_and_are_asked_for_again_where_the_press_was_lost(shared):
     line = shared.get_by_role("status").and_(shared.locator("#details-coming"))
     with held(shared, "open-details") as sent:
-        shared.get_by_role("button", name="Details").click()
+        shared.get_by_role("button", name="Details").press("Enter")  # shortcuts stand on its middle
         wait_for_text(shared, "#details-coming", "Opening the details")
         assert line.is_visible() and len(sent) == 1
         shared.evaluate(LATER)

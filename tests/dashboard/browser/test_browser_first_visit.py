@@ -37,6 +37,7 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, seco
     assert shared.locator("#tour").count() == 0
 
     at_width(shared, 390)
+    shared.wait_for_function("getComputedStyle(document.querySelector('#rail')).visibility === 'hidden'")  # slid out
     shared.click("#help-switch")
     shared.click("#take-tour")  # on a phone the question stands in a drawer, and its button is shown
     assert shared.locator("#rail-switch.tour-at").is_visible() and too_wide(shared) == []
