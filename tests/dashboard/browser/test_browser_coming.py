@@ -57,7 +57,10 @@ def test_details_say_that_they_come_and_are_asked_for_again_where_the_press_was_
         shared.get_by_role("button", name="Details").press("Enter")  # shortcuts stand on its middle
         wait_for_text(shared, "#details-coming", "Opening the details")
         assert line.is_visible() and len(sent) == 1
+        sent[0].abort()
         shared.evaluate(LATER)
+        shared.wait_for_function("document.querySelector('#details-coming').textContent === ''")
+        if not shared.locator("#details > .label-wrap.open").count():  # Gradio folds what has failed
+            shared.get_by_role("button", name="Details").press("Enter")
         shared.wait_for_selector("#details [role=tab]", state="visible")
     assert line.text_content() == ""
-    sent[0].abort()

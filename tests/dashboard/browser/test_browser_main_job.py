@@ -35,6 +35,7 @@ from browser_helpers import (
     wait_for_text,
     wait_for_value,
     wait_until_idle,
+    wait_until_still,
 )
 
 pytestmark = MARKS
@@ -314,6 +315,7 @@ def look_at_the_edit(page: Any) -> None:
 
 def switch_off(page: Any, by_keys: bool) -> None:
     """Set the strength to nothing, on its track or in its field: the answers are the vanilla model's then."""
+    wait_until_still(page)  # what is live has come to all parts, the strength among them
     if by_keys:
         page.locator("#strength input[type=range]").press("Home")
     else:
