@@ -72,6 +72,8 @@ LEFT_OUT = ("PYTHONDONTWRITEBYTECODE",)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 LONGEST = 300.0
 """Seconds after which a start counts as failed."""
+SETTLES = 2.0
+"""Seconds that a browser just started has for its own beginning: whoever opens a page has one that runs."""
 OPERATE = "#operate:not([disabled])"
 WHOLE = """() => {
   const drawn = (name) => document.querySelector(`${name} .main-svg`) !== null;
@@ -160,6 +162,7 @@ def one_start(playwright: Any, options: list[str], program_of_browser: str) -> d
         with opened(playwright, program_of_browser) as page:
             measured["usable"] = usable(page, address, began)
         with opened(playwright, program_of_browser) as page:
+            time.sleep(SETTLES)
             asked = time.monotonic()
             page.goto(address, wait_until="commit")
             page.wait_for_selector("header.mast h1", state="visible", timeout=1000 * LONGEST)

@@ -30,10 +30,15 @@ def vanilla_answers(
     format: PromptFormat,
     decoding: Decoding,
     cancel: Callable[[], bool] = lambda: False,
+    at_once: int = MOST_ALONE,
 ) -> Generator[Progress, None, Known | None]:
     """Answer questions with the vanilla weights alone; what they have answered before is not asked again.
 
     Questions of a case's own kinds are answered again once a visit has ended, the others are bundled.
+
+    Args:
+        cancel: Asked after every token.
+        at_once: Prompts in one pass at most.
 
     Yields:
         How far it is, after every token.
@@ -53,7 +58,7 @@ def vanilla_answers(
     found = {one: answer for one, answer in known.items() if answer is not None}
     fresh = [n for n, one in enumerate(asked) if one not in found]
     tokens = max(map(len, prompts)) + decoding.max_new_tokens
-    size = prompts_that_fit(model, tokens, 1, MOST_ALONE)
+    size = prompts_that_fit(model, tokens, 1, at_once)
     batches = planned([questions[n] for n in fresh], [prompts[n] for n in fresh], size, mixed=True)
     for number, places in enumerate(batches):
         chosen = [fresh[place] for place in places]

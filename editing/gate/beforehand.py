@@ -14,6 +14,9 @@ from inspector.safeedit import bundled_cases
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.questions import CASE_PROMPTS
 
+ANSWERED_AT_ONCE, READ_AT_ONCE = 8, 4
+"""Prompts that are answered, and read for a detector, in one step: a page that opens meanwhile waits for no more."""
+
 
 def get_ready(
     model: InspectedModel,
@@ -40,12 +43,17 @@ def get_ready(
     """
     exam = small_exam(bundled_cases()[0], settings.harmless, settings.questions)
     asked = [question for question in exam if question.kind not in CASE_PROMPTS]
-    for event in vanilla_answers(model, asked, format, settings.decoding, cancel):
+    for event in vanilla_answers(model, asked, format, settings.decoding, cancel, ANSWERED_AT_ONCE):
         yield event.fraction / 2
     if detector is None or cancel():
         return
     room = settings.max_new_tokens
     prompts = [encoded(model, one, one.prompt, format, room) for one in asked]
-    scores(model, detector, prompts, keep=[True] * len(prompts))
+    for start in range(0, len(prompts), READ_AT_ONCE):
+        some = prompts[start : start + READ_AT_ONCE]
+        scores(model, detector, some, keep=[True] * len(some))
+        yield 0.5
+        if cancel():
+            return
     for share in read_harmless(model, detector, format, cancel):
         yield (1 + share) / 2

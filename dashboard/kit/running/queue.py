@@ -29,7 +29,7 @@ UNDER_WAY = 4
 """Runs that may be under way at a time; beyond these only such begin as are known to end within a slice."""
 LOOK = 1.0
 """Seconds between two words to whoever waits."""
-OPENING = 3.0
+OPENING = 8.0
 """Seconds for which a page that opens has the machine to itself, as far as what is done in the background goes."""
 NAP = 0.1
 """Seconds between two looks at whether it was cancelled."""
