@@ -262,13 +262,14 @@ class Context(Reserving):
                     yield self.gone(request)
                     return
                 values = self.later.standing(values, session.controls)
-                remember(self.controls, session, values)
+                if not self.sessions.is_stale(request.session_hash or "", session):
+                    remember(self.controls, session, values)  # else what another window has set would be lost
+                if not session.busy and not when(session, values):
+                    yield gr.skip()
+                    return
                 with self._reserving(session, request, shown=True) as there:
                     if not there:
                         yield self.gone(request)
-                        return
-                    if not when(session, values):
-                        yield gr.skip()
                         return
                     self.runs.begin(key_of(request), address_of(request))
                     if not brief:
@@ -276,9 +277,9 @@ class Context(Reserving):
                     ended = ExitStack()
                     ended.callback(last, session)
                     with ended, closing(pressed(session, values, address_of(request))) as run:
-                        end = yield from drain(run, partial(kept, session))
+                        end = kept(session, (yield from drain(run, partial(kept, session))))
                     with suppress(GeneratorExit):  # the run has ended by itself: only its last draw is lost
-                        yield kept(session, end) or gr.skip()
+                        yield end or gr.skip()
 
         told = (News.BEGAN, News.ENDED, *tells)
         read, drawn = [*inputs, *bus.inputs(*told)], [*outputs, clock, *bus.outputs(*told)]

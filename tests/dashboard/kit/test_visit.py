@@ -188,6 +188,27 @@ def test_a_press_in_a_window_that_does_not_show_what_another_one_has_run_does_no
     assert two.session.live is not live and two.screen["notice"] == "", "the next press works"
 
 
+def test_a_press_that_does_nothing_is_no_run_that_another_window_would_have_to_be_drawn_anew_for(page):
+    one, two = (Window(page, "n" * 32, number=number) for number in (1, 2))
+    one.do("on_edit", **QUICK)
+    two.do("on_waking")
+    runs = one.session.runs
+    one.do("on_strength", strength=1.0)  # what it is already: a click into its field
+    assert one.session.runs == runs and one.is_free
+    two.do("on_undo", max_new_tokens=2)
+    assert two.session.live is not None and two.session.runs == runs + 1, "not refused"
+
+
+def test_a_press_that_is_refused_leaves_what_another_window_has_set(page):
+    one, two = (Window(page, "c" * 32, number=number) for number in (1, 2))
+    two.do("on_waking")
+    one.do("on_edit", **{**QUICK, "block": 1})
+    with pytest.warns(UserWarning, match="Another window of yours has run something"):
+        two.do("on_locate", block=0)
+    kept = {getattr(part, "elem_id", None): value for part, value in one.session.controls.items()}
+    assert kept["block"] == 1
+
+
 def test_what_is_pressed_before_a_window_is_drawn_anew_is_of_the_page_as_it_was(page):
     """To press a button in a window that is beside another one is to turn to it, which lets it look."""
     one, two = (Window(page, "v" * 32, number=number) for number in (1, 2))
