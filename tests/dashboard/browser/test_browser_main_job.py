@@ -321,6 +321,7 @@ def switch_off(page: Any, by_keys: bool) -> None:
     else:
         field = page.locator("#strength input[type=number]")
         field.click()  # which starts nothing, so that one can type
+        wait_until_still(page)
         field.fill("0")
         field.press("Enter")
         field.blur()
