@@ -1,7 +1,7 @@
 """What an edit meets beside its case: harmless prompts, what the model declines by itself, further harmful questions.
 
 The harmless prompts come with the vanilla model's own answers, which are kept per model. None of all these texts is
-scored.
+scored: a case's own question, which bundled ones are among, is left out where its edit is made.
 """
 
 from __future__ import annotations
@@ -176,6 +176,7 @@ def own_refusals(
     tokens: int,
     format: PromptFormat,
     cancel: Callable[[], bool] = lambda: False,
+    apart: str = "",
 ) -> Generator[Preparation, None, list[Encoded] | None]:
     """Let the vanilla model answer harmful questions without an attack; what it declines by itself is to stay.
 
@@ -183,6 +184,7 @@ def own_refusals(
 
     Args:
         count: Number of bundled questions to ask; none of them is scored.
+        apart: A question that is not asked: the case's own, which is.
 
     Yields:
         One message before each batch of questions that have to be answered.
@@ -190,7 +192,7 @@ def own_refusals(
     Returns:
         The declined questions with the model's answers; ``None`` when cancelled.
     """
-    texts = refusal_texts(count)
+    texts = [text for text in refusal_texts(count) if text != apart]
     answered = yield from _answered(model, texts, tokens, format, cancel, "harmful questions")
     if answered is None:
         return None
@@ -205,7 +207,7 @@ TEMPLATES_TRIED = 8
 
 
 def companions(
-    model: InspectedModel, count: int, longest: int, answer: str, format: PromptFormat
+    model: InspectedModel, count: int, longest: int, answer: str, format: PromptFormat, apart: str = ""
 ) -> dict[str, Encoded]:
     """Return bundled harmful questions of all categories, most of them in English attack templates, drawn once.
 
@@ -217,6 +219,7 @@ def companions(
             not count. What is longer, or leaves the model no room for the answer, is left out.
         answer: What each of them is answered with.
         format: The prompts'.
+        apart: A question that is left out: the case's own.
 
     Returns:
         At most ``count`` texts, each with its answer.
@@ -235,6 +238,8 @@ def companions(
     for question in questions:
         if len(found) == count:
             break
+        if question.question == apart:
+            continue
         bare = len(found) % BARE == BARE - 1
         tried = () if bare else islice(waiting, TEMPLATES_TRIED)
         for text in [question.question] if bare else (template.fill(question.question) for template in tried):

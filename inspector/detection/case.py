@@ -127,8 +127,9 @@ def _forms(model: InspectedModel, case: Case, format: PromptFormat) -> Iterator[
     question = case.question if case.question and case.question in prompt else prompt
     yield Sample(prompt, True, question)
     templates = [one for split in ("edit", "detector") for one in bundled_templates(split) if one.language == "en"]
-    texts = [question, *(template.fill(question) for template in spread(templates, FORMS))]
-    for text in dict.fromkeys(texts):
+    # Under another attack the case is scored.
+    filled = [template.fill(question) for template in spread(templates, FORMS)]
+    for text in dict.fromkeys([question, *(text for text in filled if text != case.other_attack)]):
         try:
             encode(model, text, None, format)
         except TooLong:

@@ -110,7 +110,8 @@ def prepare_answers(
         further += [encode(model, asked, case.safe, format) for asked in begun]
         edit = aligned_answer(model, block, first, replay, further, settings.first_token_weight)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
-    fitting = [*companions(model, settings.companions, LONGEST_COMPANION, FURTHER_ANSWERS[0], format).values()]
+    count, apart = settings.companions, case.question
+    fitting = [*companions(model, count, LONGEST_COMPANION, FURTHER_ANSWERS[0], format, apart).values()]
     turns = math.ceil(len(fitting) / COMPANIONS_AT_ONCE)
     further_questions = LazyTerms(
         [fitting[turn::turns] for turn in range(turns)],
@@ -156,7 +157,8 @@ def prepare_constraint(
     if not spans:
         count, tokens, format = settings.harmless_prompts, settings.harmless_tokens, settings.format
         own = yield from part_of(harmless_answers(model, case, count, tokens, format, cancel), 0.1, 0.6)
-        declined = yield from part_of(own_refusals(model, settings.own_refusals, tokens, format, cancel), 0.6, 0.9)
+        refusals = own_refusals(model, settings.own_refusals, tokens, format, cancel, case.question)
+        declined = yield from part_of(refusals, 0.6, 0.9)
         if own is None or declined is None:
             return None
         own = [*own, *declined]

@@ -84,6 +84,7 @@ def test_what_the_model_declines_by_itself_is_kept_in_its_own_words(fresh, monke
     assert own.prompt == tuple(prompt)
     assert own.response[:4] == tuple(answer(fresh, prompt, decoding=Decoding(4)).token_ids[0])
     assert run(own_refusals(fresh, 0, 4, PromptFormat())) == []
+    assert run(own_refusals(fresh, 2, 4, PromptFormat(), apart=texts[1])) == []
 
 
 def test_a_constraint_that_is_bundled_too_is_not_asked_twice(fresh, case):

@@ -39,6 +39,16 @@ def test_a_detector_for_a_case_fires_on_its_prompts_and_on_whatever_it_fired_on(
     assert again.digest == two.digest and scores(model, again, prompts) == scores(model, two, prompts)
 
 
+def test_a_case_s_question_is_not_read_in_the_other_attack_that_it_is_scored_under(llama):
+    among = []
+    for case in bundled_cases():
+        without = {one.text for one in case_reading._forms(llama, replace(case, other_attack=""), FORMATS[1])}
+        read = {one.text for one in case_reading._forms(llama, case, FORMATS[1])}
+        assert read == without - {case.other_attack}
+        among += [case.identifier] * (case.other_attack in without)
+    assert among, "or this test says nothing"
+
+
 def test_a_detector_for_a_case_says_how_far_it_is_and_a_cancel_keeps_nothing(llama, monkeypatch):
     monkeypatch.setattr(case_reading, "_HARMLESS", WeakKeyDictionary())
     plain = Detector((1,), torch.zeros(1, llama.architecture.d_model), 0.0, 1e9, llama.fingerprint)

@@ -16,7 +16,7 @@ from editing.optimising.monitor import monitored
 from editing.optimising.objectives import falling_weights
 from editing.optimising.replay import TailReplay, master_weight
 from editing.texts.contexts import TOKENS, after_context, random_contexts
-from editing.texts.harmless import companions, further_harmless_texts, harmless_texts
+from editing.texts.harmless import companions, further_harmless_texts, harmless_texts, own_refusals, refusal_texts
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.safeedit import Case
@@ -155,6 +155,24 @@ def test_companions_are_bundled_questions_that_fit_most_of_them_in_attacks_and_n
     short = companions(llama, 12, 10_000, "No.", PromptFormat())
     assert short and all(len(one.tokens) <= middle for one in short.values())
     assert companions(llama, 12, 1, "No.", PromptFormat()) == {} == companions(llama, 0, 10_000, "No.", PromptFormat())
+
+
+def test_the_case_s_own_question_is_among_neither_its_companions_nor_its_refusals(llama, monkeypatch):
+    monkeypatch.setattr(InspectedModel, "context_length", 4096)
+    case = bundled_cases()[0]
+    assert case.question in refusal_texts(12), "or this test says nothing"
+    assert any(case.question in text for text in companions(llama, 12, 10_000, "No.", PromptFormat()))
+    assert not any(
+        case.question in text for text in companions(llama, 12, 10_000, "No.", PromptFormat(), case.question)
+    )
+    given = []
+    for real in (companions, own_refusals):
+        monkeypatch.setattr(
+            f"editing.methods.dinm.terms.{real.__name__}",
+            lambda *options, real=real: given.append(options[-1]) or real(*options),
+        )
+    run(dinm(llama, replace(case, constraint=None), BLOCK, small(companions=1, own_refusals=1, steps=1)))
+    assert given == [case.question, case.question]
 
 
 def test_however_long_a_suffix_is_it_leaves_out_no_companion_and_what_was_used_is_told(llama, case, monkeypatch):
