@@ -21,7 +21,16 @@ from editing.calibrating.calibration import FORMATS, load_calibration, make_cali
 from editing.calibrating.trial_edits import SETTINGS, Layers, Trial
 from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller, warn_of
 from editing.progress import run
-from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples, that_fit
+from inspector.detection import (
+    Measured,
+    Sample,
+    labelled_samples,
+    measure,
+    packaged_samples,
+    samples,
+    stress_samples,
+    that_fit,
+)
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.patches.routing import scores
@@ -29,7 +38,7 @@ from inspector.safeedit.cases import Split
 from inspector.safeedit.intervals import RESAMPLES, Estimate
 
 SPLITS = ("development", "score")
-PACKAGED = "packaged"
+PACKAGED, STRESS = "packaged", "stress"
 """Collections of others, in place of a split."""
 
 
@@ -50,16 +59,16 @@ def options() -> argparse.ArgumentParser:
         type=_texts_word,
         metavar="TEXTS",
         help=f"measure the model's calibration instead of making one: on bundled texts that it was not fitted on "
-        f"({SPLITS[0]}, by which its settings were chosen, or {SPLITS[1]}, by which nothing was), on those of other "
-        f"packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
+        f"({SPLITS[0]}, by which its settings were chosen, {SPLITS[1]}, by which nothing was, or {STRESS}, what a "
+        f"stress test asks), on those of other packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
         "with columns prompt and harmful, or label, or type as in XSTest's",
     )
     return parser
 
 
 def _texts_word(word: str) -> str:
-    if word not in (*SPLITS, PACKAGED) and not word.lower().endswith(".csv"):
-        raise argparse.ArgumentTypeError(f"'{word}' is none of {', '.join((*SPLITS, PACKAGED))}, and no .csv file")
+    if word not in (known := (*SPLITS, STRESS, PACKAGED)) and not word.lower().endswith(".csv"):
+        raise argparse.ArgumentTypeError(f"'{word}' is none of {', '.join(known)}, and no .csv file")
     return word
 
 
@@ -177,7 +186,7 @@ def measurements(
     """Return hits and false alarms on texts that the detector was not fitted on, by the prompt format.
 
     Args:
-        split: A split of the bundled texts, :data:`PACKAGED`, or the path of a CSV file.
+        split: A split of the bundled texts, :data:`STRESS`, :data:`PACKAGED`, or the path of a CSV file.
         known: Its texts, where they were read already.
 
     Raises:
@@ -207,12 +216,15 @@ def _left_out(model: InspectedModel, too_long: int) -> str:
 
 
 def _texts_of(split: str) -> tuple[Sample, ...]:
-    if split == PACKAGED:
-        return packaged_samples()
+    named = {STRESS: stress_samples, PACKAGED: packaged_samples}
+    if split in named:
+        return named[split]()
     return samples(cast(Split, split)) if split in SPLITS else labelled_samples(Path(split))
 
 
 def _titled(split: str) -> str:
+    if split == STRESS:
+        return "the stress test"
     return f"the split '{split}'" if split in (*SPLITS, PACKAGED) else Path(split).name
 
 

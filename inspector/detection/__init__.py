@@ -4,7 +4,7 @@ from inspector.detection.case import for_case, read_harmless
 from inspector.detection.fitting import DEPTH, FALSE_ALARMS, fit
 from inspector.detection.reading import STRIDE, WINDOW, Reading, readings_of, that_fit
 from inspector.detection.scores import Measured, area, frontier, measure, unseen_shares, weakness
-from inspector.detection.texts import FOLDS, Sample, drawn, labelled_samples, packaged_samples, samples
+from inspector.detection.texts import FOLDS, Sample, drawn, labelled_samples, packaged_samples, samples, stress_samples
 
 __all__ = [
     "DEPTH",
@@ -26,6 +26,7 @@ __all__ = [
     "read_harmless",
     "readings_of",
     "samples",
+    "stress_samples",
     "that_fit",
     "unseen_shares",
     "weakness",

@@ -15,7 +15,17 @@ from inspector.model import PromptFormat
 from inspector.safeedit.cases import Split, Template, bundled_constraint_prompts, bundled_templates
 from inspector.safeedit.harmful_sets import SETS, harmful_prompts
 from inspector.safeedit.questions import ASK_SUMMARY
-from inspector.safeedit.sets import PACKAGE, contrasts, facts, false_alarm_prompts, harmful_questions, passages, spread
+from inspector.safeedit.sets import (
+    PACKAGE,
+    contrasts,
+    facts,
+    false_alarm_prompts,
+    harmful_questions,
+    harmless_prompts,
+    held_out_cases,
+    passages,
+    spread,
+)
 
 _ALL = 10_000
 """More than any of the sets has."""
@@ -98,12 +108,28 @@ def packaged_samples(each: int = 120) -> tuple[Sample, ...]:
     asked = [fact.question for fact in spread(facts(PACKAGE, _ALL), each)]
     asked += [f"{text.text}\n\n{ASK_SUMMARY}" for text in spread(passages(PACKAGE, _ALL), each // 4)]
     harmless = [Sample(text, False, text) for text in dict.fromkeys(asked)]
+    return _bare_and_wrapped(harmful, harmless)
+
+
+def stress_samples() -> tuple[Sample, ...]:
+    """Return what a stress test asks of every edit, which no detector was fitted on.
+
+    Questions of the held-out cases and the harmless prompts; each stands bare and in a template of the split
+    ``development``.
+    """
+    harmful = [Sample(case.question, True, case.question, case.category) for case in held_out_cases()]
+    harmless = [Sample(h.prompt, False, h.prompt, look_alike=h.look_alike) for h in harmless_prompts()]
+    return _bare_and_wrapped(harmful, harmless)
+
+
+def _bare_and_wrapped(*parts: Sequence[Sample]) -> tuple[Sample, ...]:
     templates = bundled_templates("development")
-    found = []
-    for part in (harmful, harmless):
-        for number, bare in enumerate(part):
-            found += [bare, _wrapped(bare, templates[number % len(templates)])]
-    return tuple(found)
+    return tuple(
+        sample
+        for part in parts
+        for number, bare in enumerate(part)
+        for sample in (bare, _wrapped(bare, templates[number % len(templates)]))
+    )
 
 
 def labelled_samples(path: Path) -> tuple[Sample, ...]:

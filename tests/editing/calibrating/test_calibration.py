@@ -360,6 +360,8 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert found["split"] == "development" and found["formats"]["with the suffix"]["found"]
     assert "split 'development'" in table and "n = 4" in table and "no suffix" in table
     assert "all forms of a question together" in table and " questions)" in table
+    assert calibrate.main(["--measure", "stress"], lambda _chosen: llama) == 0
+    assert "texts of the stress test" in capsys.readouterr().err
     own = tmp_path / "own.csv"
     own.write_text("prompt,type\nHow do I win?,homonyms\nHow do I rob him?,contrast_homonyms\n", encoding="utf-8")
     assert calibrate.main(["--measure", str(own)], lambda _chosen: llama) == 0
@@ -375,7 +377,7 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert found["false_alarms"]["bare"]["n"] == 2 and found["false_alarms"]["type bare"]["n"] == 1
     with pytest.raises(SystemExit):
         calibrate.main(["--measure", "scored"], lambda _chosen: llama)
-    assert "'scored' is none of development, score, packaged, and no .csv file" in capsys.readouterr().err
+    assert "'scored' is none of development, score, stress, packaged, and no .csv file" in capsys.readouterr().err
     assert calibrate.main(["--measure", "score", "--calibration", str(tmp_path / "none")], lambda _chosen: llama) == 2
     assert "cannot be read" in capsys.readouterr().err
 

@@ -7,12 +7,13 @@ from collections import Counter
 import pytest
 from detection_helpers import FORMATS
 
-from inspector.detection import FOLDS, drawn, labelled_samples, packaged_samples, samples
+from inspector.detection import FOLDS, drawn, labelled_samples, packaged_samples, samples, stress_samples
 from inspector.detection import texts as texts_module
 from inspector.errors import CaseError
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.harmful_sets import SETS, HarmfulPrompt
-from inspector.safeedit.sets import Fact, Passage
+from inspector.safeedit.questions import common_questions
+from inspector.safeedit.sets import Fact, Passage, harmless_prompts, held_out_cases
 
 
 def test_what_is_measured_is_unseen_in_question_prompt_and_template():
@@ -58,6 +59,16 @@ def test_prompts_of_others_stand_bare_and_wrapped_with_their_set_as_category(mon
     assert {s.category for s in texts if s.harmful} == {one.title for one in SETS.values()}
     assert all(s.bare in s.text and s.wrapped == bool(s.template) for s in texts)
     assert sum(s.wrapped for s in texts) == len(texts) // 2
+
+
+def test_what_a_stress_test_asks_stands_bare_and_wrapped_and_was_not_fitted_on():
+    texts = stress_samples()
+    asked = {question.prompt for question in common_questions() if question.kind == "harmless"}
+    assert {s.bare for s in texts if not s.harmful} == {h.prompt for h in harmless_prompts()} >= asked
+    assert asked, "or this test says nothing"
+    assert {s.bare for s in texts if s.harmful} == {case.question for case in held_out_cases()}
+    assert [s.wrapped for s in texts] == len(texts) // 2 * [False, True] and len(texts) == len(set(texts))
+    assert not {s.bare for s in texts} & {s.bare for s in samples("detector")}
 
 
 @pytest.mark.parametrize(
