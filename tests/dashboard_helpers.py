@@ -152,7 +152,7 @@ class Page:
         found: dict[str, Any] = {"live": self.house.badge.live, "notice": self.house.visit.notice}
         found |= {f"{name}_view": view for view, name in self._views.items()}
         found["link"] = self.house.linking.box
-        found |= {name: getattr(self.house.visit, name) for name in ("turn", "watch", "over")}
+        found |= {name: getattr(self.house.visit, name) for name in ("turn", "watch", "over", "to_measure")}
         for name, room in self.house.rooms.items():
             parts = [part for part in vars(room).values() if isinstance(part, Room)]
             for holder in (room, getattr(room, "inside", None), *parts):

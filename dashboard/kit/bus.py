@@ -92,7 +92,8 @@ class Bus:
         """Let a step hear of news.
 
         Args:
-            later: In an event of its own when the run that told it is over, where the page has what it changes.
+            later: In an event of its own, where the page has what it changes: when the run that told it is over, and of
+                a page or a view that was drawn when nothing runs for the visitor.
         """
         heard = self._later if later else self._hearings
         heard.setdefault(news, []).append(Hearing(answer, tuple(inputs), tuple(outputs), self.speaker))

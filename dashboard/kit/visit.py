@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.bus import Hearing, News, Update, Values
 from dashboard.kit.drawing.html import reading
 from dashboard.kit.room import Context, Room
 from dashboard.kit.running.run import QUIET, shown_to_user
@@ -57,9 +57,12 @@ class Visit(Room):
         """Changed for a page that has more to show than a new visitor's: only then is all of it in an event's outputs,
         which the browser walks through one by one."""
         self.watch = gr.Timer(LOOK, active=False)
-        """Ticks on a page that is locked while something runs for its visitor elsewhere."""
+        """Ticks on a page that is locked while something runs for its visitor elsewhere, and on one for which there is
+        something to measure once its own run is over."""
         self.over = gr.State(0)
         """Changed on such a page once that has ended, for the same reason as the other one."""
+        self.to_measure = gr.State(0)
+        """Changed on a page that was drawn anew, or whose wait has ended: what is measured for it is asked for then."""
         self.context.notice = self.notice
 
     def hear(self) -> None:
@@ -77,7 +80,9 @@ class Visit(Room):
         """
         news = (News.BACK, News.BEGAN, News.ENDED)
         inputs = set(self.bus.inputs(*news))
-        outputs = list(dict.fromkeys([self.notice, self.watch, *self.context.controls, *self.bus.outputs(*news)]))
+        own = [self.notice, self.watch, self.to_measure]
+        outputs = list(dict.fromkeys([*own, *self.context.controls, *self.bus.outputs(*news)]))
+        measuring = self.bus.hearings(News.BACK, later=True)
 
         def on_arrival(_values: Values, request: gr.Request) -> Any:
             with shown_to_user():
@@ -127,9 +132,16 @@ class Visit(Room):
                 if session is None:
                     yield self.context.gone(request)
                 elif session.busy and self.is_of(session, request):
-                    yield gr.skip()  # the run that the page has begun since tells it its end
+                    yield self.asking() or gr.skip()  # the run that the page has begun since tells it its end
                 else:
                     yield from self.shown(session, values, request, over=True)
+
+        def on_measured(values: Values, request: gr.Request) -> Iterator[Any]:
+            yield gr.skip()
+            session = self.context.visit(request)
+            if session is not None:
+                with shown_to_user():
+                    yield from self.measured(measuring, session, values)
 
         arrived = app.load(on_arrival, {self.turn}, [self.turn, self.notice], **QUIET)
         self.turn.change(on_return, inputs, outputs, **QUIET)
@@ -137,6 +149,9 @@ class Visit(Room):
         gr.on(woken, on_waking, inputs, outputs, trigger_mode="always_last", **QUIET)  # a look under way is no answer
         self.watch.tick(on_watch, {self.turn}, [self.watch, self.over, self.notice], **QUIET)
         self.over.change(on_over, inputs, outputs, **QUIET)
+        read = {part for heard in measuring for part in heard.inputs}
+        drawn = dict.fromkeys(part for heard in measuring for part in heard.outputs)
+        self.to_measure.change(on_measured, read, [self.watch, *drawn], **QUIET)
         return arrived
 
     def opens(self, opener: Any, part: Any, steps: Collection[str], name: str) -> None:
@@ -189,9 +204,7 @@ class Visit(Room):
             with shown_to_user():
                 while missed := self.context.later.missed(part):
                     yield {one: value for one, value in drawn(session, values).items() if one in missed} or gr.skip()
-                for heard in measured:
-                    yield from heard.answered(session, as_kept(values, session))
-                    self.context.weigh(session)
+                yield from self.measured(measuring, session, values)
 
         self.context.later.hold(part, opener)
         on_open.__name__, on_opened.__name__ = name, name.replace("open", "opened")
@@ -203,14 +216,14 @@ class Visit(Room):
             list(dict.fromkeys([part, self.notice, self.watch, *outputs])),
             **QUIET,
         )
-        measured = [
+        measuring = [
             heard
             for heard in bus.hearings(News.BACK, later=True)
             if heard.room in steps and within.issuperset(heard.outputs)
         ]
-        read = read.union(*(heard.inputs for heard in measured))
-        outputs += [one for heard in measured for one in heard.outputs]
-        opened.then(on_opened, read, list(dict.fromkeys(outputs)), **QUIET)
+        read = read.union(*(heard.inputs for heard in measuring))
+        outputs += [one for heard in measuring for one in heard.outputs]
+        opened.then(on_opened, read, list(dict.fromkeys([self.watch, *outputs])), **QUIET)
 
     def shown(
         self, session: Session, values: Values, request: gr.Request, opening: bool = False, over: bool = False
@@ -237,8 +250,30 @@ class Visit(Room):
         yield {
             **(self.bus.told(News.ENDED, session, values) if same else self.drawn(session, values, opening, over)),
             **({self.notice: said} if said or over else {}),
+            **({} if opening else self.asking()),
         } or gr.skip()
         self.context.sessions.drew(page, runs)
+
+    def asking(self) -> Update:
+        """Return what lets the page ask for what is measured for it, where it has any of what that changes."""
+        measuring = self.bus.hearings(News.BACK, later=True)
+        shown = any(self.context.later.shows(heard.outputs) for heard in measuring)
+        return {self.to_measure: time.monotonic()} if shown else {}
+
+    def measured(self, measuring: list[Hearing], session: Session, values: Values) -> Iterator[Update]:
+        """Yield what is measured for the page; while something runs for its visitor, it looks for the end instead.
+
+        Args:
+            measuring: Those who hear later that a page, or a view, shows a session.
+        """
+        for heard in measuring:
+            if not self.context.later.shows(heard.outputs):
+                continue
+            if session.busy:
+                yield {self.watch: gr.Timer(active=True)}
+                return
+            yield from heard.answered(session, as_kept(values, session))
+            self.context.weigh(session)
 
     def is_of(self, session: Session, request: gr.Request) -> bool:
         """Tell whether what runs for a visitor, or ran last, is of the page that asks."""

@@ -154,10 +154,8 @@ class WhyRoom(Room):
     def on_looked(self, session: Session, values: Values) -> Update:
         """Read the example's layers with the logit lens, from where the answer begins.
 
-        After a run of the visitor's own: measure what shows the live weights, if that has waited for the first look.
+        After a run of the visitor's own: measure what shows the live weights, if that has waited for a look.
         """
-        if session.busy:
-            return {}
         if session.runs:
             return self.on_live_changed(session, values) if self._is_behind(session) else {}
         self.inside.read(session, values)

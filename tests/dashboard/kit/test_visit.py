@@ -6,6 +6,7 @@ import pytest
 from dashboard_helpers import QUICK, Visitor, Window, assert_idle, own_question, seen
 
 from dashboard.kit import visit
+from dashboard.kit.later import page_with
 from dashboard.steps.locate import run as locating
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -286,5 +287,73 @@ def test_a_page_that_looks_for_the_end_of_its_own_run_is_told_the_end_and_nothin
     assert_idle(visitor)
     run = visitor.press("on_edit")
     next(run)
-    assert visitor.do("on_over") == [set()] and not visitor.on["edit"], "it tells its end itself"
+    assert visitor.do("on_over") == [{"to_measure"}] and not visitor.on["edit"], "it tells its end itself"
     run.close()
+
+
+def asks(visitor):
+    """Let the page ask for what is measured for it, as a browser does once it was told to."""
+    if "to_measure" in visitor.screen:
+        visitor.screen.pop("to_measure")
+        visitor.do("on_measured")
+
+
+def lens_is_of_the_live_weights(visitor):
+    return f"Edited ({visitor.session.weights.label()})" in visitor.screen["why_lens_reading"]
+
+
+def test_a_view_that_stands_open_in_a_window_follows_what_another_one_has_edited(page, monkeypatch):
+    monkeypatch.setattr(visit, "ENDS", 0)
+    one, two = (Window(page, "m" * 32, number=number) for number in (1, 2))
+    two.open("why")
+    one.do("on_edit", **QUICK)
+    two.do("on_waking")
+    asks(two)
+    assert lens_is_of_the_live_weights(two)
+    run = one.press("on_edit", **{**QUICK, "block": 1})
+    next(run)
+    two.do("on_waking")
+    list(run)
+    looks(two)
+    asks(two)
+    assert lens_is_of_the_live_weights(two), "locked meanwhile"
+    assert two.do("on_waking") == [set()], "nothing has changed since"
+
+
+def test_a_page_that_was_not_given_what_is_measured_asks_for_nothing(page):
+    one, two = (Window(page, "g" * 32, number=number) for number in (1, 2))
+    one.do("on_edit", **QUICK)
+    with page_with(set()):
+        two.do("on_waking")
+    assert "live" in two.screen and "to_measure" not in two.screen
+
+
+def test_what_is_measured_for_a_view_opened_during_the_page_s_own_run_is_asked_for_when_that_is_over(visitor):
+    visitor.do("on_edit", **QUICK)
+    run = visitor.press("on_ask", max_new_tokens=4)
+    next(run)
+    visitor.open("why")
+    assert not lens_is_of_the_live_weights(visitor)
+    list(run)
+    following = visitor.press("on_ask")
+    assert visitor.active["watch"]
+    visitor.do("on_watch")
+    next(following)
+    visitor.do("on_over")
+    asks(visitor)
+    assert not lens_is_of_the_live_weights(visitor), "it has begun another one just now"
+    list(following)
+    looks(visitor)
+    asks(visitor)
+    assert lens_is_of_the_live_weights(visitor)
+    assert_idle(visitor)
+
+
+def test_the_example_s_lens_is_read_once_a_run_that_was_in_its_way_is_over(visitor):
+    assert visitor.session.begin()
+    visitor.open("why")
+    visitor.session.end(ran=False)
+    assert "why_place" not in visitor.screen
+    looks(visitor)
+    asks(visitor)
+    assert visitor.screen["why_place"] > 1, "from where the answer begins"
