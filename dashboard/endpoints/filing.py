@@ -64,11 +64,9 @@ def connect_files(context: Context) -> None:
 
         Only an edit leaves that the gate has passed as it acts now, or that was kept against it on the record.
         """
-        with shown_to_user(), context.reserved(request) as session:
-            # These stand in line on the page as well: a model's check loads a second one, the gate asks a smaller rank.
-            whole = form == MODEL or (form == ADAPTER and rank != "exact")
-            if whole:
-                session.require_room()
+        # These stand in line on the page as well: a model's check loads a second one, the gate asks a smaller rank.
+        whole = form == MODEL or (form == ADAPTER and rank != "exact")
+        with shown_to_user(), context.reserved(request, room=whole) as session:
             made: list[Any] = []
 
             def writing() -> Iterator[Any]:

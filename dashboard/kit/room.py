@@ -255,6 +255,11 @@ class Context(Reserving):
             remember(self.controls, session, update)
             return update
 
+        def admit(session: Session, request: gr.Request) -> None:
+            self.runs.begin(key_of(request), address_of(request))
+            if not brief:
+                session.require_room()
+
         def handle(values: Values, request: gr.Request) -> Iterator[Any]:
             with shown_to_user():
                 session = self.visit(request)
@@ -267,13 +272,10 @@ class Context(Reserving):
                 if not session.busy and not when(session, values):
                     yield gr.skip()
                     return
-                with self._reserving(session, request, shown=True) as there:
+                with self._reserving(session, request, partial(admit, session, request), shown=True) as there:
                     if not there:
                         yield self.gone(request)
                         return
-                    self.runs.begin(key_of(request), address_of(request))
-                    if not brief:
-                        session.require_room()
                     ended = ExitStack()
                     ended.callback(last, session)
                     with ended, closing(pressed(session, values, address_of(request))) as run:

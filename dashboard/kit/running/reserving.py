@@ -205,15 +205,22 @@ class Reserving:
         session.require_room()
 
     @contextmanager
-    def reserved(self, request: gr.Request | None) -> Iterator[Session]:
-        """Reserve the session of whoever asks for one run at a time."""
+    def reserved(self, request: gr.Request | None, room: bool = False) -> Iterator[Session]:
+        """Reserve the session of whoever asks for one run at a time.
+
+        Args:
+            room: They may not hold all that they may already.
+
+        Raises:
+            CaseError: Something runs for them, or they have had, or hold, all that they may.
+        """
         counted = False
         while True:
             session = self.asking(request)
             if not (counted or session.waits_for(request)):  # what stands in line was counted when it came
                 self.runs.begin(key_of(request), address_of(request))
                 counted = True
-            with self._reserving(session, request) as there:
+            with self._reserving(session, request, session.require_room if room else lambda: None) as there:
                 if there:
                     yield session
                     return
@@ -222,10 +229,13 @@ class Reserving:
         return session.passing or self.sessions.holds(key_of(request), session)
 
     @contextmanager
-    def _reserving(self, session: Session, request: gr.Request | None, shown: bool = False) -> Iterator[bool]:
+    def _reserving(
+        self, session: Session, request: gr.Request | None, admit: Callable[[], None], shown: bool = False
+    ) -> Iterator[bool]:
         """Reserve a session; gives whether it is still its visitor's: nothing may be done in one that is not.
 
         Args:
+            admit: Refuses the run by an error where it is not allowed; it is none then.
             shown: Nothing may be done either where the page that asks does not show what another one has run.
         """
         if not session.begin(request):
@@ -236,6 +246,11 @@ class Reserving:
             session.end(ran=False)
             yield False
             return
+        try:
+            admit()
+        except BaseException:
+            session.end(ran=False)
+            raise
         session.page, session.broken = request.session_hash if request else None, False
         looks, weights = () if session.passing else tuple(self.after), session.row.key
         try:

@@ -15,10 +15,11 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Clock, Page, Visitor, assert_idle, seen
+from dashboard_helpers import QUICK, Clock, Page, Visitor, Window, assert_idle, seen
 from starlette.requests import Request
 
 from dashboard.kit.door.doors import AGAIN, STARTED, TOOL_HEADER, key_of
+from dashboard.kit.limits import Runs
 from dashboard.kit.running.reserving import NOT_SHOWN, STARTED_ANEW, Places
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.visitors import Sessions
@@ -328,3 +329,25 @@ def test_a_tool_s_call_has_one_session_with_this_page_s_limits_and_leaves_nothin
     del session, reserved, first, second
     gc.collect()
     assert len(context._passing) == 0
+
+
+@pytest.mark.parametrize("why", ["runs", "room"])
+def test_a_press_that_is_refused_is_no_run_that_another_window_would_have_to_be_drawn_anew_for(page, monkeypatch, why):
+    one, two = (Window(page, f"refused {why}".ljust(32, "-"), number=number) for number in (1, 2))
+    one.do("on_edit", **QUICK)
+    two.do("on_waking")
+    live, runs = one.session.live, one.session.runs
+    with monkeypatch.context() as patch:
+        if why == "runs":
+            patch.setattr(page.context, "runs", Runs(1))
+            page.context.runs.begin(key_of(one.request), None)
+        else:
+            patch.setattr(one.session, "bytes", one.session.limits.stored + 1)
+        with pytest.raises(gr.Error, match="allowed here"):
+            one.do("on_edit", **QUICK)
+        with pytest.raises(CaseError, match="allowed here"), page.context.reserved(one.request, room=True):
+            pytest.fail("it was refused")
+    assert one.session.runs == runs and one.is_free
+    assert two.do("on_waking") == [set()]
+    two.do("on_undo", max_new_tokens=2)
+    assert two.session.live is not live, "not refused either"
