@@ -14,6 +14,8 @@ Rate = Annotated[float, Field(gt=0, le=100)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0)]
+StepShare = Annotated[float, Field(gt=0, le=1e10)]
+"""Size of a step as a share of what is written there: an optimiser takes no number beyond those of its tensors."""
 NotNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, le=1000)]
 """Weight decay: an optimiser takes no number beyond those of its tensors."""

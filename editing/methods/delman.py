@@ -35,7 +35,7 @@ from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.texts.contexts import after_context, random_contexts
 from editing.texts.harmless import harmless_answers
 from editing.texts.taught import taught_answers
-from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Steps
+from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Steps, StepShare
 from inspector.errors import EditError, RefusedEdit
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row, encode
 from inspector.model.counted import token_log_probabilities
@@ -75,7 +75,7 @@ class DelmanSettings:
 
     context_weight: Positive = 15_000.0
     steps: Steps = 25
-    step_share: Positive = 0.2
+    step_share: StepShare = 0.2
     weight_decay: NotNegative = 0.5
     largest: Positive | None = 4.0
     contexts: Contexts = 4

@@ -50,6 +50,7 @@ from editing.values import (
     Positive,
     Probability,
     Steps,
+    StepShare,
 )
 from inspector.detection import samples
 from inspector.errors import EditError, PromptError, RefusedEdit
@@ -110,7 +111,7 @@ class GatedSettings:
     texts: Annotated[int, Field(ge=20, le=4096)] = 1500
     longest_text: Annotated[int, Field(ge=16, le=4096)] = 110
     steps: Steps = 16
-    step_share: Positive = 0.5
+    step_share: StepShare = 0.5
     edit_weight: NotNegative = 1.0
     constraint_weight: NotNegative = 1.0
     safe_answers: SafeAnswers = 2

@@ -144,6 +144,8 @@ def test_dinm_s_preset_is_chosen_by_name_and_the_others_have_none():
         ("dinm", {"steps": 0}),
         ("ft-l", {"clamp": -1.0}),
         ("gated", {"false_alarms": 1.0}),
+        ("gated", {"step_share": 1e300}),
+        ("delman", {"step_share": 1e300}),
         ("delman", {"context_weight": 0.0}),
         ("sft", {"scope": "half"}),
         ("dpo", {"beta": 0.0}),
