@@ -186,12 +186,12 @@ def _work(
         exam, pairing = _examined(model, judge, questions, row, settings, known, number)
     except NoVerdict:
         raise
-    except NotFinite:
+    except NotFinite as error:
         if row.patch is None:
             raise
         # Vanilla's own prediction may be no number either: then this raises as well, and the case fails.
         exam, pairing = _examined(model, judge, questions, VANILLA, settings, known, number)
-        result, refused = None, _no_numbers(model, row)
+        result, refused = None, _no_numbers(row, error)
     record = {
         "block": block,
         "toxic_layer": toxic,
@@ -237,10 +237,12 @@ def _examined(
     )
 
 
-def _no_numbers(model: InspectedModel, row: Row) -> str:
+def _no_numbers(row: Row, error: NotFinite) -> str:
+    """Say of an exam that only the vanilla weights come through that its edit is none."""
+    remedy = "" if row.detector is not None else " Smaller steps may do as well."
     return (
-        f"With this edit ({row.label()}) the model predicts what is no finite number in {model.dtype_name}, and the "
-        "vanilla one does not, so it is refused. Load the model in float32 (--dtype float32), or take smaller steps."
+        f"With this edit ({row.label()}) the model cannot be examined, and with the vanilla weights it can, so it is "
+        f"refused. {error.user_message()}{remedy}"
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from inspector.errors import PatchError
+from inspector.errors import NotFinite, PatchError
 from inspector.validated import read_record
 
 TENSORS = tuple(f"detector.{part}" for part in ("weights", "cases", "hidden.weights", "hidden.biases", "hidden.outer"))
@@ -194,10 +194,12 @@ class Detector:
         """Tell whether a prompt of this score counts as harmful.
 
         Raises:
-            PatchError: The score is not a finite number: the model's states are not finite, so nothing can be decided.
+            NotFinite: The score is not a finite number: the model's states are not finite, so nothing can be decided.
         """
         if not math.isfinite(score):
-            raise PatchError("The detector read states that are not finite numbers. Load the model in float32.")
+            raise NotFinite(
+                "The detector read states that are not finite numbers. Load the model in float32 (--dtype float32)."
+            )
         return score >= self.threshold
 
 

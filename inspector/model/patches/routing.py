@@ -59,7 +59,8 @@ def decisions(
         keep: Whether to keep what is read of each prompt, as :func:`scores` does; of none by default.
 
     Raises:
-        PatchError: A detector was made for another base model, or a score is not a finite number.
+        PatchError: A detector was made for another base model.
+        NotFinite: A score is not a finite number.
     """
     found = list(map(Decision, rows))
     for detector in dict.fromkeys(row.detector for row in rows if row.detector is not None):

@@ -259,6 +259,20 @@ def test_a_question_that_the_detector_reads_as_no_numbers_refuses_the_edit(tmp_p
     assert found.replies and all(reply.edited == reply.vanilla for reply in found.replies)
 
 
+def test_an_edit_whose_detector_reads_no_finite_score_counts_as_refused(tmp_path, monkeypatch):
+    settings = SweepSettings(
+        cases=write_cases(tmp_path, 1), block="1", acts="detected", changes={"steps": 2, "harmless_prompts": 1}
+    )
+    model, judge = loader(settings)
+    beyond = Detector((0,), torch.full((1, 32), 3e38), 0.0, 0.0, model.fingerprint)
+    known = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), beyond)
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "load_calibration", lambda _: known)
+    (found,) = engines.local(model, judge, settings, list(enumerate(cases_of(settings))), "")
+    assert found.status == "refused" and "states that are not finite" in found.record["error"]
+    assert "smaller steps" not in found.record["error"].lower() and found.record["patch"] is None
+    assert found.replies and all(reply.edited == reply.vanilla for reply in found.replies)
+
+
 def test_a_measurement_of_an_edit_that_is_not_finite_counts_as_refused(tmp_path, monkeypatch):
     cases = write_cases(tmp_path, 3)
     fault(monkeypatch, NotFinite("The gradient of these texts is not a finite number."))

@@ -8,7 +8,7 @@ import by_hand
 import pytest
 import torch
 
-from inspector.errors import PatchError
+from inspector.errors import NotFinite, PatchError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Detector, Row, answer, encode
 from inspector.model.answers.batching import generate, generate_each
@@ -180,7 +180,7 @@ def test_a_detector_of_another_model_or_with_broken_numbers_is_refused(llama):
     with pytest.raises(PatchError, match="at least one token"):
         Detector((0,), torch.ones(1, 32), 0.0, 0.0, "", window=0)
     for score in (float("nan"), float("inf"), -float("inf")):
-        with pytest.raises(PatchError, match="states that are not finite"):
+        with pytest.raises(NotFinite, match=r"states that are not finite .*--dtype float32"):
             Detector((0,), torch.ones(1, 32), 0.0, 0.0, "").fires(score)
     with pytest.raises(PatchError, match="routes a patch"):
         Row(detector=Detector((0,), torch.ones(1, 32), 0.0, 0.0, ""))
