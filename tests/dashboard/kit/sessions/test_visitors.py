@@ -6,9 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from dashboard_helpers import Clock
 from made_up import result
 
@@ -16,7 +14,7 @@ from dashboard.kit.limits import Limits
 from dashboard.kit.sessions import visitors
 from dashboard.kit.sessions.controls import remember
 from dashboard.kit.sessions.session import LiveEdit, Session
-from dashboard.kit.sessions.visitors import Sessions, storages
+from dashboard.kit.sessions.visitors import Sessions
 from inspector.errors import CaseError
 from inspector.safeedit import bundled_cases
 
@@ -289,12 +287,6 @@ def test_a_session_weighs_its_own_edits_and_results_and_nothing_that_all_share()
     session.undo()
     sessions.weigh(session, example)
     assert session.bytes < patch
-
-
-def test_arrays_tensors_and_texts_are_counted_once_however_they_are_held():
-    tensor, array = torch.zeros(100), np.zeros(50)
-    held = {"a": [tensor, tensor[:10], array], ("b",): (array, "text" * 25), "model": torch.nn.Linear(9, 9)}
-    assert sum(storages(held).values()) == 400 + 400 + 100 + len("a") + len("b") + len("model")
 
 
 def test_texts_that_are_too_long_are_not_kept_and_those_that_are_kept_are_counted_where_they_are_kept():
