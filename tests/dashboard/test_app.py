@@ -1,4 +1,4 @@
-"""The command line: its options, what it refuses and with which words, and a page that it really serves."""
+"""The command line: what it refuses and with which words, and a page that it really serves."""
 
 from __future__ import annotations
 
@@ -27,39 +27,6 @@ from editing import run
 from inspector.errors import EditError, ModelLoadError
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = (
-    "no-calibration",
-    "no-example",
-    "model",
-    "revision",
-    "device",
-    "dtype",
-    "device-map",
-    "max-memory",
-    "path",
-    "host",
-    "port",
-    "share",
-    "auth",
-    "ledger",
-    "read-only",
-    "open",
-    "keep-for",
-    "session-memory",
-    *("public", "auth-file", "allow-source", "max-tokens", "max-steps", "max-prompts", "runs-an-hour"),
-    *(
-        "runs-in-line",
-        "events-a-minute",
-        "visitor-memory",
-        "max-upload",
-        "files-an-hour",
-        "free-disk",
-        "log",
-        "metrics",
-    ),
-    "mcp",
-    "links-for",
-)
 
 Serve = Callable[..., gr.Blocks]
 
@@ -116,23 +83,6 @@ def small_page(monkeypatch) -> None:
 
 def listening(page: gr.Blocks) -> list[str]:
     return [entry.getsockname()[0] for server in page.server.servers for entry in server.sockets]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_option_is_in_the_help_with_words_of_its_own(name):
-    action = next(a for a in app.options()._actions if f"--{name}" in a.option_strings)
-    assert action.help and f"--{name}" in app.options().format_help()
-
-
-def test_there_is_no_option_without_a_test():
-    known = {option for action in app.options()._actions for option in action.option_strings}
-    assert known == {f"--{name}" for name in NAMES} | {"-h", "--help"}
-
-
-def test_by_default_only_this_machine_can_reach_the_page_and_nothing_is_shared():
-    chosen = app.options().parse_args([])
-    assert chosen.host == "127.0.0.1" and not chosen.share and not chosen.open and chosen.auth is None
-    assert chosen.model is None and (chosen.device, chosen.dtype) == ("auto", "auto")
 
 
 def test_options_of_the_environment_stand_before_those_of_the_command_line(monkeypatch):
@@ -235,11 +185,6 @@ def test_a_folder_s_path_is_told_on_a_page_of_one_s_own_only(monkeypatch, tmp_pa
     assert app.main([*mine, *listed, *opened]) == app.main([*gone, *opened]) == 2
     assert names == ([str(folder) for folder in folders[:2]] if told else ["my-model", "listed"])
     assert any(str(tmp_path) in text for text in waiting) is told
-
-
-def test_a_space_names_the_address_in_its_environment(monkeypatch):
-    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
-    assert app.options().parse_args([]).host == "0.0.0.0"
 
 
 def test_no_telemetry_is_sent_unless_the_environment_asks_for_it():
