@@ -1,36 +1,27 @@
-"""Why this layer: what its controls do on the page, and what its figures and texts say."""
+"""Why this layer: its runs, what they leave on the page, and its probe."""
 
 from __future__ import annotations
 
-import itertools
-import types
 from dataclasses import replace
 from functools import partial
 
-import gradio as gr
-import numpy as np
 import pytest
 from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_question, seen
 
 from dashboard.kit.drawing import html as kit_html
-from dashboard.kit.drawing.plots import label
 from dashboard.kit.later import page_with
 from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.why import figures as why_figures
 from dashboard.steps.why import run as why
-from dashboard.steps.why import texts as why_texts
 from dashboard.steps.why.state import Looked
 from editing import Preparation
-from editing.atlas import Atlas, AtlasSettings, Entry
-from inspector.errors import ArchitectureError, CaseError, EditError
-from inspector.locators import LOCATORS, Located, agreement
+from inspector.errors import ArchitectureError, EditError
+from inspector.locators import LOCATORS
 from inspector.safeedit.exam import EVALUATIONS
-from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import neuron_toxicity
 
 FEW = ("divergence", "logit attribution", "region toxicity")
 PANELS = ("why_locators", "why_atlas", "why_neurons", "why_lens", "why_regions")
-
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -253,154 +244,6 @@ def test_a_question_that_is_typed_while_a_run_lasts_is_another_one_than_that_of_
         assert "are of another question: “" in seen(visitor.screen[head])
 
 
-def test_neurons_are_listed_by_what_is_asked(visitor):
-    # Activations are shown with two decimals.
-    for order, column in (("toxicity", 4), ("difference", None), ("contribution", 1)):
-        visitor.do("on_order", why_order=order)
-        rows = visitor.screen["why_neurons"]
-        keys = [row[column] if order == "toxicity" else abs(row[1] if column else row[2] - row[3]) for row in rows]
-        assert all(one >= two - 0.0201 for one, two in itertools.pairwise(keys)), order
-
-
-def test_clicking_neurons_adds_and_removes_them(visitor):
-    for standing, row, said in (("", 7, "7"), ("7", "3", "3, 7"), ("3, 7", 7, "3"), ("nonsense", 7, "7")):
-        visitor.select("on_neuron", types.SimpleNamespace(row_value=[row]), why_selected=standing)
-        assert visitor.screen["why_selected"] == said
-
-
-def test_a_knock_out_is_live_measured_and_in_the_table(visitor):
-    chosen = visitor.session.slot(Looked).why.activity.pushing(1, 2)
-    visitor.do("on_knock", why_selected=", ".join(map(str, chosen)), block=1, max_new_tokens=4)
-    live = visitor.session.live
-    assert live.patch.method == "neuron knock-out" and live.result.settings.neurons == tuple(sorted(chosen))
-    assert live.patch.identifier in visitor.screen["live"] and live.patch.identifier in visitor.screen["edited_head"]
-    assert "neuron knock-out (live)" in visitor.screen["why_edits"] and "2 of 48" in visitor.screen["why_edits"]
-    assert "knocked out" in visitor.screen["why_clock"]
-    assert_idle(visitor)
-
-
-def test_a_knock_out_that_would_lower_safety_is_refused_and_nothing_changes(visitor):
-    before = visitor.session.live
-    order = np.argsort(visitor.session.slot(Looked).why.activity.contribution[1])[:4]
-    with pytest.raises(Exception, match="does not offer"):
-        visitor.do("on_knock", why_selected=" ".join(map(str, order)), block=1)
-    assert visitor.session.live is before and "does not offer" in visitor.screen["why_clock"]
-    assert_idle(visitor)
-    for text in ("", "seven", "1;2"):
-        with pytest.raises(CaseError):
-            why.neurons_from(text)
-
-
-def test_an_edit_of_few_columns_stands_beside_the_whole_matrix(visitor):
-    visitor.do("on_edit", **QUICK, block=1)
-    visitor.do("on_edit", **QUICK, block=1, neurons_only=8)
-    assert visitor.session.live.patch.settings["neurons"].__len__() == 8
-    table = visitor.screen["why_edits"]
-    assert "8 of 48" in table and "48 of 48" in table and table.count("DINM, corrected") == 3
-
-
-def test_the_button_of_the_tab_edits_its_own_number_of_columns(page, visitor):
-    visitor.do("on_edit_columns", **QUICK, block=1, why_k=8)
-    assert len(visitor.session.live.patch.settings["neurons"]) == 8
-    settings = visitor.session.live.result.settings
-    visitor.do("on_edit", **QUICK, block=1, neurons_only=8)
-    assert visitor.session.live.result.settings == settings, "the same edit as by the setting"
-
-
-def test_the_button_of_the_tab_says_beside_it_how_far_it_is_and_what_ended_it(visitor, monkeypatch):
-    said = []
-    for changed in visitor.press("on_edit_columns", **QUICK, block=1, why_k=8):
-        assert "clock" not in changed or visitor.screen["why_clock"] == visitor.screen["clock"]
-        said += [visitor.screen["why_clock"]] if "why_clock" in changed else []
-    assert "Starting" in said[0] and any("Step 1 of at most" in one for one in said) and "Ended after" in said[-1]
-    visitor.do("on_edit_columns", allowed_harmless_kl=0)
-    assert "Held back by the gate" in visitor.screen["why_clock"]
-
-    def broken(*_arguments):
-        yield Preparation("Half of it", 0.5)
-        raise CaseError("It broke.")
-
-    monkeypatch.setattr("dashboard.steps.operate.run.make", broken)
-    with pytest.raises(gr.Error, match="It broke"):
-        visitor.do("on_edit_columns")
-    assert "Stopped: It broke." in visitor.screen["why_clock"] == visitor.screen["clock"]
-    assert_idle(visitor)
-
-
-def test_tokens_are_attributed_with_both_weights_and_the_gap_is_said(visitor):
-    visitor.do("on_attribute", why_way="integrated gradients", why_ig_steps=8)
-    tokens = visitor.session.slot(Looked).why.tokens
-    assert list(tokens) == ["vanilla", visitor.session.row.label()]
-    assert all(item.way == "integrated gradients" and item.difference is not None for item in tokens.values())
-    assert "convergence gap" in visitor.screen["why_tokens"]
-    assert_idle(visitor)
-
-
-def test_attributing_can_be_cancelled(visitor):
-    before = visitor.session.slot(Looked).why.tokens
-    run = visitor.press("on_attribute", why_way="ablation")
-    next(run)
-    visitor.do("on_cancel")
-    list(run)
-    assert visitor.session.slot(Looked).why.tokens == before and visitor.screen["why_clock"].count(">Cancelled.<") == 1
-    assert_idle(visitor)
-
-
-def test_the_lens_shows_what_is_asked(visitor):
-    visitor.do("on_lens", why_answer="unsafe answer", why_weights="edited", why_place=2)
-    lens = visitor.session.slot(Looked).why.lenses["unsafe answer"][1]
-    assert visitor.screen["why_lens"].data[0].text[0][0] == lens.words[0][0].strip()
-    assert "unsafe answer" in visitor.screen["why_lens_reading"]
-    visitor.do("on_lens", why_place=10_000)
-    last = len(lens.positions) - 1
-    assert f"After token {last}:" in visitor.screen["why_peaks"] or "No token reaches" in visitor.screen["why_peaks"]
-    assert visitor.screen["why_place"] == visitor.takes["why_place"]["maximum"] == last, "it comes within the range"
-    assert visitor.reload().screen["why_place"] == last
-
-
-@pytest.mark.parametrize("weights", ["vanilla", "edited"])
-def test_the_lens_spells_the_safe_answer_and_never_the_one_that_is_covered(visitor, weights):
-    visitor.open("why")
-    for answer in ("safe answer", "unsafe answer"):
-        read = visitor.session.slot(Looked).why.lenses[answer][weights == "edited"]
-        begins = next(n for n, position in enumerate(read.positions) if position >= read.prompt_tokens)
-        visitor.do("on_lens", why_answer=answer, why_weights=weights, why_place=begins)
-        drawn, peaks = visitor.screen["why_lens"], visitor.screen["why_peaks"]
-        columns = [name.partition(": ")[2] for name in drawn.data[0].x[begins:]]
-        shown = list(zip(columns, drawn.layout.xaxis.ticktext[begins:], strict=True))
-        if answer == "safe answer":
-            assert shown == [(label(token), label(token, 9)) for token in read.tokens[begins:]]
-        else:
-            assert shown == [(f"token {number}",) * 2 for number in range(1, len(shown) + 1)]
-            assert "counted and not spelled" in visitor.screen["why_lens_reading"]
-            assert f"After token {begins}:" in peaks or "No token reaches" in peaks
-
-
-def test_what_a_layer_says_of_the_covered_answer_s_next_token_is_marked_and_not_spelled(visitor, model):
-    visitor.open("why")
-    known = visitor.session.slot(Looked).why
-    first, _edited = known.lenses["unsafe answer"]
-    sure = replace(first, following=first.words[-1], probability=np.ones_like(first.probability))
-    before, place = sure.positions.index(sure.prompt_tokens) - 2, sure.positions.index(sure.prompt_tokens)
-    word, drawn = sure.words[-1][place], why.without_answer(sure)
-    assert drawn.words[-1][place] == "✓" and word not in (line[place] for line in drawn.words)
-    assert drawn.words[-1][before] == sure.words[-1][before], "the prompt is not covered"
-    for answer, spelt in (("safe answer", True), ("unsafe answer", False)):
-        found = why.peaks_of(model, replace(known, lenses={answer: (sure, sure)}), answer, place)
-        assert (word in [peak.token for peak in found], "✓" in [peak.token for peak in found]) == (spelt, not spelt)
-
-
-def test_the_lens_counts_no_token_after_the_answer_s_last(visitor):
-    known = visitor.session.slot(Looked).why
-    lens = known.lenses["safe answer"][0]
-    rank = np.zeros_like(lens.rank)
-    rank[:, -1] = -1
-    first = replace(lens, rank=rank, prompt_tokens=lens.positions[0] + 1)
-    whole = replace(known, lenses={"safe answer": (first, first)}, lens_weights="edited weights")
-    text = why_texts.lens_reading(whole, "safe answer")
-    assert "puts 100% of" in text and "Edited (edited weights): 100%." in text
-
-
 @pytest.mark.usefixtures("few_locators")
 def test_a_probe_trained_on_other_texts_replaces_the_first(model, visitor, tmp_path):
     path = tmp_path / "texts.csv"
@@ -430,63 +273,6 @@ def test_a_read_only_page_keeps_its_probe_and_its_texts(example_folder):
     assert visitor.is_free
 
 
-def made_atlas(*values: float) -> Atlas:
-    entries = tuple(Entry(n, value, -3.0, 0.01 * (n + 1), 1.0) for n, value in enumerate(values))
-    return Atlas(entries, -3.0, -3.0, {}, AtlasSettings(), len(values) + 1, 1.0)
-
-
-def test_the_atlas_figure_marks_the_best_layer_and_leaves_unmade_ones_empty():
-    figure = why_figures.atlas(made_atlas(-2.0, -1.0, -2.5), 0)
-    gains = figure.data[0]
-    assert list(gains.y) == [1.0, 2.0, 0.5, None] and gains.marker.color[1] == why_figures.UNSAFE
-    harm = figure.data[1]
-    assert list(harm.y) == [0.01, 0.02, 0.03, None] and len(figure.data) == 3
-    assert all(axis.type is None for axis in figure.select_yaxes()), "bars stand on zero"
-    assert "layer 1 lifts" in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5), 0))
-    assert "budget" not in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5), 0))
-
-
-def test_readings_say_which_bar_is_the_picked_layer_s():
-    atlas, scores = made_atlas(-2.0, -1.0, -2.5), np.array([1.0, 3.0, 2.0])
-    located = [Located("one", "", "", scores, 0.0), Located("two", "", "", scores, 0.0)]
-    for picked, said in ((1, "one, two would edit it"), (2, "no locator names it")):
-        drawn = why_figures.locators(located, picked).data + why_figures.atlas(atlas, picked).data
-        assert all([n for n, shape in enumerate(bar.marker.pattern.shape) if shape == "x"] == [picked] for bar in drawn)
-        crossed = f"Layer {picked} is picked (crossed)"
-        assert f"{crossed}: {said}." in seen(why_texts.locators_reading(located, picked))
-        assert f"{crossed}." in seen(why_texts.atlas_reading(atlas, picked))
-    assert "Layer 3 is picked and not measured." in seen(why_texts.atlas_reading(atlas, 3))
-
-
-def test_a_best_layer_that_does_too_much_harm_is_named_beside_the_best_one_within_the_budget():
-    atlas = made_atlas(-2.0, -1.0, -2.5)
-    dear = replace(atlas, entries=(*atlas.entries[:1], replace(atlas.entries[1], kl=0.5), *atlas.entries[2:]))
-    assert "within it layer 0 is best, with 1.00 nats" in seen(why_texts.atlas_reading(dear, 0))
-
-
-def test_the_table_judges_locators_in_order_of_regret():
-    atlas = made_atlas(-2.0, -1.0, -2.5)
-    achieved = atlas.curve("margin gain")
-    found = [
-        agreement(Located(name, "", "", np.array(scores, dtype=float), 0.0), achieved)
-        for name, scores in (("bad <b>", [0, 0, 9, 0]), ("good", [1, 9, 0, 0]))
-    ]
-    text = why_texts.agreements(found, atlas)
-    assert text.index("good") < text.index("bad &lt;b&gt;") and "<b>" not in text
-    assert "1.50" in text and "0.00" in text and "The atlas has 3 of 4 layers" in seen(text)
-    whole = replace(atlas, blocks=3)
-    assert "The atlas has" not in seen(why_texts.agreements(found, whole))
-
-
-def test_tokens_are_escaped_scaled_and_named():
-    item = TokenAttribution("ablation", ("<s>", "\n", "kill"), np.array([0.0, -0.5, 1.0]), range(1, 3), 0.4, 5)
-    text = why_texts.token_spans({"vanilla": item})
-    assert "&lt;s&gt;" in text and "<s>" not in text and "⏎<br>" in text
-    assert "--unsafe) 85%" in text and "--safe) 42%" in text and text.count('class="strong"') == 2
-    assert "sum to +0.500" in text and "to be explained +0.400, interaction of tokens +0.100" in text
-    assert "token 2 (&#x27;kill&#x27;)" in why_texts.tokens_reading({"vanilla": item})
-
-
 def test_what_was_measured_of_another_case_is_not_shown_as_this_one(model, visitor):
     session, before = visitor.session, visitor.session.slot(Looked).why
     probe = session.probe
@@ -503,12 +289,3 @@ def test_what_was_measured_of_another_case_is_not_shown_as_this_one(model, visit
     assert (
         session.slot(Looked).why.atlas is None and session.slot(Looked).why.activity is None and session.probe is probe
     )
-
-
-def test_while_a_layer_or_a_column_is_typed_nothing_is_drawn_anew(visitor):
-    visitor.do("on_lens", why_place=2)
-    visitor.do("on_why_pick", block=1)
-    panel = visitor.session.slot(Looked).panel
-    visitor.do("on_why_pick", block=None)
-    visitor.do("on_lens", block=1, why_place=None)
-    assert visitor.session.slot(Looked).panel is panel
