@@ -3,60 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
-import numpy as np
 import pytest
-import torch
-from dashboard_helpers import GENEROUS, Page, Visitor, assert_idle, open_page, own_question, seen, tiny_model
+from dashboard_helpers import GENEROUS, Page, Visitor, assert_idle, own_question, seen
+from methods_helpers import SHORT, titles
 
-from dashboard import api
 from dashboard.example.make import CASE
-from dashboard.kit.sessions.session import LARGEST_HISTORY, LiveEdit, Session
-from dashboard.kit.sessions.typed import texts_of
 from dashboard.steps.keep.entries import IN_METHODS, UNSEEN
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.methods import figures as methods_figures
-from dashboard.steps.methods import further
-from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.methods.view import LOAD
-from editing.calibrating.calibration import Calibration, calibrate_command
-from editing.calibrating.trial_edits import Layers, Trial
-from editing.contest import ContestSettings
-from editing.methods.dinm import to_be_routed
 from editing.methods.registry import METHODS
-from editing.progress import run as run_quietly
-from editing.standing import Standing
-from editing.standing_file import load_standings, save_standings
-from inspector.errors import CaseError, PatchError
-from inspector.model import Delta, Detector, Patch
-from inspector.safeedit import bundled_cases
-from inspector.safeedit.judges import MatcherJudge
-from inspector.safeedit.questions import Size
-from inspector.safeedit.sets import held_out_cases
-
-SHORT = {"methods_chosen": ["FT-L", "SFT", "Self-Reminder"], "methods_tokens": 6, "max_new_tokens": 6}
-
 
 pytestmark = pytest.mark.usefixtures("model")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_exam() -> Iterator[None]:
-    """Methods take few steps, the case's prompts and two harmless ones are asked, few prompts' activations compared."""
-    few = {"ft-l": {"steps": 6}, "sft": {"steps": 3}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(methods, "ContestSettings", lambda **given: ContestSettings(**given, changes=few))
-        patch.setitem(methods.SIZES, "Brief", replace(methods.BRIEF, harmless=2, facts=0, passages=0))
-        patch.setattr("editing.contest.held_out_cases", lambda: held_out_cases()[:3])
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +40,6 @@ def ran(finished: Visitor, visitor: Visitor) -> Visitor:
     visitor.screen.update(finished.screen)
     visitor.on.update(finished.on)
     return visitor
-
-
-def titles(lines: list[list[str]]) -> list[str]:
-    return [line[0] for line in lines]
 
 
 def test_the_page_starts_with_the_quick_methods_run_on_the_example(visitor):
@@ -287,15 +249,6 @@ def test_after_a_first_run_a_method_is_picked_and_before_it_no_patch_can_be_made
     assert visitor.screen["methods_picked"] == "Self-Reminder", "the one that was picked was not run this time"
 
 
-def test_loading_a_patch_again_drops_no_other_edit_from_undo(visitor, monkeypatch):
-    monkeypatch.setattr("dashboard.kit.sessions.session.HISTORY", 2)
-    first = visitor.session.live
-    for _ in range(3):
-        visitor.do("on_method_load", methods_picked="FT-L")
-    assert [edit.patch.method for edit in visitor.session.edits] == ["DINM", "FT-L"]
-    assert visitor.session.edits[0] is first
-
-
 def test_a_cancel_before_the_first_is_done_keeps_what_was_there(visitor):
     before = visitor.session.slot(Compared).contest
     for _ in itertools.islice(visitor.press("on_methods", **SHORT), 3):
@@ -317,78 +270,6 @@ def test_what_cannot_run_is_refused_with_a_remedy(visitor, typed, said):
     with pytest.raises(Exception, match=said):
         visitor.do("on_methods", **{**SHORT, **typed})
     assert visitor.is_free
-
-
-def test_companions_are_one_case_of_each_other_category_and_none_that_is_scored():
-    case = bundled_cases()[3]
-    found = methods.companions(case, methods.TOGETHER)
-    assert len({c.category for c in found}) == len(found) == 8 and case.category not in {c.category for c in found}
-    assert all(c.split == "edit" for c in found) and methods.companions(case, methods.ALONE) == ()
-
-
-def test_standings_come_back_from_disk_with_and_without_patches(visitor, tmp_path):
-    made = visitor.session.slot(Compared).contest.standings
-    further = bundled_cases()
-    made = tuple(replace(s, result=replace(s.result, learnt_from=further[:n])) for n, s in enumerate(made))
-    for patches in (True, False):
-        folder = tmp_path / str(patches)
-        save_standings(made, folder, patches)
-        read = load_standings(folder)
-        assert methods_texts.rows(read) == methods_texts.rows(made)
-        assert [s.exam for s in read] == [s.exam for s in made]
-        assert [s.result.settings for s in read] == [s.result.settings for s in made]
-        assert [s.result.learnt_from for s in read] == [s.result.learnt_from for s in made]
-        for one, two in zip(read, made, strict=True):
-            kept = one.result.patch.identifier if one.result.patch else None
-            assert kept == (two.result.patch.identifier if patches and two.result.patch else None)
-            assert np.allclose(one.shift.vanilla, two.shift.vanilla, rtol=1e-4)
-            assert np.allclose(one.toxicity.after, two.toxicity.after, rtol=1e-4)
-    with pytest.raises(PatchError, match="Run the contest again"):
-        load_standings(tmp_path / "nowhere")
-
-
-def test_scores_that_are_so_by_construction_are_marked(visitor):
-    text = methods_texts.all_scores(visitor.session.slot(Compared).contest.standings)
-    assert text.count(" *</td>") == 2 and "* so by construction" in text, "vanilla against itself: DL and KL"
-    assert "its yardstick, what rounding alone does to it, is the column Rounded of a stress test" in seen(text)
-
-
-def test_each_method_s_fluency_has_its_own_length_and_its_own_number_of_answers(visitor):
-    known = visitor.session.slot(Compared).contest.standings[0]
-    exam = known.exam
-    judged = [n for n, reply in enumerate(exam.replies) if reply.edited.verdict is not None]
-
-    def saying(text: str, count: int) -> Standing:
-        chosen = [exam.replies[n] for n in judged[:count]]
-        said = tuple(replace(one, edited=replace(one.edited, text=text, fluency=1.0)) for one in chosen)
-        return replace(known, exam=replace(exam, replies=said))
-
-    short, long = saying("No thanks", 2), saying("I would rather not do that", 3)
-    (line,) = [line for line in methods_texts.all_scores([short, long]).split("<tr>") if "those answers" in line]
-    head, _, *cells = line.split("<td>")
-    assert "words at white space" in head and "edited" not in head and "n 2" not in head and "n 3" not in head
-    assert "edited 2 words" in cells[0] and "n 2<" in cells[0]
-    assert "edited 6 words" in cells[1] and "n 3<" in cells[1]
-    (line,) = [line for line in methods_texts.all_scores([short, short]).split("<tr>") if "those answers" in line]
-    assert "edited 2 words" in line.split("<td>")[0] and "n 2;" in line.split("<td>")[0], "what they share stands once"
-
-
-def test_the_history_of_edits_has_a_limit_in_bytes(visitor, monkeypatch):
-    monkeypatch.setattr("dashboard.kit.sessions.session.LARGEST_HISTORY", 3 * 32 * 48 * 4)
-    session, made = Session(), visitor.session.live.result
-    for number in range(5):
-        delta = Delta("model.layers.1.mlp.down_proj", 1, made.patch.deltas[0].dense() * (number + 1))
-        session.add(LiveEdit(bundled_cases()[0], replace(made, patch=Patch((delta,), made.patch.fingerprint, "DINM"))))
-    assert len(session.edits) == 3 and LARGEST_HISTORY == 2**30
-
-
-def test_a_patch_that_was_not_kept_cannot_be_loaded(visitor):
-    session = visitor.session
-    known = session.slot(Compared).contest
-    lost = tuple(replace(s, result=replace(s.result, patch=None)) for s in known.standings)
-    session.slot(Compared).contest = replace(known, standings=lost)
-    with pytest.raises(CaseError, match="Press Run methods"):
-        next(methods.load_method(tiny_model(), session, "SFT"))
 
 
 def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(ran):
@@ -453,93 +334,3 @@ def test_the_switch_of_the_plane_says_what_it_shows_after_a_cancel_an_error_and_
     visitor.do("on_method_picked", methods_picked="SFT")
     assert is_written(visitor)
     assert_idle(visitor)
-
-
-@pytest.fixture(scope="module")
-def detecting(example_folder) -> tuple[Page, Detector]:
-    """A page on a calibrated model, and its detector, whose threshold a test may set."""
-    about = {"questions": 2, "harmless_prompts": 2}
-    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, about=about)
-    layers = Layers((Trial(0, 0.5, 0.1, 1.0), Trial(1, 0.75, 0.1, 1.0)), 0.25, 5, 20)
-    return open_page(example_folder, calibration=Calibration(layers, made)), made
-
-
-@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
-def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, request, monkeypatch, threshold, fires):
-    def as_given(_model, given, *_further):  # what fires is decided by the detector alone
-        yield from ()
-        return given
-
-    monkeypatch.setattr("editing.gate.choice.for_case", as_given)
-    page, made = detecting
-    object.__setattr__(made, "threshold", threshold)
-    visitor = Visitor(page, request.node.name)
-    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L", "Self-Reminder"]}, methods_routed=True)
-    assert titles(visitor.screen["methods_table"]) == ["FT-L", "Self-Reminder", "FT-L, routed"]
-    plain, _, routed = visitor.session.slot(Compared).contest.standings
-    assert all(reply.held_back is not fires for reply in routed.exam.replies)
-    own = [reply.edited.text for reply in (plain if fires else routed).exam.replies]
-    expected = [reply.edited.text if fires else reply.vanilla.text for reply in routed.exam.replies]
-    assert own == expected
-    visitor.do("on_method_load", methods_picked="FT-L, routed")
-    assert visitor.session.detector is made and "only where harm is detected" in visitor.screen["live"]
-    visitor.do("on_method_load", methods_picked="FT-L")
-    assert visitor.session.detector is None
-    assert_idle(visitor)
-
-
-def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_loads_as_that(
-    detecting, request, monkeypatch
-):
-    def as_given(_model, given, *_further):
-        yield from ()
-        return given
-
-    monkeypatch.setattr("editing.gate.choice.for_case", as_given)
-    page, made = detecting
-    object.__setattr__(made, "threshold", 1e9)
-    visitor = Visitor(page, request.node.name)
-    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["DINM"]}, methods_routed=True)
-    title = f"{further.LEARNS_MORE}{further.ROUTED}"
-    assert titles(visitor.screen["methods_table"]) == ["DINM", "DINM, routed", title]
-    plain, routed, more = visitor.session.slot(Compared).contest.standings
-    assert more.result.settings == to_be_routed(plain.result.settings) != plain.result.settings
-    assert more.result.patch is not plain.result.patch is routed.result.patch
-    assert all(reply.held_back and reply.reading is not None for reply in more.exam.replies)
-    assert title in seen(visitor.screen["methods_scores"])
-    edits = methods.edits_of(visitor.session, page.context.example.session)
-    assert [(edit.result, exam is not None) for edit, exam in edits] == [(plain.result, True), (more.result, False)]
-    visitor.do("on_method_load", methods_picked=title)
-    assert visitor.session.live.patch is more.result.patch and visitor.session.detector is made
-    assert_idle(visitor)
-
-
-def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
-    page, endpoints = detecting[0], {}
-    monkeypatch.setattr("dashboard.api.named", lambda function, *_: endpoints.update({function.__name__: function}))
-    monkeypatch.setattr("dashboard.api.connect_files", lambda _context: None)
-    api.connect(page.context)
-    monkeypatch.setitem(methods.SIZES, "Brief", Size(0, 1, 0, 0))
-    given = texts_of(bundled_cases()[0])
-    for routed, more in ((True, ["FT-L, routed"]), (False, [])):
-        records = endpoints["methods"](
-            given.question, given.template, given.safe, given.unsafe, 1, ["FT-L"], max_new_tokens=2, routed=routed
-        )
-        assert [record["method"] for record in records] == ["FT-L", *more]
-
-
-def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detecting, request):
-    page, made = detecting
-    visitor, known = Visitor(page, request.node.name), page.context.example.session.slot(Compared).contest
-    visitor.session.limits = replace(visitor.session.limits, steps=1)
-    making = further.learning_more(
-        tiny_model(), visitor.session, known, methods.exam_settings("Brief", 4, "same prompts"), made, MatcherJudge()
-    )
-    found = run_quietly(making)
-    assert found.method.title == f"{further.LEARNS_MORE}{further.ROUTED}" and "steps an edit" in found.failed
-    assert found.result is None and methods_texts.rows([found])[0][1] == "–"
-
-
-def test_routed_lines_are_off_with_their_reason_where_there_is_no_detector(visitor):
-    switch = visitor.page.parts.methods_routed
-    assert not switch.interactive and calibrate_command(visitor.page.context.model) in switch.info

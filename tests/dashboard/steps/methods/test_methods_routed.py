@@ -1,0 +1,105 @@
+"""Methods: the lines of edits that act only where harm is detected."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from dashboard_helpers import Visitor, assert_idle, seen, tiny_model
+from methods_helpers import SHORT, titles
+
+from dashboard import api
+from dashboard.kit.sessions.typed import texts_of
+from dashboard.steps.methods import further
+from dashboard.steps.methods import run as methods
+from dashboard.steps.methods import texts as methods_texts
+from dashboard.steps.methods.state import Compared
+from editing.calibrating.calibration import calibrate_command
+from editing.methods.dinm import to_be_routed
+from editing.progress import run as run_quietly
+from inspector.safeedit import bundled_cases
+from inspector.safeedit.judges import MatcherJudge
+from inspector.safeedit.questions import Size
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
+def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, request, monkeypatch, threshold, fires):
+    def as_given(_model, given, *_further):  # what fires is decided by the detector alone
+        yield from ()
+        return given
+
+    monkeypatch.setattr("editing.gate.choice.for_case", as_given)
+    page, made = detecting
+    object.__setattr__(made, "threshold", threshold)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L", "Self-Reminder"]}, methods_routed=True)
+    assert titles(visitor.screen["methods_table"]) == ["FT-L", "Self-Reminder", "FT-L, routed"]
+    plain, _, routed = visitor.session.slot(Compared).contest.standings
+    assert all(reply.held_back is not fires for reply in routed.exam.replies)
+    own = [reply.edited.text for reply in (plain if fires else routed).exam.replies]
+    expected = [reply.edited.text if fires else reply.vanilla.text for reply in routed.exam.replies]
+    assert own == expected
+    visitor.do("on_method_load", methods_picked="FT-L, routed")
+    assert visitor.session.detector is made and "only where harm is detected" in visitor.screen["live"]
+    visitor.do("on_method_load", methods_picked="FT-L")
+    assert visitor.session.detector is None
+    assert_idle(visitor)
+
+
+def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_loads_as_that(
+    detecting, request, monkeypatch
+):
+    def as_given(_model, given, *_further):
+        yield from ()
+        return given
+
+    monkeypatch.setattr("editing.gate.choice.for_case", as_given)
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["DINM"]}, methods_routed=True)
+    title = f"{further.LEARNS_MORE}{further.ROUTED}"
+    assert titles(visitor.screen["methods_table"]) == ["DINM", "DINM, routed", title]
+    plain, routed, more = visitor.session.slot(Compared).contest.standings
+    assert more.result.settings == to_be_routed(plain.result.settings) != plain.result.settings
+    assert more.result.patch is not plain.result.patch is routed.result.patch
+    assert all(reply.held_back and reply.reading is not None for reply in more.exam.replies)
+    assert title in seen(visitor.screen["methods_scores"])
+    edits = methods.edits_of(visitor.session, page.context.example.session)
+    assert [(edit.result, exam is not None) for edit, exam in edits] == [(plain.result, True), (more.result, False)]
+    visitor.do("on_method_load", methods_picked=title)
+    assert visitor.session.live.patch is more.result.patch and visitor.session.detector is made
+    assert_idle(visitor)
+
+
+def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
+    page, endpoints = detecting[0], {}
+    monkeypatch.setattr("dashboard.api.named", lambda function, *_: endpoints.update({function.__name__: function}))
+    monkeypatch.setattr("dashboard.api.connect_files", lambda _context: None)
+    api.connect(page.context)
+    monkeypatch.setitem(methods.SIZES, "Brief", Size(0, 1, 0, 0))
+    given = texts_of(bundled_cases()[0])
+    for routed, more in ((True, ["FT-L, routed"]), (False, [])):
+        records = endpoints["methods"](
+            given.question, given.template, given.safe, given.unsafe, 1, ["FT-L"], max_new_tokens=2, routed=routed
+        )
+        assert [record["method"] for record in records] == ["FT-L", *more]
+
+
+def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detecting, request):
+    page, made = detecting
+    visitor, known = Visitor(page, request.node.name), page.context.example.session.slot(Compared).contest
+    visitor.session.limits = replace(visitor.session.limits, steps=1)
+    making = further.learning_more(
+        tiny_model(), visitor.session, known, methods.exam_settings("Brief", 4, "same prompts"), made, MatcherJudge()
+    )
+    found = run_quietly(making)
+    assert found.method.title == f"{further.LEARNS_MORE}{further.ROUTED}" and "steps an edit" in found.failed
+    assert found.result is None and methods_texts.rows([found])[0][1] == "–"
+
+
+def test_routed_lines_are_off_with_their_reason_where_there_is_no_detector(visitor):
+    switch = visitor.page.parts.methods_routed
+    assert not switch.interactive and calibrate_command(visitor.page.context.model) in switch.info
