@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,57 +13,38 @@ import by_hand
 import numpy as np
 import pytest
 import torch
-from dashboard_helpers import SHORT_GATE, short_examples, tiny_model
+from dashboard_helpers import tiny_model
 from example_helpers import make_example
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from dashboard.example import make as making
 from dashboard.example import store
-from dashboard.example.make import CASE, Example, ship
+from dashboard.example.make import CASE, Example
 from dashboard.example.store import PARTS, Store
-from dashboard.kit.running.queue import BEHIND
-from dashboard.kit.running.run import drain
 from dashboard.kit.sessions.acting import route
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.compare import run as compare_run
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared
-from dashboard.steps.operate.gating import Gated, Made, keep
-from dashboard.steps.operate.texts import gate_line
+from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
 from editing import run
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.gate.gate import Acceptance, Budgets, GateSettings, checks_of
+from editing.gate.gate import Acceptance, GateSettings, checks_of
 from editing.standing_file import load_standings
 from editing.texts.harmless import harmless_answers, harmless_texts, known_answer, known_answers
 from inspector.detection import for_case
-from inspector.errors import EditError, PatchError
+from inspector.errors import PatchError
 from inspector.model import Decoding, Detector, PromptFormat
 from inspector.model.patches.patch_file import load_row
 from inspector.safeedit import Constraint, bundled_cases
 
 SHORT = Decoding(max_new_tokens=6)
 
-
-pytestmark = pytest.mark.usefixtures("model")
-
-
-@pytest.fixture
-def edits(monkeypatch) -> list[Any]:
-    """The edits that were run, one entry each."""
-    made: list[Any] = []
-    real = making.dinm
-
-    def counted(*arguments, **options):
-        made.append(arguments)
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(making, "dinm", counted)
-    return made
+pytestmark = pytest.mark.usefixtures("model", "quick_methods")
 
 
 def file_in(folder: Path) -> Path:
@@ -88,13 +67,6 @@ def assert_same(one: Example, two: Example) -> None:
     )
     assert np.array_equal(first.slot(LocatedCase).divergence.l2, second.slot(LocatedCase).divergence.l2)
     assert first.slot(Measured).comparison.after[0].per_token == second.slot(Measured).comparison.after[0].per_token
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_methods() -> Iterator[None]:
-    """One method that trains nothing stands for all of them."""
-    with short_examples():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,28 +121,6 @@ def test_a_calibrated_model_s_example_is_edited_at_the_recommended_layer_and_kep
     assert make_example(model, SHORT, folder).block == made.block and len(edits) == attempts
 
 
-def test_an_example_s_edit_that_the_gate_refuses_waits_and_is_never_live_not_after_a_restart_either(
-    model, tmp_path, edits, monkeypatch
-):
-    strict = GateSettings(budgets=Budgets(harmless_kl=0), **SHORT_GATE)
-    monkeypatch.setattr(making.gating, "settings_of", lambda _budgets: strict)
-    made = make_example(model, SHORT, tmp_path)
-    again = make_example(model, SHORT, tmp_path)
-    assert len(edits) == 1
-    for example in (made, again):
-        visitor = Session()
-        example.fill(visitor)
-        held = visitor.slot(Gated).held
-        assert visitor.live is None and visitor.slot(Measured).answers is None and example.ended
-        assert not held.acceptance.passed and "Refused by the gate: harmless KL" in gate_line(visitor).replace(
-            "</b>", ""
-        )
-        assert "gate has refused" in example.said and example.parts == frozenset(PARTS) - {"comparison", "exam"}
-        assert keep(visitor).patch.identifier == held.edit.patch.identifier, "a visitor may keep it by hand"
-    assert made.session.slot(Gated).held.edit.patch.identifier == held.edit.patch.identifier
-    assert made.session.live is None
-
-
 def test_a_refused_edit_comes_back_with_the_number_of_prompts_that_were_not_asked(kept, model, tmp_path):
     made, _ = kept
     live, exam = made.session.live, made.session.slot(Examined).exam
@@ -182,17 +132,6 @@ def test_a_refused_edit_comes_back_with_the_number_of_prompts_that_were_not_aske
         kept_in.write("edit", held)
         assert kept_in.read("edit", again) and again.slot(Gated).held.acceptance.too_long == count
     assert "too_long" not in load_row(tmp_path / "edit.safetensors")[1], "most files have nothing to say of it"
-
-
-def test_where_no_layer_helps_the_example_makes_no_edit_and_says_why(model, tmp_path, edits):
-    make_example(model, SHORT, tmp_path)
-    edits.clear()
-    layers = Layers((Trial(0, 0.25, 0.1, 1.0),), 0.25, 5, 20)
-    known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
-    example = make_example(model, SHORT, tmp_path, known)
-    assert edits == [] and example.session.live is None, "not that of the uncalibrated model either"
-    assert "No layer helps" in example.said and "defend 25 %" in example.said
-    assert not example.parts & {"edit", "comparison", "exam", "contest"} and {"located", "atlas"} <= example.parts
 
 
 def test_a_second_start_reads_it_back_exactly_without_an_edit(model, kept, edits):
@@ -352,29 +291,6 @@ def test_an_example_that_cannot_be_kept_is_shown_all_the_same(model, kept, tmp_p
     assert "could not be kept" in capsys.readouterr().err
 
 
-def test_a_part_that_stops_half_way_goes_on_where_it_was_and_nothing_is_made_twice(model, tmp_path, edits, monkeypatch):
-    atlas = making.why_run.atlas
-
-    def refused(*_arguments: Any) -> Iterator[Any]:
-        raise EditError("Enough.")
-        yield
-
-    monkeypatch.setattr(making.why_run, "atlas", refused)
-    first = Example(model, SHORT, tmp_path)
-    first.make()
-    done = frozenset(PARTS[: PARTS.index("atlas")])
-    assert first.ended and "could not be finished: Enough." in first.said and first.parts == done and len(edits) == 1
-    monkeypatch.setattr(making.why_run, "atlas", atlas)
-    made: list[str] = []
-    second = Example(model, SHORT, tmp_path)
-    assert second.parts == done and not second.ended
-    real = second._make
-    monkeypatch.setattr(second, "_make", lambda part: made.append(part) or real(part))
-    second.make()
-    assert made == ["atlas", "contest"] and second.parts == frozenset(PARTS) and second.said == ""
-    assert second.session.live.patch.identifier == first.session.live.patch.identifier
-
-
 def test_every_measurement_comes_back_as_it_was(kept, model):
     made, folder = kept
     again = Example(model, SHORT, folder).session
@@ -396,79 +312,3 @@ def test_one_that_is_not_wanted_is_neither_read_nor_made(kept, model, edits):
     example = Example(model, SHORT, folder, wanted=False)
     example.start()
     assert example.ended and example.parts == frozenset() and edits == [] and example.session.live is None
-
-
-def test_a_stopped_one_keeps_whole_parts_only(model, tmp_path):
-    example = Example(model, SHORT, tmp_path)
-    real = making._MAKERS["edit"]
-
-    def stopping(*arguments: Any) -> Iterator[str]:
-        for said in real(*arguments):
-            example.stop()
-            yield said
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(making._MAKERS, "edit", stopping)
-        example.make()
-    assert example.ended and "stopped" in example.said and example.parts == {"located"}
-    assert [path.name for path in tmp_path.glob("*/*")] == ["located.safetensors"]
-
-
-def test_it_looks_at_the_line_before_each_part_and_after_every_step(model, tmp_path):
-    example = Example(model, SHORT, tmp_path)
-    looks: list[str] = []
-    steps = Counter[str]()
-
-    def counted(module: Any, name: str) -> Callable[..., Iterator[Any]]:
-        real = getattr(module, name)
-
-        def run(*given: Any) -> Iterator[Any]:
-            return (yield from drain(real(*given), lambda event: steps.update([name]) or event))
-
-        return run
-
-    def somebody_is_there(_cancelled: Callable[[], bool]) -> None:
-        run = example.line.turns((step for step in ("first", "second")), "edit")
-        next(run)
-        looks.append(example.said)
-        run.close()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(example.line, "give_way", somebody_is_there)
-        for module, name in ((making.gating, "examined"), (making.stress_run, "stress"), (making.compare_run, "ask")):
-            patch.setattr(module, name, counted(module, name))
-        example.make()
-    assert example.parts == frozenset(PARTS) and all(said.endswith(BEHIND) for said in looks)
-    told = (said.removesuffix(BEHIND).removeprefix("Making the example: ") for said in looks)
-    of = Counter(re.sub(r"\d+", "n", said) for said in told)
-    assert set(making._TITLES.values()) <= set(of), "before each part"
-    assert of["the edit and its answers. Step n of at most n"] == len(example.session.live.result.trace) > 1
-    assert of["the edit and its answers. The gate's small exam"] == steps["examined"] > 1
-    assert of["the edit and its answers. Answers of both weights"] == steps["ask"] > 1
-    assert of["the stress test. n of n prompts"] == steps["stress"] > 1
-
-
-def test_it_makes_nothing_while_a_visitor_runs_says_so_and_ends_all_the_same(model, tmp_path):
-    example = Example(model, SHORT, tmp_path)
-    run = example.line.turns((step for step in ("first", "second")), "edit")
-    next(run)
-    example.start()
-    assert not example.wait(0.2) and example.said == f"Making the example: where the answers part{BEHIND}"
-    example.stop()
-    assert example.wait(30) and example.said == "The example was stopped." and example.parts == frozenset()
-    run.close()
-
-
-def test_the_shipped_example_is_small_read_without_an_edit_and_dropped_for_another_model(model, tmp_path, edits):
-    shipped = tmp_path / "assets"
-    folder = ship(model, shipped)
-    assert len(edits) == 1 and not list(folder.glob("contest/*.safetensors")), "no patches of the contest"
-    assert {path.stem for path in folder.glob("*.safetensors")} == set(PARTS)
-    example = Example(model, folder=tmp_path / "cache", shipped=shipped)
-    assert example.parts == frozenset(PARTS)
-    other = Example(replace(model, fingerprint="0123456789abcdef"), folder=tmp_path / "cache", shipped=shipped)
-    assert other.parts == frozenset() and len(edits) == 1
-    # Under another model's name it is not believed either.
-    folder.rename(folder.with_name(folder.name.replace(model.fingerprint, "0123456789abcdef")))
-    other = Example(replace(model, fingerprint="0123456789abcdef"), folder=tmp_path / "cache", shipped=shipped)
-    assert other.parts == frozenset()
