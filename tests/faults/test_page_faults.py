@@ -14,7 +14,7 @@ What other tests hold, by fault:
 - the server killed and started again: ``test_restart.py``; on its page:
   ``tests/dashboard/kit/running/test_reserving.py``
 - every run of the page, ended in every way, and two runs in the same instant: ``test_every_run.py``
-- damaged files: the embedded model ``tests/inspector/model/test_loading.py``, the example
+- damaged files: the embedded model ``tests/inspector/model/test_made_whole.py``, the example
   ``tests/dashboard/example/test_example.py``, a calibration ``tests/editing/calibrating/test_calibration.py``,
   an editor of MEND ``tests/editing/methods/mend/test_mend_store.py``,
   a patch ``tests/inspector/model/patches/test_patch_file.py``
