@@ -20,12 +20,14 @@ import tiny_models
 import torch
 from threadpoolctl import threadpool_limits
 
+from dashboard.quicker import import_without_stubs
 from editing import memory
 from inspector.model import InspectedModel, from_parts, load
 from inspector.safeedit import Case, Constraint
 
 TinyFactory = Callable[..., InspectedModel]
 gc.disable()  # until all is imported, see pytest_collection_finish
+import_without_stubs()  # helpers import Gradio before the dashboard
 
 # rouge-score brings absl's log handler, which would close pytest's capture of stderr as soon as a server starts that
 # sets up logging anew while a test reads its own output.
