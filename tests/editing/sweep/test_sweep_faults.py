@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import real_tokenizers
@@ -22,11 +23,17 @@ from editing.sweep.fitting import fitting
 from editing.sweep.work import cases_of, chosen_layer
 from inspector.errors import EditError, NotFinite, NoVerdict, OutOfMemory, PromptError, RefusedEdit
 from inspector.model import Detector, PromptFormat, encode, from_parts
-from inspector.safeedit.questions import QuestionSets
+from inspector.safeedit.questions import QuestionSets, Size
 from inspector.safeedit.sets import Fact, HarmlessPrompt
 
 REFUSED, BROKEN = 1, 2
 """Cases whose edit is refused, and in whose edit the fault happens."""
+BRIEF: dict[str, Any] = {
+    "changes": {"steps": 2, "harmless_prompts": 1, "harmless_tokens": 2, "companions": 1},
+    "size": Size(transfer=0, harmless=1, facts=1, passages=0),
+    "max_new_tokens": 6,
+}
+"""The settings of :data:`sweep_helpers.SHORT`, and one further question in an edit that acts where harm is detected."""
 
 
 def fault(monkeypatch, error: BaseException) -> None:
@@ -226,7 +233,7 @@ def test_a_sweep_whose_patches_act_by_one_detector_does_not_go_on_by_another(tmp
 
 def test_a_case_of_a_sweep_does_not_act_by_a_detector_that_came_while_it_ran(tmp_path, monkeypatch):
     cases = write_cases(tmp_path, 1)
-    settings = SweepSettings(cases=str(cases), block="1", acts="detected")
+    settings = SweepSettings(cases=str(cases), block="1", acts="detected", **BRIEF)
     model, judge = loader(settings)
     first, later = (Detector((0,), torch.ones(1, 32), 0.0, bound, model.fingerprint) for bound in (-1.0, -2.0))
     known = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), later)
@@ -239,9 +246,7 @@ def test_a_case_of_a_sweep_does_not_act_by_a_detector_that_came_while_it_ran(tmp
 
 
 def test_a_question_that_the_detector_reads_as_no_numbers_refuses_the_edit(tmp_path, monkeypatch):
-    settings = SweepSettings(
-        cases=write_cases(tmp_path, 1), block="1", acts="detected", changes={"steps": 2, "harmless_prompts": 1}
-    )
+    settings = SweepSettings(cases=write_cases(tmp_path, 1), block="1", acts="detected", **BRIEF)
     model, judge = loader(settings)
     detector = Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint)
     known = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), detector)
