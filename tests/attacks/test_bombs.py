@@ -1,7 +1,7 @@
 """Attacks by files: safetensors whose header promises more than there is, and zips that hold more than they say.
 
-The program reads two kinds of archives: the embedded model (``tests/inspector/model/test_made_whole.py``) and the zip of a
-saved edit that Keep takes in, whose other attacks are in ``tests/editing/saved/test_incoming.py``.
+The program reads two kinds of archives: the embedded model (``tests/inspector/model/test_made_whole.py``) and the zip
+of a saved edit that Keep takes in, whose other attacks are in ``tests/editing/saved/test_incoming.py``.
 """
 
 from __future__ import annotations
