@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import gradio as gr
 
-from dashboard.edit_events import act, asked_for, edit_events
+from dashboard.edit_events import act, asked_for, edit_events, examined
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.filing import connect_files
 from dashboard.endpoints.naming import named
@@ -34,8 +34,7 @@ from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate import run as locating
 from dashboard.steps.methods import run as contests
 from dashboard.steps.methods.further import routed_too
-from dashboard.steps.methods.run import ALONE, TITLES, run_contest, standing_record
-from dashboard.steps.methods.run import load_method as load
+from dashboard.steps.methods.run import ALONE, TITLES, patch_of, run_contest, standing_record
 from dashboard.steps.operate import gating
 from dashboard.steps.operate import run as operating
 from dashboard.steps.stress import run as stress
@@ -288,11 +287,28 @@ def connect(context: Context) -> None:
                 if isinstance(event, Standing):
                     yield cast(gives.MethodRecord, standing_record(event))
 
-    def load_method(method: takes.MethodTitle, request: gr.Request | None = None) -> gives.Live:
-        """Make the patch of a method that was run the live one; /ask and /stress_test then use it."""
+    def load_method(
+        method: takes.MethodTitle, keep_anyway: takes.KeepAnyway = False, request: gr.Request | None = None
+    ) -> gives.Live:
+        """Hold the patch of a method that was run to the gate and make it live; /ask and /stress_test then use it.
+
+        What the gate refuses is an error that says why, and not live until /keep.
+        """
         with shown_to_user(), context.reserved(request) as session:
-            if run_quietly(load(context.model, session, method, context.detector)) is None:
+            taken = run_quietly(patch_of(model, session, method, context.detector))
+            if taken is None:
                 raise CaseError("Cancelled: the weights that were live still are.")
+            made = gating.Made(taken[0], detector=taken[1].detector, as_saved=taken[1])
+            made = run_quietly(examined(context, session, made))
+            if not gating.settle(session, made):
+                if made.acceptance is None:
+                    raise CaseError("Cancelled before the gate had decided: the weights that were live still are.")
+                if not keep_anyway:
+                    raise CaseError(
+                        f"{made.acceptance.reason} {method}'s patch is not live. Call /keep to make it live all the "
+                        "same, or pass keep_anyway."
+                    )
+                gating.keep(session)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def undo(request: gr.Request | None = None) -> gives.Live:

@@ -115,6 +115,9 @@ RoutedToo = Annotated[
     ),
 ]
 MethodTitle = Annotated[str, Field(description="Title of a method that was run, as its record has it.")]
+KeepAnyway = Annotated[
+    bool, Field(description="Make it live although the gate refuses it; its patch records that it was kept by hand.")
+]
 Answer = Annotated[str, Field(description="The answer that is read after the prompt.")]
 Top = Annotated[int, Field(description="How many of each layer's likeliest next tokens are told, 1 to 20.")]
 AttributionWay = Annotated[Way, Field(description="How the answer is attributed to the prompt's tokens.")]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
-from dashboard.kit.sessions.acting import make_live
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.kit.sessions.typed import Texts, case_of
 from dashboard.kit.sessions.values import WAYS
@@ -19,7 +18,7 @@ from editing.methods.registry import METHODS
 from editing.optimising.trainee import SCOPES, Scope
 from editing.progress import run as run_quietly
 from inspector.errors import CaseError
-from inspector.model import Detector, InspectedModel
+from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.questions import FULL, QUICK, Size, make_exam
@@ -164,10 +163,10 @@ def exam_settings(size: str, tokens: int, way: str) -> ContestSettings:
     return ContestSettings(size=SIZES[size], max_new_tokens=max(1, min(1024, tokens)), evaluation=WAYS[way])
 
 
-def load_method(
+def patch_of(
     model: InspectedModel, session: Session, title: str | None, detector: Detector | None = None
-) -> Generator[Preparation, None, Standing | None]:
-    """Make a method's patch the live edit.
+) -> Generator[Preparation, None, tuple[LiveEdit, Row] | None]:
+    """Return a method's edit and its weights as its line was examined, for the gate; nothing is live by this.
 
     Args:
         detector: Routes it where the routed line was picked; a plain line's patch acts on every prompt.
@@ -176,7 +175,7 @@ def load_method(
         How far what it acts by is.
 
     Returns:
-        Its standing; ``None`` when cancelled, and nothing has changed then.
+        ``None`` when cancelled.
 
     Raises:
         CaseError: None is picked, or it was not run, has no edit, or makes none.
@@ -200,5 +199,5 @@ def load_method(
         routed_by = yield from acts_by(model, detector, known.case, result.settings.format, cancel)
         if routed_by is None:
             return None
-    make_live(session, LiveEdit(known.case, result), routed_by)
-    return standing
+    edit = LiveEdit(known.case, result)
+    return edit, replace(edit.row(1.0), detector=routed_by)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dashboard.kit.drawing.glossary import columns, heads, linked, term
-from dashboard.kit.drawing.html import case_name, heading, progress_bar, reading, score_value
+from dashboard.kit.drawing.html import case_name, heading, message, progress_bar, reading, score_value
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.methods.state import Compared, Contest
@@ -28,7 +28,7 @@ COLUMNS = (
 """Scores of the table, by name; what stands in one column stands together."""
 LEGEND = reading(
     "*: so by construction, whatever the edit. Quoted: a training sentence given to harmful / harmless prompts. Click "
-    "a line to pick its method; the button Make its patch live changes what is live."
+    "a line to pick its method; the button Make its patch live asks the gate, which decides as on an edit of Operate."
 ) + columns(HEADERS)
 
 HEADS = (
@@ -48,6 +48,17 @@ def cards() -> str:
         for method in METHODS.values()
     )
     return f'<div class="cards">{cells}</div>'
+
+
+def held_back(title: str, reason: str | None) -> str:
+    """Say that the gate holds a method's patch back.
+
+    Args:
+        reason: The gate's; ``None`` where it was not examined to its end.
+    """
+    if reason is None:
+        return message(f"Stopped: {title}'s patch is not live and waits. Examine it in Operate.")
+    return message(f"{title}'s patch is held back. {reason} Keep it anyway stands in Operate.")
 
 
 def head(session: Session, other: str = "") -> str:

@@ -13,7 +13,7 @@ from dashboard.kit.drawing.html import heading, message, progress_bar
 from dashboard.kit.drawing.panes import build_pair, unless_safe
 from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context, Room
-from dashboard.kit.running.run import CANCEL_OFF, Throttle, drain
+from dashboard.kit.running.run import CANCEL_OFF, Throttle, drain, echoed
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.values import WAYS, sizes_within
 from dashboard.kit.sharing.lent import Lent
@@ -264,13 +264,14 @@ class MethodsRoom(Room):
         self.plane.wire(self.clock, self.picked)
         react(self.picked.input, self.on_method_picked, inputs=[self.picked], outputs=of_picked)
         react(self.table.select, self.on_method_row, outputs=[self.picked, *of_picked], event=gr.SelectData)
+        gate = self.bus.offered("gate")
         press(
             self.load.click,
             self.on_method_load,
             clock=self.clock,
-            inputs=[self.picked],
+            inputs=[self.picked, *gate.inputs],
+            outputs=[*gate.outputs],
             tells=(News.LIVE,),
-            brief=True,
         )
 
     def on_case(self, session: Session, values: Values) -> Update:
@@ -413,13 +414,17 @@ class MethodsRoom(Room):
         }
 
     def on_method_load(self, session: Session, values: Values) -> Iterator[Update]:
-        """Make a method's patch live; whoever hears of it measures and asks it."""
+        """Hold a method's patch to the gate; if that accepts it, it is live, and whoever hears of it measures it."""
         title = values[self.picked]
-        loading = run.load_method(self.model, session, title, self.context.detector)
-        standing = yield from drain(loading, lambda event: {self.clock: progress_bar(event.message, event.fraction)})
-        if standing is None:
+        loading = run.patch_of(self.model, session, title, self.context.detector)
+        taken = yield from drain(loading, lambda event: {self.clock: progress_bar(event.message, event.fraction)})
+        if taken is None:
             yield {self.clock: message("Cancelled: the weights that were live still are.")}
             return
-        yield {self.clock: message(f"Measuring {title}'s patch")}
-        yield from self.bus.tell(News.LIVE, session, values)
-        yield {self.clock: progress_bar(f"{standing.method.title}'s patch is live; see Operate.", 1.0)}
+        (clock,) = self.bus.offered("clock").outputs
+        yield from echoed(self.bus.offered("gate").call(session, values, *taken), clock, self.clock)
+        held = self.bus.offered("held").call(session)
+        if held is None:
+            yield {self.clock: progress_bar(f"{title}'s patch is live; see Operate.", 1.0)}
+        else:
+            yield {self.clock: words.held_back(title, held.acceptance and held.acceptance.reason)}

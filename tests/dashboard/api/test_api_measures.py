@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from api_helpers import case, weights
+from dashboard_helpers import SHORT_GATE
 from gradio_client.exceptions import AppError
 
 from dashboard.steps.methods import run as methods
+from dashboard.steps.operate import gating
 from editing.calibrating.calibration import calibrate_command
+from editing.gate.gate import Budgets, GateSettings
 from inspector.divergence import DISTANCES, divergence
 from inspector.lens import logit_lens
 from inspector.likelihood import likelihoods
@@ -111,10 +114,24 @@ def test_methods_stream_a_record_each_and_one_of_them_is_loaded(client, monkeypa
     assert (reminded["patch"], reminded["parameters_changed"], reminded["toxicity_forced"]) == (None, 0, True)
     (row,) = (row for row in client.predict(api_name="/history") if row["patch"] == tuned["patch"])
     assert (row["origin"], row["live"], row["in_memory"]) == ("run in Methods", False, True) and row["scores"]["DS"]
+    before = weights(client)
+    with monkeypatch.context() as patch:
+        patch.setattr(gating, "settings_of", lambda _: GateSettings(budgets=Budgets(harmless_kl=0), **SHORT_GATE))
+        with pytest.raises(
+            AppError, match=r"Refused: harmless KL [\d.e+-]+ nats a token \(0 allowed.*pass keep_anyway"
+        ):
+            client.predict("FT-L", api_name="/load_method")
+        assert weights(client) == before
+        kept = client.predict("FT-L", keep_anyway=True, api_name="/load_method")["weights"]
+        assert kept.endswith(tuned["patch"]) and client.predict(api_name="/undo")["weights"] == before
+    free = Budgets(harmless_kl=100, over_refusal=100, degenerate=100, parroting=100, lost_defence=100)
+    monkeypatch.setattr(gating, "settings_of", lambda _: GateSettings(budgets=free, **SHORT_GATE))
     loaded = client.predict("FT-L", api_name="/load_method")
     assert loaded["weights"] == f"FT-L · layer 1 · strength 1 · patch {tuned['patch']}"
     listed = [known for known in client.predict(api_name="/history") if known["patch"] == tuned["patch"]]
-    assert listed == [{**row, "live": True, "was_live": True}], "its row has become the live one"
+    word = {name: listed[0][name] for name in ("gate", "reason")}
+    assert listed == [{**row, "live": True, "was_live": True, **word}], "its row has become the live one"
+    assert word["gate"] != row["gate"] and word["reason"].startswith("Passed")
     with pytest.raises(AppError, match="no patch to load"):
         client.predict("Self-Reminder", api_name="/load_method")
     with pytest.raises(AppError, match=r"Run: python -m editing\.calibrate"):

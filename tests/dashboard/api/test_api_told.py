@@ -104,7 +104,7 @@ def test_what_is_answered_is_what_was_promised(client, monkeypatch):
         "/save": (saved := client.predict(api_name="/save")),
         "/take_in": list(client.submit(files=[handle_file(saved["file"])], api_name="/take_in")),
         "/methods": list(client.submit(*case(0), 1, ["FT-L"], max_new_tokens=2, api_name="/methods")),
-        "/load_method": client.predict("FT-L", api_name="/load_method"),
+        "/load_method": client.predict("FT-L", True, api_name="/load_method"),
         "/history": client.predict(api_name="/history"),
         "/compare": client.predict(1, 2, max_new_tokens=2, api_name="/compare"),
         "/report": client.predict(api_name="/report"),

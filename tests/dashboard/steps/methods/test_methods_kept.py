@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dashboard_helpers import seen, tiny_model
+from dashboard_helpers import GENEROUS, seen, tiny_model
 
 from dashboard.kit.sessions.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.methods import run as methods
@@ -25,7 +25,7 @@ def test_loading_a_patch_again_drops_no_other_edit_from_undo(visitor, monkeypatc
     monkeypatch.setattr("dashboard.kit.sessions.session.HISTORY", 2)
     first = visitor.session.live
     for _ in range(3):
-        visitor.do("on_method_load", methods_picked="FT-L")
+        visitor.do("on_method_load", methods_picked="FT-L", **GENEROUS)
     assert [edit.patch.method for edit in visitor.session.edits] == ["DINM", "FT-L"]
     assert visitor.session.edits[0] is first
 
@@ -99,4 +99,4 @@ def test_a_patch_that_was_not_kept_cannot_be_loaded(visitor):
     lost = tuple(replace(s, result=replace(s.result, patch=None)) for s in known.standings)
     session.slot(Compared).contest = replace(known, standings=lost)
     with pytest.raises(CaseError, match="Press Run methods"):
-        next(methods.load_method(tiny_model(), session, "SFT"))
+        next(methods.patch_of(tiny_model(), session, "SFT"))

@@ -70,7 +70,8 @@ def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_load
     edits = methods.edits_of(visitor.session, page.context.example.session)
     assert [(edit.result, exam is not None) for edit, exam in edits] == [(plain.result, True), (more.result, False)]
     visitor.do("on_method_load", methods_picked=title)
-    assert visitor.session.live.patch is more.result.patch and visitor.session.detector is made
+    live = visitor.session.live.patch
+    assert live.identifier == more.result.patch.identifier and visitor.session.detector is made
     assert_idle(visitor)
 
 

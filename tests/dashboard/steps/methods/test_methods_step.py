@@ -20,6 +20,7 @@ from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.methods.view import LOAD
+from editing.gate.gate import RECORD
 from editing.methods.registry import METHODS
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -95,10 +96,14 @@ def test_a_click_on_a_line_only_picks_its_method(ran):
 def test_a_method_s_patch_is_made_live_by_its_button_and_the_reminder_has_none(ran):
     visitor = ran
     edits = len(visitor.session.edits)
-    visitor.do("on_method_load", methods_picked="SFT")
+    visitor.do("on_method_load", methods_picked="SFT", **GENEROUS)
     live = visitor.session.live
     assert live.patch.method == "SFT" and len(visitor.session.edits) == edits + 1
-    assert live.patch is visitor.session.slot(Compared).contest.named("SFT").result.patch
+    made = visitor.session.slot(Compared).contest.named("SFT").result.patch
+    assert (
+        live.patch.identifier == made.identifier
+        and live.patch.settings[RECORD]["weights"] == visitor.session.row.label()
+    )
     assert "live weights: SFT" in visitor.screen["live"] and "of its down-projection" in visitor.screen["tiles"]
     assert visitor.screen["edited"] and "see Operate" in visitor.screen["methods_clock"]
     with pytest.raises(Exception, match="no patch to load"):
@@ -133,10 +138,11 @@ def test_an_edit_of_the_run_has_its_row_which_becomes_the_live_one_when_it_is_lo
             score.name: (score.vanilla.value, score.edited.value) for score in standing.scores
         }
     assert rows[2].settings["seed"] == standings[1].result.settings.seed
-    visitor.do("on_method_load", methods_picked="SFT")
+    visitor.do("on_method_load", methods_picked="SFT", **GENEROUS)
     *others, loaded = rows_of(visitor)
     assert others == [replace(rows[0], live=False), rows[1]] and rows[2].verdicts == {}
-    assert loaded == replace(rows[2], live=True, was_live=True, verdicts=loaded.verdicts) and len(loaded.verdicts) == 2
+    now = {"live": True, "was_live": True, "gate": "passed", "reason": loaded.reason, "verdicts": loaded.verdicts}
+    assert loaded == replace(rows[2], **now) and len(loaded.verdicts) == 2
     visitor.do("on_delete_row", row_picked=2)
     visitor.do("on_strength", strength=0.5)
     assert [row.number for row in rows_of(visitor)] == [1, 3], "what is deleted stays so"
@@ -222,6 +228,23 @@ def test_a_method_picked_while_others_run_is_the_one_shown_at_the_end(visitor):
     visitor.do("on_method_picked", methods_picked="FT-L")
     list(run)
     assert "FT-L" in visitor.screen["methods_source_reading"]
+
+
+def test_a_method_s_patch_that_the_gate_refuses_waits_until_it_is_kept_by_hand(ran):
+    visitor, live, row = ran, ran.session.live, ran.session.row
+    patch = visitor.session.slot(Compared).contest.named("SFT").result.patch.identifier
+    visitor.do("on_method_load", methods_picked="SFT", **{**GENEROUS, "allowed_harmless_kl": 0})
+    assert visitor.session.live is live and visitor.session.row == row
+    said = seen(visitor.screen["methods_clock"])
+    assert "SFT's patch is held back. Refused: harmless KL" in said and "Keep it anyway stands in Operate" in said
+    visitor.do("on_keep")
+    assert visitor.session.live.patch.identifier == patch and visitor.session.live.patch.settings[RECORD]["overridden"]
+    visitor.do("on_method_load", methods_picked="FT-L", **GENEROUS)
+    taken = visitor.session.live
+    for _ in visitor.press("on_method_load", methods_picked="SFT"):
+        visitor.session.cancelled.set()
+    assert visitor.session.live is taken and "not live and waits" in seen(visitor.screen["methods_clock"])
+    assert_idle(visitor)
 
 
 def test_after_a_first_run_a_method_is_picked_and_before_it_no_patch_can_be_made_live(visitor):
