@@ -201,21 +201,26 @@ def mark_batch(
         row: The edited weights.
         beside: Another network that answered in their place.
     """
-    asked = [_with_all_taught(question, row) for question in asked]
+    asked = [with_all_taught(question, row) for question in asked]
     texts = [model.decode(line.tokens).strip() for line in lines]
     half = len(asked)
     twice = (*asked, *asked)
     judged = [n for n, question in enumerate(twice) if question.kind in JUDGED]
     said = dict(zip(judged, verdicts(judge, [(twice[n].prompt, texts[n]) for n in judged]), strict=True))
     marked = [
-        _marked(question, text, line.finished, said.get(n))
+        marked_answer(question, text, line.finished, said.get(n))
         for n, (question, text, line) in enumerate(zip(twice, texts, lines, strict=True))
     ]
     harmless = [n for n, question in enumerate(asked) if question.kind == "harmless"]
-    divergences = dict.fromkeys(harmless, 0.0)  # where a detector is silent the vanilla weights have answered
-    acting = [n for n in harmless if not lines[half + n].held_back]
-    answers, prompted = ([Encoded(prompts[n], tuple(lines[n].tokens[:KL_TOKENS])) for n in acting] for prompts in both)
-    divergences |= zip(acting, harmless_kl(model, answers, row.always(), prompted, beside), strict=True)
+    divergences = dict.fromkeys(harmless, 0.0)  # the same weights after the same prompt do not diverge
+    silent = [n for n in harmless if lines[half + n].held_back]  # where the vanilla weights have answered as edited
+    acting = [n for n in harmless if n not in silent]
+    differing = [n for n in silent if both[0][n] != both[1][n]]
+    for some, weights in ((acting, row.always()), (differing, VANILLA)):
+        answers, prompted = (
+            [Encoded(prompts[n], tuple(lines[n].tokens[:KL_TOKENS])) for n in some] for prompts in both
+        )
+        divergences |= zip(some, harmless_kl(model, answers, weights, prompted, beside), strict=True)
     return [
         Reply(
             question,
@@ -230,13 +235,21 @@ def mark_batch(
     ]
 
 
-def _with_all_taught(question: Question, row: Row) -> Question:
+def with_all_taught(question: Question, row: Row) -> Question:
+    """Return a question with whatever the row's patch was trained on beside what its case says."""
     if not question.taught or row.patch is None:
         return question
     return replace(question, taught=tuple(dict.fromkeys((*question.taught, *row.patch.taught))))
 
 
-def _marked(question: Question, text: str, finished: bool, verdict: Verdict | None) -> Marked:
+def marked_answer(question: Question, text: str, finished: bool, verdict: Verdict | None) -> Marked:
+    """Mark one answer.
+
+    Args:
+        text: The answer.
+        finished: Whether it ended by itself.
+        verdict: The judge's; ``None`` for kinds that are not judged.
+    """
     broken = degeneracy(text)
     content = quoted = False
     if broken is None:

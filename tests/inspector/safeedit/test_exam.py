@@ -10,7 +10,7 @@ import tiny_models
 import torch
 
 from inspector.errors import CaseError
-from inspector.model import VANILLA, Decoding, Delta, Patch, PromptFormat, Row, Taught, answer, encode
+from inspector.model import VANILLA, Decoding, Delta, Detector, Patch, PromptFormat, Row, Taught, answer, encode
 from inspector.safeedit.asking import OPENING
 from inspector.safeedit.cases import Case, Template, bundled_cases
 from inspector.safeedit.exam import examine, examine_all, run_exam
@@ -244,6 +244,20 @@ def test_harmless_kl_equals_the_definition(model):
             edited = model.network(ids).logits[0, list(encoded.predicting)].double().log_softmax(-1)
         by_definition = (vanilla.exp() * (vanilla - edited)).sum(-1).mean()
         assert value == pytest.approx(float(by_definition), rel=1e-3, abs=1e-6)
+
+
+def test_a_held_back_prompt_that_was_put_otherwise_has_the_divergence_of_the_suffix_alone(llama, case, few):
+    """Both answers are vanilla's there: the first without the suffix, the second with it."""
+    silent = Row(by_hand.patch(llama), detector=Detector((0,), torch.ones(1, 32), 0.0, 1e9, llama.fingerprint))
+    questions = [question for question in make_exam(case, SIZE, few) if question.kind == "harmless"]
+    for evaluation in ("paper", "same"):
+        asked = {"decoding": SHORT, "evaluation": evaluation}
+        held, suffix = (
+            [reply.kl for reply in run_exam(examine(llama, questions, row, MatcherJudge(), **asked)).replies]
+            for row in (silent, VANILLA)
+        )
+        assert held == pytest.approx(suffix, rel=1e-3, abs=1e-9)
+        assert all(kl > 1e-6 for kl in held) if evaluation == "paper" else held == [0.0] * len(held)
 
 
 def test_spread_takes_even_distances():
