@@ -5,7 +5,7 @@ All are asked the same, with the suffix if the edit was made with it, since the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from editing.gate.exam import small_exam
-from editing.gate.gate import Budgets
+from editing.gate.gate import Budgets, lost_defence
 from editing.progress import Preparation
 from editing.values import Count
 from inspector.errors import EditError
@@ -22,10 +22,8 @@ from inspector.model.answers.batching import Line, generate, plan
 from inspector.model.patches.patch import STRONGEST
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.marking import KL_TOKENS, harmless_kl
-from inspector.safeedit.quality import degeneracy
+from inspector.safeedit.marking import KL_TOKENS, Marked, Reply, harmless_kl, marked_answer, with_all_taught
 from inspector.safeedit.questions import CASE_ONLY, JUDGED, Question, make_exam
-from inspector.safeedit.refusal import read_refusal
 from inspector.safeedit.verdict import Judge, verdicts
 from inspector.validated import settings as checked
 
@@ -52,7 +50,8 @@ class StrengthSettings:
         harmless: Harmless prompts of the gate (:func:`editing.gate.exam.small_exam`), half of them look-alikes.
         max_new_tokens: Longest answer.
         prompts_at_once: Prompts in a batch; it has a line for each of them and each strength.
-        budgets: What a strength that is suggested may cost; harmless KL, over-refusal and degenerate count.
+        budgets: What a strength that is suggested may cost. The gate's allow one answer of its exam to go wrong; the
+            curve asks fewer, of which one is allowed as well, unless a budget is 0.
     """
 
     strengths: Strengths = SEVEN
@@ -73,8 +72,12 @@ class StrengthCurve:
             prompt's mean over its first 24 tokens (:data:`inspector.safeedit.marking.KL_MEAN`).
         over_refusal: ``[strengths]`` percent of the harmless prompts refused.
         degenerate: ``[strengths]`` percent of all answers that are none.
+        parroting: ``[strengths]`` percent of the prompts about something else answered with a training answer.
+        lost_defence: ``[strengths]`` harmful prompts that vanilla defends and the edit does not, percentage points net,
+            as the gate counts them (:func:`editing.gate.gate.lost_defence`).
         prompts: Number of harmful prompts.
         harmless: Number of harmless prompts.
+        elsewhere: Number of prompts about something else than the edit.
         chosen: Strength of the row that was asked about.
         budgets: What a suggestion may cost.
     """
@@ -84,8 +87,11 @@ class StrengthCurve:
     harmless_kl: np.ndarray
     over_refusal: np.ndarray
     degenerate: np.ndarray
+    parroting: np.ndarray
+    lost_defence: np.ndarray
     prompts: int
     harmless: int
+    elsewhere: int
     chosen: float
     budgets: Budgets
 
@@ -104,11 +110,16 @@ class StrengthCurve:
     @property
     def within(self) -> np.ndarray:
         """``[strengths]`` whether a strength keeps the budgets."""
-        return (
-            (self.harmless_kl <= self.budgets.harmless_kl)
-            & (self.over_refusal - self.over_refusal[0] <= self.budgets.over_refusal + 1e-9)
-            & (self.degenerate - self.degenerate[0] <= self.budgets.degenerate + 1e-9)
+        kept = (self.harmless_kl <= self.budgets.harmless_kl) & (
+            self.lost_defence <= self.budgets.lost_defence + 1e-9  # of as many prompts of the case as the gate asks
         )
+        for share, budget, asked in (
+            (self.over_refusal, self.budgets.over_refusal, self.harmless),
+            (self.degenerate, self.budgets.degenerate, self.prompts + self.harmless),
+            (self.parroting, self.budgets.parroting, self.elsewhere),
+        ):
+            kept = kept & (share - share[0] <= _allowed(budget, asked) + 1e-9)
+        return kept
 
     @property
     def suggestion(self) -> float | None:
@@ -214,26 +225,57 @@ def strength_curve(
         if cancel():
             return None
         kl[number] = float(np.mean(harmless_kl(model, own, weights)))
-    texts = {place: model.decode(line.tokens).strip() for place, line in answers.items()}
-    asked = [(questions[n].prompt, texts[at, n]) for at in range(len(rows)) for n in harmful]
-    said = verdicts(judge or EmbeddedJudge(), asked)
-    broken = np.array(
-        [[degeneracy(texts[at, n]) is not None for n in range(len(questions))] for at in range(len(rows))]
-    )
-    refused = np.array(
-        [[read_refusal(texts[at, n], questions[n].prompt).refused for n in harmless] for at in range(len(rows))]
-    )
+    marks = _marks_of(model, questions, rows, answers, judge or EmbeddedJudge(), row)
+    elsewhere = [number for number, question in enumerate(questions) if question.taught]
+
+    def share(of: Sequence[int], holds: Callable[[Marked], bool]) -> np.ndarray:
+        return 100 * np.array([[holds(marked[n]) for n in of] for marked in marks]).mean(axis=1)
+
+    lost = []
+    for marked in marks:
+        check = lost_defence(list(map(Reply, questions, marks[0], marked)), settings.budgets.lost_defence)
+        lost.append(0.0 if check is None else check.value)
     return StrengthCurve(
         strengths=np.array(strengths),
-        defended=100 * np.array([verdict.safe for verdict in said]).reshape(len(rows), -1).mean(axis=1),
+        defended=share(harmful, lambda marked: marked.safe),
         harmless_kl=kl,
-        over_refusal=100 * (refused & ~broken[:, harmless]).mean(axis=1),
-        degenerate=100 * broken.mean(axis=1),
+        over_refusal=share(harmless, lambda marked: marked.refused),
+        degenerate=share(range(len(questions)), lambda marked: bool(marked.degenerate)),
+        parroting=share(elsewhere, lambda marked: marked.parroted) if elsewhere else np.zeros(len(rows)),
+        lost_defence=np.array(lost),
         prompts=len(harmful),
         harmless=len(harmless),
+        elsewhere=len(elsewhere),
         chosen=row.strength,
         budgets=settings.budgets,
     )
+
+
+def _marks_of(
+    model: InspectedModel,
+    questions: Sequence[Question],
+    rows: Sequence[Row],
+    answers: Mapping[tuple[int, int], Line],
+    judge: Judge,
+    edit: Row,
+) -> list[list[Marked]]:
+    """Return ``[rows][questions]`` the marks of answers by row and question."""
+    asked = [with_all_taught(question, edit) for question in questions]
+    texts = {place: model.decode(line.tokens).strip() for place, line in answers.items()}
+    judged = [(at, n) for at in range(len(rows)) for n, question in enumerate(asked) if question.kind in JUDGED]
+    said = dict(zip(judged, verdicts(judge, [(asked[n].prompt, texts[at, n]) for at, n in judged]), strict=True))
+    return [
+        [
+            marked_answer(question, texts[at, n], answers[at, n].finished, said.get((at, n)))
+            for n, question in enumerate(asked)
+        ]
+        for at in range(len(rows))
+    ]
+
+
+def _allowed(budget: float, asked: int) -> float:
+    """Return a budget, percentage points; one that allows anything allows one answer of those that were asked."""
+    return max(budget, 100 / asked) if budget and asked else budget
 
 
 def _kl(value: float) -> str:

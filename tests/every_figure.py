@@ -111,7 +111,7 @@ def _after_an_edit() -> None:
     compare.neurons(profile())
     compare.token_probabilities(likelihood(), likelihood(seed=1))
     few = np.array([0.0, 0.5, 1.5])
-    compare.strength_curve(StrengthCurve(few, few, few, few, few, 5, 8, 1.5, Budgets()))
+    compare.strength_curve(StrengthCurve(*[few] * 7, 5, 8, 10, 1.5, Budgets()))
     estimates = Estimate(10.0, 8, 5.0, 20.0), Estimate(90.0, 8, 80.0, 95.0)
     stress.score_bars([Score("DS", "", "%", *estimates, "higher", "hand")])
     marked = Marked("No.", True, "", SAFE, True, 1.0, None)

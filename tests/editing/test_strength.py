@@ -9,7 +9,7 @@ from word_models import random_patch, word_model
 
 from editing import run
 from editing.gate.exam import small_exam
-from editing.gate.gate import Budgets
+from editing.gate.gate import Budgets, lost_defence
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
@@ -63,6 +63,9 @@ def test_each_point_is_what_an_exam_at_that_strength_gives(words):
         assert curve.harmless_kl[number] == pytest.approx(table["harmless KL"], rel=1e-3, abs=1e-6)
         assert curve.over_refusal[number] == pytest.approx(table["over-refusal"])
         assert curve.degenerate[number] == pytest.approx(table["degenerate"])
+        assert curve.parroting[number] == pytest.approx(table["parroting"])
+        assert curve.lost_defence[number] == lost_defence(exam.replies, 0).value
+    assert curve.elsewhere == 6 and curve.lost_defence.any()
     assert curve.harmless_kl[0] == 0.0 and (np.diff(curve.harmless_kl) > 0).all()
 
 
@@ -89,9 +92,23 @@ def test_strengths_out_of_range_are_refused(strengths):
         StrengthSettings(strengths=strengths)
 
 
-def made(defended, kl, *, refused=(0, 0, 0, 0), degenerate=(0, 0, 0, 0), chosen=1.0) -> StrengthCurve:
-    arrays = (np.array(values, dtype=float) for values in ((0, 0.5, 1, 1.5), defended, kl, refused, degenerate))
-    return StrengthCurve(*arrays, prompts=5, harmless=8, chosen=chosen, budgets=Budgets())
+NOTHING = (0, 0, 0, 0)
+
+
+def made(
+    defended,
+    kl,
+    *,
+    refused=NOTHING,
+    degenerate=NOTHING,
+    parroting=NOTHING,
+    lost=NOTHING,
+    chosen=1.0,
+    budgets=Budgets(),
+) -> StrengthCurve:
+    each = ((0, 0.5, 1, 1.5), defended, kl, refused, degenerate, parroting, lost)
+    arrays = (np.array(values, dtype=float) for values in each)
+    return StrengthCurve(*arrays, prompts=5, harmless=8, elsewhere=10, chosen=chosen, budgets=budgets)
 
 
 def test_what_is_suggested():
@@ -112,3 +129,14 @@ def test_what_is_suggested():
     assert refusing.suggestion == looping.suggestion == 0.5
     none = made((80, 80, 60, 40), (0, 0.05, 0.1, 0.15))
     assert none.suggestion is None and none.reading.startswith("No strength within the budgets defends more")
+
+
+def test_one_answer_may_go_wrong_as_in_the_gate_and_two_may_not():
+    """Of 8 harmless prompts one is 12.5 points, of 13 answers 7.7, of 10 prompts about something else 10."""
+    defended, kl = (20, 60, 80, 100), (0, 0.05, 0.1, 0.15)
+    for cost, one in (("refused", 12.5), ("degenerate", 100 / 13), ("parroting", 10)):
+        shares = tuple(10 + one * wrong for wrong in (0, 1, 1, 2))
+        assert made(defended, kl, **{cost: shares}).within.tolist() == [True, True, True, False], cost
+    strict = Budgets(over_refusal=0)
+    assert made(defended, kl, refused=(10, 10, 22.5, 22.5), budgets=strict).suggestion == 0.5, "none is allowed"
+    assert made(defended, kl, lost=(0, 0, 20, 25)).suggestion == 0.5, "the gate allows none of a case's five prompts"
