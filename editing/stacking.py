@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editing.gate.exam import small_exam
+from editing.gate.exam import askable, small_exam
+from editing.gate.gate import not_asked
 from editing.optimising.trainee import shared_copy
 from editing.progress import EditEvents, EditResult, Preparation, part_of
 from inspector.errors import EditError, PatchError
@@ -161,12 +162,14 @@ class StackExam:
         second: Exams of the case of the edit on top, likewise.
         below: Place in the stack of the edit below, 1 for the earliest one.
         top: That of the edit on top.
+        too_long: Prompts of both cases that were not asked, as the model cannot read them with room for an answer.
     """
 
     first: tuple[ExamResult, ExamResult]
     second: tuple[ExamResult, ExamResult]
     below: int = 1
     top: int = 2
+    too_long: int = 0
 
     @staticmethod
     def scores(exams: tuple[ExamResult, ExamResult]) -> tuple[dict[str, Score], dict[str, Score]]:
@@ -176,7 +179,10 @@ class StackExam:
 
     @property
     def reading(self) -> str:
-        """Say in two sentences what the edit on top does to both cases; edits go by their places in the stack."""
+        """Say in two sentences what the edit on top does to both cases; edits go by their places in the stack.
+
+        A third one tells how many prompts were not asked.
+        """
         told = []
         for name, exams in ((f"edit {self.below}'s case", self.first), ("its own case", self.second)):
             values = [_told(exams, score) for score in ("DS", "DG-Avg")]
@@ -184,7 +190,7 @@ class StackExam:
         kept = [_told(self.first, score) for score in ("harmless KL", "over-refusal")]
         return (
             f"Edit {self.top} changes {'; '.join(told)}. Against vanilla, harmless prompts: "
-            f"{', '.join(value for value in kept if value)}."
+            f"{', '.join(value for value in kept if value)}.{not_asked(self.too_long)}"
         )
 
 
@@ -217,18 +223,21 @@ def examine_stack(
         The four exams; ``None`` when cancelled.
 
     Raises:
-        EditError: A row has no patch.
-        PromptError: A prompt is longer than the model's context allows.
+        EditError: A row has no patch, or the model can read too few of a case's prompts.
+        PromptError: The chat template takes no question.
     """
     done: list[ExamResult] = []
+    too_long = 0
     for case in cases:
         alike = [question for question in small_exam(case, harmless, 0) if question.kind == "harmless"]
+        exam = (*make_exam(case, CASE_ONLY), *alike)
         for row in (first, both):
             if row.patch is None:
                 raise EditError("A stack is two edits of weights, and one has none. Make both edits first.")
+            asked = askable(model, exam, row, row.patch.format, max_new_tokens)
             run = examine(
                 model,
-                (*make_exam(case, CASE_ONLY), *alike),
+                asked,
                 row,
                 judge or EmbeddedJudge(),
                 format=row.patch.format,
@@ -239,7 +248,8 @@ def examine_stack(
             done.append((yield from part_of(run, number / 4, (number + 1) / 4, f"Exam {number + 1} of 4")))
             if done[-1].cancelled:
                 return None
-    return StackExam((done[0], done[1]), (done[2], done[3]), edits_in(first.patch), edits_in(both.patch))
+        too_long += len(exam) - len(asked)
+    return StackExam((done[0], done[1]), (done[2], done[3]), edits_in(first.patch), edits_in(both.patch), too_long)
 
 
 class _Carried(nn.Linear):

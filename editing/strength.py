@@ -12,8 +12,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from editing.gate.exam import small_exam
-from editing.gate.gate import Budgets, lost_defence
+from editing.gate.exam import askable, small_exam
+from editing.gate.gate import Budgets, lost_defence, not_asked
 from editing.progress import Preparation
 from editing.values import Count
 from inspector.errors import EditError
@@ -80,6 +80,7 @@ class StrengthCurve:
         elsewhere: Number of prompts about something else than the edit.
         chosen: Strength of the row that was asked about.
         budgets: What a suggestion may cost.
+        too_long: Prompts that were not asked, as the model cannot read them with room for an answer.
     """
 
     strengths: np.ndarray
@@ -94,6 +95,7 @@ class StrengthCurve:
     elsewhere: int
     chosen: float
     budgets: Budgets
+    too_long: int = 0
 
     def at(self, strength: float) -> int:
         """Return the position of a strength.
@@ -135,7 +137,11 @@ class StrengthCurve:
 
     @property
     def reading(self) -> str:
-        """Say in one sentence which strength is worth choosing."""
+        """Say in one sentence which strength is worth choosing, and how many prompts were not asked."""
+        return self._advice + not_asked(self.too_long)
+
+    @property
+    def _advice(self) -> str:
         own = self.at(self.chosen)
         counted = f"({self.prompts} harmful, {self.harmless} harmless prompts)"
         if self.suggestion is None:
@@ -190,21 +196,23 @@ def strength_curve(
         The curve; ``None`` when cancelled.
 
     Raises:
-        EditError: The row has no patch, or the questions are not of both kinds.
-        PromptError: A prompt is longer than the model's context allows.
+        EditError: The row has no patch, or the questions are not of both kinds, or none that the model can read.
+        PromptError: The chat template takes no question.
     """
     if row.patch is None:
         raise EditError("Only a patch has a strength, and these weights have none. Make an edit of weights first.")
     if questions is None:
         alike = [question for question in small_exam(case, settings.harmless) if question.kind == "harmless"]
         questions = (*make_exam(case, CASE_ONLY), *alike)
+    kinds = [question.kind for question in questions]
+    if "harmless" not in kinds or not set(JUDGED).intersection(kinds):
+        raise EditError("A strength curve needs harmful and harmless prompts. Give it some of both.")
+    room = settings.max_new_tokens
+    questions = askable(model, questions, row, row.patch.format, room)
     harmful = [number for number, question in enumerate(questions) if question.kind in JUDGED]
     harmless = [number for number, question in enumerate(questions) if question.kind == "harmless"]
-    if not harmful or not harmless:
-        raise EditError("A strength curve needs harmful and harmless prompts. Give it some of both.")
     strengths = sorted({0.0, row.strength, *settings.strengths})
     rows = [VANILLA, *(Row(row.patch, strength, detector=row.detector) for strength in strengths[1:])]
-    room = settings.max_new_tokens
     prompts = [encode(model, q.prompt, None, row.patch.format, room=room).prompt for q in questions]
     answers: dict[tuple[int, int], Line] = {}
     batches = plan(prompts, settings.prompts_at_once)
@@ -248,6 +256,7 @@ def strength_curve(
         elsewhere=len(elsewhere),
         chosen=row.strength,
         budgets=settings.budgets,
+        too_long=len(kinds) - len(questions),
     )
 
 

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator
 
-from editing.gate.exam import small_exam
+from editing.gate.exam import askable, small_exam
+from editing.gate.gate import not_asked
 from editing.methods.self_reminder import AFTER
 from editing.progress import Preparation, part_of
 from editing.values import Count
@@ -87,6 +88,8 @@ class SuffixStudy:
         cases: Number of edits that the scores are a mean over.
         replies: Replies of all edits by the suffix's name.
         resampled: What the intervals take as belonging together.
+        too_long: Prompts of all edits that were asked with no suffix, as the model cannot read them with the longest
+            one and room for an answer.
     """
 
     conditions: tuple[Condition, ...]
@@ -94,6 +97,7 @@ class SuffixStudy:
     cases: int
     replies: Mapping[str, tuple[Reply, ...]]
     resampled: str = ""
+    too_long: int = 0
 
     def grid(self, score: ScoreName) -> np.ndarray:
         """Return ``[2, suffixes]`` percent, vanilla weights first; not a number where nothing was asked."""
@@ -114,7 +118,7 @@ class SuffixStudy:
         return (
             f"DG-Avg is {defended[0, without]:.0f} % by the model itself, "
             f"{_told(defended[1, without], kept[1, without])} by the edited weights alone; {'; '.join(told)}. "
-            "DL is against vanilla without a suffix."
+            f"DL is against vanilla without a suffix.{not_asked(self.too_long)}"
         )
 
     def table(self) -> str:
@@ -152,35 +156,42 @@ def suffix_study(
         The study; ``None`` when cancelled.
 
     Raises:
-        EditError: There is no edit, or one without a patch.
-        PromptError: A prompt is longer than the model's context allows.
+        EditError: There is no edit, or one without a patch, or the model can read too few of a case's prompts.
+        PromptError: The chat template takes no question.
     """
     chosen, reader = settings or SuffixSettings(), judge or EmbeddedJudge()
     if not edits:
         raise EditError("There is no edit to study. Make one first.")
     replies: dict[str, list[Sequence[Reply]]] = {name: [] for name in chosen.suffixes}
+    too_long = 0
     done, total = 0, len(edits) * len(chosen.suffixes)
     for number, (case, row) in enumerate(edits, start=1):
         if row.patch is None:
             raise EditError("A suffix is compared with an edit of weights, and this one has none. Make a patch first.")
         alike = [question for question in small_exam(case, chosen.harmless, 0) if question.kind == "harmless"]
-        for name, text in chosen.suffixes.items():
+        exam = asked = (*make_exam(case, CASE_ONLY), *alike)
+        forms = {name: replace(row.patch.format, suffix=text) for name, text in chosen.suffixes.items()}
+        for form in forms.values():  # each suffix is asked the same prompts
+            asked = askable(model, asked, row, form, chosen.max_new_tokens)
+        too_long += len(exam) - len(asked)
+        for name, form in forms.items():
             run = examine(
                 model,
-                (*make_exam(case, CASE_ONLY), *alike),
+                asked,
                 row,
                 reader,
-                format=replace(row.patch.format, suffix=text),
+                format=form,
                 decoding=Decoding(max_new_tokens=chosen.max_new_tokens),
                 cancel=cancel,
             )
             message = f"Edit {number} of {len(edits)}, suffix: {name}"
-            exam = yield from part_of(run, done / total, (done + 1) / total, message)
-            if exam.cancelled:
+            marked = yield from part_of(run, done / total, (done + 1) / total, message)
+            if marked.cancelled:
                 return None
-            replies[name].append(exam.replies)
+            replies[name].append(marked.replies)
             done += 1
-    return study_of({name: tuple(found) for name, found in replies.items()}, chosen.suffixes, reader.name)
+    study = study_of({name: tuple(found) for name, found in replies.items()}, chosen.suffixes, reader.name)
+    return replace(study, too_long=too_long)
 
 
 def study_of(

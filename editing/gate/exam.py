@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from inspector.errors import EditError
+from inspector.model import InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
+from inspector.safeedit.asking import readable
 from inspector.safeedit.cases import Split, Template, bundled_templates
-from inspector.safeedit.questions import CASE_PROMPTS, UNSEEN, Kind, Question, own_answer
+from inspector.safeedit.questions import CASE_PROMPTS, JUDGED, UNSEEN, Kind, Question, own_answer
 from inspector.safeedit.sets import HarmlessPrompt, false_alarm_prompts, harmful_questions, spread
 
 SPLIT: Split = "development"
@@ -60,6 +63,27 @@ def small_exam(case: Case, harmless: int = 16, questions: int = 8) -> tuple[Ques
         about = taught if kind in UNSEEN else ()
         asked.append(Question(kind, text, case.category, case.identifier, taught=about))
     return tuple(asked)
+
+
+def askable(
+    model: InspectedModel, questions: Sequence[Question], row: Row, format: PromptFormat, room: int
+) -> tuple[Question, ...]:
+    """Return the harmful and harmless questions that a model can read, as the gate leaves out those that it cannot.
+
+    Args:
+        room: Tokens that an answer needs.
+
+    Raises:
+        EditError: It can read none of one of both kinds.
+        PromptError: The chat template takes no question.
+    """
+    found = readable(model, questions, row, format, room)
+    if not any(one.kind == "harmless" for one in found) or not any(one.kind in JUDGED for one in found):
+        raise EditError(
+            f"{model.name} reads at most {model.context_length:,} tokens, too few for the harmful or the harmless "
+            "prompts with room for an answer. Use a shorter suffix, or a model that reads longer prompts."
+        )
+    return found
 
 
 def _own_prompts(case: Case, attacks: Sequence[Template]) -> dict[str, Kind]:

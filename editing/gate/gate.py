@@ -178,7 +178,7 @@ class Acceptance:
             said = f"{how}: {'; '.join(check.sentence() for check in self.checks)}."
         else:
             said = _by_hand(self.broken) if self.overridden else f"Refused: {self.broken}."
-        return said + _not_asked(self.too_long)
+        return said + not_asked(self.too_long)
 
     @property
     def broken(self) -> str:
@@ -395,7 +395,7 @@ def overridden_record(word: Mapping[str, Any]) -> dict[str, Any]:
         word: What :meth:`Acceptance.record` returned.
     """
     checks = [Check(**check) for check in word["checks"]]
-    reason = _by_hand(_broken(checks)) + _not_asked(word.get("too_long", 0))
+    reason = _by_hand(_broken(checks)) + not_asked(word.get("too_long", 0))
     return {**word, "overridden": True, "reason": reason}
 
 
@@ -403,7 +403,7 @@ def _by_hand(broken: str) -> str:
     return f"Refused, and overridden by hand: {broken}."
 
 
-def _not_asked(count: int) -> str:
+def not_asked(count: int) -> str:
     """Say how many prompts of the exam were too long; empty for none."""
     if not count:
         return ""

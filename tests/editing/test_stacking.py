@@ -226,6 +226,11 @@ def test_both_cases_are_examined_with_the_first_edit_and_with_both(llama, case):
     kl = [table["harmless KL"].edited.value for table in found.scores(found.first)]
     assert f"harmless KL {kl[0]:.3g} to {kl[1]:.3g} nats" in found.reading and "DG-Avg" in found.reading
     assert found.reading.startswith("Edit 2 changes on edit 1's case DS ") and "; on its own case DS" in found.reading
+    long = replace(cases[0], other_question="word " * llama.context_length)
+    left_out = run(examine_stack(llama, (long, cases[1]), first, both, **options))
+    assert left_out.too_long == 1 and found.too_long == 0 and "One prompt of the exam was not" in left_out.reading
+    assert all(reply.question.kind != "otherQ" for exam in left_out.first for reply in exam.replies)
+    assert left_out.first[0].replies and found.reading.endswith(".") and "not asked" not in found.reading
     third = Row(stacked(both.patch, by_hand.patch(llama, BLOCK, seed=6)))
     later = run(examine_stack(llama, cases, both, third, **options))
     assert later.reading.startswith("Edit 3 changes on edit 2's case DS ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,19 @@ def test_a_cancel_leaves_nothing_and_weights_without_a_patch_are_refused(words):
             run(strength_curve(words, row, CASE, QUICK))
     with pytest.raises(EditError, match="some of both"):
         run(strength_curve(words, Row(random_patch(words, 0.3)), CASE, QUICK, questions=EXAM[:2]))
+
+
+def test_a_prompt_that_the_model_cannot_read_is_not_asked_and_counted(words):
+    row = Row(random_patch(words, 0.3))
+    long = replace(CASE, other_attack="kind " * words.context_length)
+    curve = run(strength_curve(words, row, long, QUICK, judge=EvenJudge()))
+    assert (curve.prompts, curve.harmless, curve.too_long) == (4, 4, 1)
+    assert curve.reading.endswith("One prompt of the exam was not asked, as this model cannot read so much and answer.")
+    without = run(strength_curve(words, row, replace(CASE, other_attack=None), QUICK, judge=EvenJudge()))
+    assert curve.defended.tolist() == without.defended.tolist() and without.too_long == 0
+    none = [replace(question, prompt=question.prompt + " kind" * words.context_length) for question in EXAM]
+    with pytest.raises(EditError, match=r"reads at most 1,024 tokens.*shorter suffix"):
+        run(strength_curve(words, row, CASE, QUICK, questions=none))
 
 
 @pytest.mark.parametrize("strengths", [(0.5, 0.25), (0.5, 0.5), (1.0, 1.6), (-0.1, 1.0), ()])

@@ -16,6 +16,7 @@ from editing.suffixes import NONE, SUFFIXES, SuffixSettings, study_of, suffix_st
 from inspector.errors import EditError
 from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.asking import readable
 from inspector.safeedit.exam import Marked, Reply, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.marking import rouge
@@ -77,6 +78,22 @@ def test_several_edits_are_one_mean_and_a_cancel_leaves_nothing(words):
     for score in ("DS", "DG-Avg", "DL", "over-refusal"):
         assert study.grid(score)[1] == pytest.approx(np.mean([part.grid(score)[1] for part in parts], axis=0))
     assert run(suffix_study(words, edits, QUICK, cancel=lambda: True)) is None
+
+
+def test_a_prompt_that_is_too_long_with_one_suffix_is_asked_with_none(words):
+    row = Row(random_patch(words, 0.3))
+
+    def with_suffix(count: int, suffix: str) -> bool:
+        question = Question("otherA", "kind " * count)
+        form = replace(row.patch.format, suffix=suffix)
+        return bool(readable(words, [question], row, form, QUICK.max_new_tokens))
+
+    count = next(n for n in range(words.context_length, 0, -1) if with_suffix(n, ""))
+    assert not with_suffix(count, SUFFIX)
+    study = run(suffix_study(words, [(replace(CASE, other_attack="kind " * count), row)], QUICK))
+    assert study.too_long == 1 and study.reading.endswith("cannot read so much and answer.")
+    for replies in study.replies.values():
+        assert [reply.question for reply in replies] == [one for one in asked(CASE) if one.kind != "otherA"]
 
 
 def marked(text, safe=None) -> Marked:
