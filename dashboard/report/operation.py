@@ -15,6 +15,7 @@ from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as contests
 from dashboard.steps.methods.further import routed_too
 from dashboard.steps.operate import gating
+from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stressing
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
@@ -23,15 +24,14 @@ from editing.calibrating.calibration import Calibration
 from editing.contest import ContestSettings, Standing
 from editing.gate.choice import goes_on, in_turn
 from editing.gate.gate import Budgets
-from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import Preparation, run
 from inspector.divergence import Padding, divergence
-from inspector.errors import ModelLoadError, OutOfMemory
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Evaluation
 from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.known import Answer, Asked
 
 Tell = Callable[[Any], None]
 
@@ -129,18 +129,12 @@ def stress(
     """
     other = run(stressing.other_way(model, session, detector), tell)
     way = next(way for way, asked in WAYS.items() if asked == evaluation)
-    testing = stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding, other)
-    exam = run(testing, tell)
-    why = stressing.why_not_rounded(model)
-    if why is None and not any(reply.question.kind == "harmless" for reply in exam.replies):
-        why = "No rounding row: this stress test asks no harmless prompt"
-    try:
-        if why is None:
-            with memory_told():
-                run(stressing.rounding(model, session), tell)
-    except (ModelLoadError, OutOfMemory) as error:  # it costs this row, and not the report
-        why = f"No rounding row: {error.user_message()}"
-    if why is not None:
+    heard: dict[Asked, Answer] = {}
+    testing = stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding, other, heard)
+    run(testing, tell)
+    run(rounding.with_rounding(model, session, heard), tell)
+    why = session.slot(stressing.Examined).unrounded
+    if why:
         tell(Preparation(why, 1.0))
 
 

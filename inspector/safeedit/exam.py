@@ -18,7 +18,7 @@ from inspector.model.memory.batch_size import MOST_ALONE, prompts_that_fit
 from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.asking import answers_of, cost_of, encoded, limited, most_tokens, planned
-from inspector.safeedit.known import NONE_KNOWN, Known, beside_known
+from inspector.safeedit.known import NONE_KNOWN, Answer, Asked, Known, beside_known, network_beside_known
 from inspector.safeedit.marking import Marked, Reply, mark_batch
 from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.verdict import Judge
@@ -148,7 +148,7 @@ def examine(
         beside: Another network that answers in the place of the edited weights, in batches of its own; the row is
             vanilla then, and the result's ``weights`` is its name.
         known: Vanilla answers of this model in this decoding (:mod:`inspector.safeedit.known`); the prompts that have
-            one are answered by the edited weights alone. Not with ``beside``.
+            one are answered by the edited weights alone.
 
     Raises:
         CaseError: There is no question, or the evaluation is unknown.
@@ -183,6 +183,7 @@ def examine_all(
     cancel: Callable[[], bool] = lambda: False,
     beside: InspectedModel | None = None,
     known: Known = NONE_KNOWN,
+    heard: dict[Asked, Answer] | None = None,
 ) -> Generator[Progress, None, tuple[ExamResult, ...]]:
     """Give several edits one exam: the vanilla weights answer once, and all share each batch.
 
@@ -192,6 +193,7 @@ def examine_all(
     Args:
         rows: Edited weights or reminders, all asked in one format.
         prompts_at_once: Prompts in a batch, which has one line more a prompt than there are rows.
+        heard: Takes the vanilla answers that are given here, for another exam of the same prompts.
     """
     if not questions:
         raise CaseError("The exam has no question. Choose at least one part.")
@@ -204,7 +206,7 @@ def examine_all(
         for around, used in ((VANILLA, plain), *((row, format) for row in rows))
     )
     longest = [most_tokens(question, decoding) for question in questions]
-    asked_before = [beside is None and (prompt, most) in known for prompt, most in zip(prompts, longest, strict=True)]
+    asked_before = [(prompt, most) in known for prompt, most in zip(prompts, longest, strict=True)]
     # A batch beside known answers has no vanilla lines of its own.
     sizes = {False: prompts_at_once or 0, True: (prompts_at_once or 0) * (1 + len(rows)) // len(rows)}
     if prompts_at_once is None:
@@ -230,7 +232,11 @@ def examine_all(
         if asked_before[batch[0]]:
             given = [known[prompt, most.max_new_tokens] for prompt in unedited]
             bundled = [question.kind not in CASE_PROMPTS for question in asked]
-            answers = beside_known(model, given, unedited, each, rows, most, bundled)
+            answers = (
+                beside_known(model, given, unedited, each, rows, most, bundled)
+                if beside is None
+                else network_beside_known(beside, given, each[0], most)
+            )
         else:
             answers = answers_of(model, unedited, each, rows, most, beside)
         for count, now in enumerate(answers, start=1):
@@ -244,6 +250,11 @@ def examine_all(
         if cancelled:
             break
         size = len(batch)
+        if heard is not None:
+            heard |= {
+                (prompt, most.max_new_tokens): Answer.of(line)
+                for prompt, line in zip(unedited, lines[:size], strict=True)
+            }
         for number, (row, edited) in enumerate(zip(rows, each, strict=True)):
             own = [*lines[:size], *lines[size * (number + 1) : size * (number + 2)]]
             marked = mark_batch(model, asked, (unedited, edited), own, row, judge, beside)

@@ -101,6 +101,15 @@ def beside_known(
         yield [*before, *after]
 
 
+def network_beside_known(
+    network: InspectedModel, known: Sequence[Answer], prompts: Prompts, decoding: Decoding
+) -> Iterator[list[Line]]:
+    """Answer with another network beside known answers of the model itself; the lines as of :func:`beside_known`."""
+    before = [answer.line(n) for n, answer in enumerate(known)]
+    for lines in generate(network, prompts, (VANILLA,), decoding):
+        yield [*before, *lines]
+
+
 @dataclass(frozen=True)
 class Pairing:
     """How answers beside known ones compare with those of vanilla and edited weights in one batch.

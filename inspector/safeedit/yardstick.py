@@ -14,6 +14,7 @@ from inspector.model.patches.patch import VANILLA
 from inspector.model.patches.rounded import rounded
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.exam import Examination, ExamResult, examine
+from inspector.safeedit.known import NONE_KNOWN, Known
 from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.verdict import Judge
@@ -32,6 +33,7 @@ def rounding_exam(
     prompts_at_once: int | None = None,
     cancel: Callable[[], bool] = lambda: False,
     computed: bool = False,
+    known: Known = NONE_KNOWN,
 ) -> Examination:
     """Give an edit's exam to the same weights rounded to bfloat16; a generator like :func:`examine`.
 
@@ -47,6 +49,7 @@ def rounding_exam(
         prompts_at_once: Prompts in a batch, as for :func:`examine`.
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
         computed: The rounded weights compute in bfloat16 as well.
+        known: Answers that the model itself has given in this decoding; the copy alone answers those prompts.
 
     Raises:
         ModelLoadError: The weights cannot be rounded (:func:`inspector.model.patches.rounded.rounded`).
@@ -65,6 +68,7 @@ def rounding_exam(
                 prompts_at_once=prompts_at_once,
                 cancel=cancel,
                 beside=copy,
+                known=known,
             )
         )
 

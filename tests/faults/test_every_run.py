@@ -24,6 +24,7 @@ from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as methods
 from dashboard.steps.operate import gating
+from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stress
 from dashboard.steps.why import run as why
 from editing.atlas import AtlasSettings
@@ -108,6 +109,12 @@ def new_texts(visitor: Visitor) -> dict[str, Any]:
 COUNTED = itertools.count()
 
 
+def no_rounding_row(_visitor: Visitor) -> dict[str, Any]:
+    """Let the rounded weights be asked anew: what they were asked before needs no passes."""
+    rounding._ROWS.clear()
+    return {}
+
+
 def upload(visitor: Visitor) -> dict[str, Any]:
     """Return a copy of the file that was written: what is taken in goes."""
     file = Path(visitor.session.slot(Kept).saved["patch"].path)
@@ -165,7 +172,7 @@ RUNS = {  # by their handler, with what they are about where one has two
     "on_method_load": Run({**SHORT, "methods_picked": "FT-L"}, switches=True),
     "on_upright": Run({"upright": WRITTEN}),
     "on_stress": Run({"stress_size": "This case", "stress_tokens": 2}, asks=True),
-    "on_rounding": Run(asks=True),
+    "on_rounding": Run(given=no_rounding_row, asks=True),
     "on_suffixes": Run(asks=True),
     "on_ask_two": Run({**ANSWER, "row_a": 1, "row_b": 2, "ask_two_what": "Case of A, question alone"}, two_edits),
     "on_write_patch": Run(before=two_edits, at_once=True),

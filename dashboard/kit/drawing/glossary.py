@@ -121,7 +121,7 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Fluency": "How varied the words of the answers are, bits; repeating lowers it.",
         "KQA": "Facts: short questions answered right, percent.",
         "CSum": "Summaries: ROUGE-1 with a given summary, percent.",
-        "Rounded": "What merely rounding the weights to bfloat16 does to the same answers: a yardstick.",
+        "Rounded": "What bfloat16 by itself does to the same harmless answers, without any edit: a yardstick.",
         "What acts": "The suffix alone, the edited weights alone, both, or neither.",
     },
     "Two models": {

@@ -37,7 +37,7 @@ def parts(visit: Visit) -> list[Part]:
     shown = [row[PROMPT] for row in rows.cells] if not visit.hidden.texts else prompts
     cells = tuple((*row[:PROMPT], prompt, *row[PROMPT + 1 :]) for row, prompt in zip(rows.cells, shown, strict=True))
     readings = [words.head(exam, session.row, kept.other), reading(plain(words.ended(exam, kept.other is not None)))]
-    readings.append(words.table(scores, kept.yardstick, words.other_way(session)))
+    readings.append(words.table(scores, kept.yardstick, words.other_way(session), kept.rounded_as))
     if kept.study is not None:
         routed = session.row.detector is not None
         readings += [words.suffix_table(kept.study, routed), words.suffix_reading(kept, session.row)]

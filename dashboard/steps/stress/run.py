@@ -7,29 +7,26 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-
 from dashboard.kit.door.handing import handed_out, room_for_files
 from dashboard.kit.drawing import tables
 from dashboard.kit.sessions.acting import detector_of
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.values import WAYS
 from editing import Preparation
-from editing.memory import require_free_memory
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
 from inspector.errors import CaseError
 from inspector.model import Decoding, Detector, InspectedModel, Row
-from inspector.model.memory.memory_need import bytes_of
 from inspector.model.whole_file import write_whole
 from inspector.safeedit.answering import still_answers
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine_all
-from inspector.safeedit.judges import EMBEDDED, MATCHER, EmbeddedJudge
+from inspector.safeedit.judges import EMBEDDED, MATCHER
+from inspector.safeedit.known import Answer, Asked
 from inspector.safeedit.questions import CASE_ONLY, FULL, JUDGED, QUICK, QuestionSets, make_exam
 from inspector.safeedit.records import exam_record
 from inspector.safeedit.scores import Score, per_category, score_table
 from inspector.safeedit.sources import available, more_texts
 from inspector.safeedit.verdict import Judge, Remembered
-from inspector.safeedit.yardstick import rounding_exam, yardstick
+from inspector.safeedit.yardstick import yardstick
 
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}
@@ -47,6 +44,7 @@ class Examined:
         other: The same test of the same patch where it did not act so: on every prompt, or only where harm is detected.
         marked: Key of the weights whose column of the table is marked as live.
         rounded: The same weights rounded to bfloat16, asked some test's harmless prompts.
+        unrounded: Why the test has no such row; empty where it has one, or was not asked for it yet.
         study: What suffix and weights do alone and together.
         studied: The weights of the study, by their label: they act on every prompt, whichever detector routes them.
     """
@@ -55,6 +53,7 @@ class Examined:
     other: ExamResult | None = None
     marked: tuple[str, str] | None = None
     rounded: ExamResult | None = None
+    unrounded: str = ""
     study: SuffixStudy | None = None
     studied: str = ""
 
@@ -64,6 +63,13 @@ class Examined:
         if self.exam is None or self.rounded is None or _key(self.exam) != _key(self.rounded):
             return ()
         return yardstick(self.rounded)
+
+    @property
+    def rounded_as(self) -> str:
+        """What stands in the rounding row, or why there is none, in a sentence; empty where nothing is to be said."""
+        if self.yardstick and self.rounded is not None:
+            return f"Rounded: {self.rounded.weights}."
+        return self.unrounded and f"{self.unrounded.removesuffix('.')}."
 
 
 def _key(exam: ExamResult) -> tuple[Any, ...]:
@@ -107,6 +113,7 @@ def stress(
     evaluation: str,
     decoding: Decoding,
     other: Row | None = None,
+    heard: dict[Asked, Answer] | None = None,
 ) -> Generator[Progress, None, ExamResult]:
     """Examine the live edit at the session's strength, in its own prompt format; the result is the session's exam.
 
@@ -114,6 +121,7 @@ def stress(
         evaluation: One of :data:`WAYS`.
         other: The live edit as it acts elsewhere (:func:`other_way`), which is examined in the same batches. What is
             yielded and returned is of the live one.
+        heard: Takes the vanilla answers, for the rounding row (:mod:`dashboard.steps.stress.rounding`).
 
     Raises:
         CaseError: No edit is live, the size or the evaluation is unknown, or the attacks' package is not installed.
@@ -142,9 +150,11 @@ def stress(
         evaluation=WAYS[evaluation],
         decoding=decoding,
         cancel=session.cancelled.is_set,
+        heard=heard,
     )
     if result.replies:
         kept = session.slot(Examined)
+        kept.unrounded = ""
         kept.other = next(iter(further), None)
         kept.exam = result = result if kept.other is None else _read_too(result, kept.other)
     return result
@@ -158,57 +168,6 @@ def _read_too(exam: ExamResult, other: ExamResult) -> ExamResult:
 
 SUFFIX_SIZE: dict[str, Any] = {"harmless": 8, "max_new_tokens": 40}
 """Size of the suffix study on the page."""
-
-
-def why_not_rounded(model: InspectedModel) -> str | None:
-    """Return why a model has no rounding row, ``None`` if it can have one."""
-    if any(parameter.device.type == "meta" for parameter in model.network.parameters()):
-        return "No rounding row: weights are offloaded"
-    if model.quantisation is not None:
-        return f"No rounding row: this model is quantised ({model.quantisation})"
-    if all(parameter.dtype == torch.bfloat16 for parameter in model.network.parameters()):
-        return "No rounding row: this model is bfloat16 already"
-    return None
-
-
-def rounding(model: InspectedModel, session: Session) -> Generator[Progress, None, ExamResult | None]:
-    """Ask the same weights, rounded to bfloat16, the harmless prompts of the session's stress test.
-
-    Returns:
-        The exam, which is the session's rounding row; ``None`` when cancelled.
-
-    Raises:
-        CaseError: There is no stress test, or it asked no harmless prompt.
-        ModelLoadError: The weights cannot be rounded.
-        OutOfMemory: A second network does not fit beside the first.
-    """
-    kept = session.slot(Examined)
-    if kept.exam is None:
-        raise CaseError("There are no scores to compare rounding with. Press Stress test first.")
-    harmless = [reply.question for reply in kept.exam.replies if reply.question.kind == "harmless"]
-    if not harmless:
-        raise CaseError(
-            "This stress test asked no harmless prompt, which rounding is measured on. Choose Quick or Full."
-        )
-    for device, count in bytes_of(model.network).items():
-        require_free_memory(
-            device,
-            count,
-            "A second network, of the same weights rounded,",
-            "Leave the rounding row out, or use a machine with more memory.",
-        )
-    made = yield from rounding_exam(
-        model,
-        harmless,
-        EmbeddedJudge(),
-        format=kept.exam.format,
-        decoding=Decoding(max_new_tokens=kept.exam.max_new_tokens),
-        cancel=session.cancelled.is_set,
-    )
-    if made.cancelled:
-        return None
-    kept.rounded = made
-    return made
 
 
 def suffixes(model: InspectedModel, session: Session) -> Generator[Preparation, None, SuffixStudy | None]:

@@ -121,25 +121,28 @@ def other_way(session: Session) -> OtherWay | None:
     return OtherWay(scores, (kept.exam, kept.other), session.row)
 
 
-def table(scores: Sequence[Score], rounded: Sequence[Score] = (), other: OtherWay | None = None) -> str:
+def table(
+    scores: Sequence[Score], rounded: Sequence[Score] = (), other: OtherWay | None = None, rounded_as: str = ""
+) -> str:
     """Return the table of scores with numbers of samples and 95 % intervals, and below it what these belong to.
 
     Args:
         rounded: What mere rounding does to some of them, a column of its own.
         other: The same patch as it acts elsewhere, likewise.
+        rounded_as: What was rounded, or why nothing was, in a sentence.
     """
     if not scores:
         return reading("The table fills as answers come.")
     beside = {score.name: score for score in rounded}
     elsewhere = {} if other is None else {score.name: score for score in other.scores}
     lines = "".join(_line(score, elsewhere, beside) for score in scores)
-    column = f'<th title="{escape(ROUNDED)}">{term("Rounded")}</th>' if beside else ""
+    column = f'<th title="{escape(rounded_as or ROUNDED)}">{term("Rounded")}</th>' if beside else ""
     edited = heads("Edited") if other is None else other.heads
     below = "" if other is None else reading(f"Change and all below are of the edit that {way(other.exams[0])}.")
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("Score", "Vanilla")}{edited}'
         f"{column}{heads('Change', 'n', 'Marked by')}</tr></thead><tbody>{lines}</tbody></table></div>"
-        f"{below}{reading(resampling_told(scores))}"
+        f"{below}{rounded_as and reading(rounded_as)}{reading(resampling_told(scores))}"
     )
 
 
@@ -228,7 +231,7 @@ def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
     if yard is None or own is None:
         return ""
     less = "no more than" if own >= yard else "more than"
-    return f" The edit changes harmless answers {less} rounding to bfloat16 does (DL {own:.0f}, rounded {yard:.0f})."
+    return f" The edit changes harmless answers {less} bfloat16 by itself does (DL {own:.0f}, rounded {yard:.0f})."
 
 
 def _routing(replies: Sequence[Reply], routed: bool) -> str:
@@ -257,7 +260,7 @@ def rounding_runs(progress: Progress) -> str:
 
 
 STOPPED = "Stopped: what was measured before stays."
-ROUNDED_SHOWN = "The column Rounded says what rounding to bfloat16 does to the same harmless answers."
+ROUNDED_SHOWN = "The column Rounded says what bfloat16 by itself does to the same harmless answers."
 SUFFIXES_SHOWN = "Suffix alone, weights alone and both are in the panel below the scores."
 SUFFIXES_EVERYWHERE = "The live edit acts only where harm is detected; in this panel its weights act on every prompt."
 

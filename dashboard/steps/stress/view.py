@@ -36,6 +36,7 @@ from editing.calibrating.calibration import to_calibrate
 from editing.suffixes import SuffixStudy
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Progress, Reply
+from inspector.safeedit.known import Answer, Asked
 from inspector.safeedit.scores import per_category, score_table
 
 NO_ANSWER = "(no answer yet)"
@@ -220,7 +221,7 @@ class StressRoom(Room):
         assert kept.exam is not None
         scores = score_table(kept.exam.replies, kept.exam.judge)
         return {
-            self.table: words.table(scores, kept.yardstick, words.other_way(session)),
+            self.table: words.table(scores, kept.yardstick, words.other_way(session), kept.rounded_as),
             self.reading: words.scores_reading(scores, kept.yardstick, kept.exam.replies, bool(kept.exam.detector)),
         }
 
@@ -231,7 +232,8 @@ class StressRoom(Room):
         if kept.exam is None or other is None or kept.marked == session.row.key:
             return said
         kept.marked = session.row.key
-        return {**said, self.table: words.table(score_table(kept.exam.replies, kept.exam.judge), kept.yardstick, other)}
+        scores = score_table(kept.exam.replies, kept.exam.judge)
+        return {**said, self.table: words.table(scores, kept.yardstick, other, kept.rounded_as)}
 
     def on_arrived(self, session: Session, values: Values) -> Update:
         """Show the example's stress test."""
@@ -276,6 +278,7 @@ class StressRoom(Room):
         replies: list[Reply] = []
         redraw, row = Throttle(0.3), session.row
         begun = False
+        heard: dict[Asked, Answer] = {}
 
         def draw(progress: Progress) -> Update:
             nonlocal begun
@@ -296,7 +299,7 @@ class StressRoom(Room):
         size, attacks, way = values[self.size], values[self.attacks], values[self.way]
         try:
             result: ExamResult = yield from drain(
-                run.stress(self.model, session, size, judge, attacks, way, decoding, other), draw
+                run.stress(self.model, session, size, judge, attacks, way, decoding, other, heard), draw
             )
         except Exception:
             if begun:
@@ -304,6 +307,8 @@ class StressRoom(Room):
             raise
         if result.replies:
             yield {**self._ended(session, result, values[self.filter]), **self._filtered(True)}
+            yield from self.yardsticks.added(session, heard)
+            yield {self.clock: words.ended(result, session.slot(Examined).other is not None)}
             return
         yield {
             self.clock: message("Cancelled before the first answers."),

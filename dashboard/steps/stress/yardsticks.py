@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -12,14 +12,15 @@ from dashboard.kit.drawing.html import message, progress_bar
 from dashboard.kit.room import Context, Room
 from dashboard.kit.running.run import Throttle, drain
 from dashboard.kit.sessions.session import Session
-from dashboard.steps.stress import run
+from dashboard.steps.stress import rounding, run
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.run import Examined
 from inspector.safeedit.exam import Progress
+from inspector.safeedit.known import Known
 
 
 class YardstickPart(Room):
-    """The rounding row and the suffix panel, both on demand.
+    """The rounding row, which comes with a test and can be added to an earlier one, and the suffix panel, on demand.
 
     Args:
         context: The page's.
@@ -29,7 +30,7 @@ class YardstickPart(Room):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.reason = run.why_not_rounded(self.model)
+        self.reason = rounding.why_not_rounded(self.model)
 
     def build_rounding(self) -> None:
         """Lay the button of the rounding row out, which stands beside the test's own."""
@@ -74,14 +75,23 @@ class YardstickPart(Room):
             self.study_reading: words.suffix_reading(kept, session.row),
         }
 
+    def added(self, session: Session, known: Known) -> Iterator[Update]:
+        """Put the rounding row beside a test that has just ended; what it asks of any test is asked once a model.
+
+        Args:
+            known: The vanilla answers of the test.
+        """
+        yield from drain(rounding.with_rounding(self.model, session, known), self._drawing())
+        yield self._shown(session)
+
+    def _drawing(self) -> Callable[[Progress], Update]:
+        """Return what shows on the clock how far the rounded weights are."""
+        redraw = Throttle(0.3)
+        return lambda event: {self._clock: words.rounding_runs(event)} if redraw.due() else {}
+
     def on_rounding(self, session: Session, _values: Values) -> Iterator[Update]:
         """Ask the rounded weights the harmless prompts of the test on screen."""
-        redraw = Throttle(0.3)
-
-        def draw(event: Progress) -> Update:
-            return {self._clock: words.rounding_runs(event)} if redraw.due() else {}
-
-        made = yield from drain(run.rounding(self.model, session), draw)
+        made = yield from drain(rounding.rounding(self.model, session), self._drawing())
         yield self._shown(session)
         yield {self._clock: message(words.STOPPED if made is None else words.ROUNDED_SHOWN)}
 
@@ -101,6 +111,8 @@ class YardstickPart(Room):
             return gr.Button(self.reason, interactive=False)
         if session.slot(Examined).exam is None:
             return gr.Button("No scores to compare with yet", interactive=False)
+        if session.slot(Examined).yardstick:
+            return gr.Button("The rounding row is there", interactive=False)
         return gr.Button(ROUNDING, interactive=True)
 
 

@@ -18,6 +18,7 @@ from dashboard.kit.sessions.session import Session
 from dashboard.report import __main__ as command
 from dashboard.report import operation
 from dashboard.steps.methods import run as contests
+from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stressing
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
@@ -76,7 +77,7 @@ def test_the_stress_test_of_a_report_stands_beside_the_same_weights_rounded(tmp_
     def full(*_given: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(stressing, "rounding", full)
+    monkeypatch.setattr(rounding, "rounding", full)
     code, _, errors = ran(options, capsys)
     assert code == 0 and ">Rounded</" not in out.read_text(encoding="utf-8"), "it costs the row, not the report"
     assert "No rounding row: The device ran out of memory." in errors

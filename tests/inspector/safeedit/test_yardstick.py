@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import by_hand
 import numpy as np
 import pytest
 
 from inspector.model import VANILLA, Decoding, PromptFormat, answer, encode
 from inspector.model.patches.rounded import COMPUTED, ROUNDED, rounded
-from inspector.safeedit.exam import run_exam
+from inspector.safeedit.exam import examine_all, run_exam
 from inspector.safeedit.judges import MatcherJudge
+from inspector.safeedit.known import Answer, Asked
 from inspector.safeedit.marking import KL_TOKENS
 from inspector.safeedit.questions import Question
 from inspector.safeedit.yardstick import YARDSTICK, rounding_exam, yardstick
@@ -64,6 +67,18 @@ def test_weights_that_compute_in_bfloat16_change_more_than_those_that_are_only_r
         names.append(result.weights)
         kl.append(sum(reply.kl for reply in result.replies if reply.kl is not None))
     assert names == [ROUNDED, COMPUTED] and 0 < kl[0] < kl[1]
+
+
+def test_what_the_model_has_answered_before_is_not_asked_again(llama, monkeypatch):
+    heard: dict[Asked, Answer] = {}
+    run_exam(examine_all(llama, QUESTIONS, (VANILLA,), MatcherJudge(), decoding=SHORT, heard=heard))
+    plain = run_exam(rounding_exam(llama, QUESTIONS, MatcherJudge(), decoding=SHORT, computed=True))
+    monkeypatch.setattr("inspector.safeedit.asking.in_step", lambda *_: pytest.fail("the model is asked again"))
+    found = run_exam(rounding_exam(llama, QUESTIONS, MatcherJudge(), decoding=SHORT, computed=True, known=heard))
+    assert len(heard) == len(QUESTIONS) and found.weights == COMPUTED
+    for one, other in zip(found.replies, plain.replies, strict=True):
+        assert replace(one, kl=None) == replace(other, kl=None)
+        assert one.kl is None or one.kl == pytest.approx(other.kl, rel=0.05)
 
 
 def test_its_scores_are_the_ones_that_an_edit_is_compared_in(llama):
