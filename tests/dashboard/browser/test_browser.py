@@ -25,8 +25,11 @@ from browser_helpers import (
     wait_until_idle,
     wait_until_still,
 )
+from dashboard_helpers import SHORT_GATE
 
+from dashboard.steps.operate import gating
 from dashboard.steps.why import run as why
+from editing.gate.gate import Budgets, GateSettings
 
 pytestmark = MARKS
 
@@ -216,8 +219,10 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     shared.wait_for_selector("#why-padding .js-plotly-plot .main-svg", timeout=WAIT)
 
 
-def test_methods_run_a_line_of_the_table_picks_one_and_the_button_makes_its_patch_live(shared):
+def test_methods_run_a_line_of_the_table_picks_one_and_the_button_makes_its_patch_live(shared, monkeypatch):
     """The quick methods stand at start; two are run; a click on a line changes nothing that is live."""
+    generous = GateSettings(budgets=Budgets(*(100.0,) * 5), **SHORT_GATE)
+    monkeypatch.setattr(gating, "settings_of", lambda _budgets: generous)
     view(shared, "methods")
     for plot in ("methods-plane", "methods-shifts", "methods-source", "methods-neurons"):
         shared.locator(f"#{plot}").scroll_into_view_if_needed()
