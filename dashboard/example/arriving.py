@@ -79,20 +79,20 @@ class Arriving:
         ended, parts, sessions = self.example.ended, self.example.parts, self.context.sessions
         fresh = parts - sessions.seen(page)
         update: Update = {self.line: self.note()}
+        over: Update = {self.clock: gr.Timer(active=False)}
         # What comes while something is typed is drawn once the example's texts stand there again, all of it then.
         waits = bool(fresh) and not session.own
-        draws = waits and self._untouched(values)
-        if ended and draws == waits:
-            update[self.clock] = gr.Timer(active=False)
-        if not draws:
-            return update
-        sessions.saw(page, parts)
+        if not waits or not self._untouched(values):
+            return update | (over if ended and not waits else {})
         bus = self.context.bus
         with session.drawn_with(fresh):
+            if session.own or session.busy:  # another window has done something while this one waited
+                return update
+            sessions.saw(page, parts)
             self.example.fill(session)
             update |= bus.told(News.ENDED, session, values)
             update |= bus.told(News.EXAMPLE, session, values)
-        return update
+        return update | (over if ended else {})
 
     def _untouched(self, values: Values) -> bool:
         """Tell whether the rail still shows the example's case."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from example_helpers import make_example
 
 from dashboard.example.make import Example
 from dashboard.house import LATER, House
+from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.sharing.linking import Linked
 from dashboard.steps.keep.kept import Kept
@@ -178,6 +179,37 @@ def test_who_has_done_or_typed_something_keeps_their_own(waiting):
         assert visitor.session.live is None
     assert busy.session.case is own
     assert "live" in look(page, later) and later.session.live is not None, "a page that is opened later shows it"
+
+
+def while_waiting(monkeypatch: pytest.MonkeyPatch, does: Callable[[Session], Any]) -> None:
+    """Let something be done while a page waits to draw what has come."""
+    drawn_with = Session.drawn_with
+
+    def waits(session: Session, fresh: frozenset[str]) -> Any:
+        does(session)
+        return drawn_with(session, fresh)
+
+    monkeypatch.setattr(Session, "drawn_with", waits)
+
+
+def test_what_another_window_does_while_this_one_waits_to_draw_a_part_stays(waiting, monkeypatch):
+    page, example = waiting
+    one, two = (Window(page, "f" * 32, number=number) for number in (1, 2))
+    publish(example, "located", "edit")
+    while_waiting(monkeypatch, lambda _session: two.do("on_locate"))
+    assert set(look(page, one)) == {page.house.arriving.line}
+    assert one.session.live is None and one.session.case is not example.session.case
+
+
+def test_what_comes_while_the_run_of_a_program_stands_in_line_is_drawn_once_that_has_left_it(waiting, monkeypatch):
+    page, example = waiting
+    visitor = Visitor(page, "program")
+    publish(example, "located", "edit")
+    with monkeypatch.context() as patch:
+        while_waiting(patch, lambda session: session.enqueue("asked"))
+        assert set(look(page, visitor)) == {page.house.arriving.line} and visitor.session.live is None
+    visitor.session.dequeue()
+    assert look(page, visitor)["block"] == example.block and visitor.session.live is example.session.live
 
 
 def test_a_failure_costs_the_example_only_and_is_told_on_the_page(waiting, monkeypatch, capsys):
