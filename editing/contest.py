@@ -22,10 +22,10 @@ from editing.standing import Standing, toxicity_of
 from editing.texts.harmless import harmless_answers
 from editing.values import Count
 from inspector.errors import REFUSALS, EditError, InspectorError, NotFinite, NoVerdict
-from inspector.model import Decoding, InspectedModel, PromptFormat, Row
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import Evaluation, Examination, examine
+from inspector.safeedit.exam import Evaluation, Examination, ExamResult, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import QUICK, QuestionSets, Size, make_exam
 from inspector.safeedit.sets import held_out_cases
@@ -114,9 +114,9 @@ def contest(
     """Run methods on a case one after the other and measure each.
 
     A method that cannot run (no editor network, an edit that would lower safety, no memory) is a standing that says
-    why; an edit that cannot be measured is kept without its scores, and one with which the model predicts no numbers is
-    refused. The vanilla answers to harmless prompts are asked before the first edit, so that it is not timed with what
-    the later ones find known.
+    why; an edit that cannot be measured is kept without its scores, and one with which the model predicts no numbers,
+    but does with its vanilla weights, is refused. The vanilla answers to harmless prompts are asked before the first
+    edit, so that it is not timed with what the later ones find known.
 
     Args:
         block: The toxic layer.
@@ -268,24 +268,35 @@ def _examined(
     cancel: Callable[[], bool],
     told: Told,
 ) -> Generator[ContestProgress, None, Standing]:
-    """Examine one method's edit; one with which the model predicts no numbers is refused."""
+    """Examine one method's edit; one with which the model predicts no numbers is refused.
+
+    Raises:
+        NotFinite: The model predicts none with its vanilla weights either, which says nothing of the edit.
+    """
     assert standing.result is not None
-    row = standing.row
-    run = exam_of(model, case, row, settings, standing.result.settings.format, judge, cancel)
-    while True:
-        try:
-            progress = next(run)
-        except StopIteration as end:
-            return replace(standing, exam=end.value if end.value.replies else None)
-        except NoVerdict:
+    row, trace, format = standing.row, standing.result.trace, standing.result.settings.format
+
+    def asking(of: Row, what: str) -> Generator[ContestProgress, None, ExamResult]:
+        run = exam_of(model, case, of, settings, format, judge, cancel)
+        while True:
+            try:
+                progress = next(run)
+            except StopIteration as end:
+                return end.value
+            share = EDIT_SHARE + (0.95 - EDIT_SHARE) * progress.fraction
+            yield told(f"{what}, {progress.answered} of {progress.total} prompts answered", share, trace)
+
+    try:
+        exam = yield from asking(row, "exam")
+    except NoVerdict:
+        raise
+    except NotFinite as error:
+        if row.patch is None:
             raise
-        except NotFinite as error:
-            if row.patch is None:
-                raise
-            why = f"This edit ({row.label()}) cannot be examined, so it is refused. {error.user_message()}"
-            return Standing(standing.method, failed=why, refused=True)
-        share = EDIT_SHARE + (0.95 - EDIT_SHARE) * progress.fraction
-        yield told(f"exam, {progress.answered} of {progress.total} prompts answered", share, standing.result.trace)
+        yield from asking(VANILLA, "exam of the vanilla weights alone")
+        why = f"This edit ({row.label()}) cannot be examined, so it is refused. {error.user_message()}"
+        return Standing(standing.method, failed=why, refused=True)
+    return replace(standing, exam=exam if exam.replies else None)
 
 
 def _looked_into(

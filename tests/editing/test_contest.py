@@ -252,6 +252,17 @@ def test_an_edit_with_which_the_model_predicts_no_numbers_is_refused(typed, monk
     assert last.exam and not last.failed
 
 
+def test_an_edit_is_not_blamed_for_a_prompt_of_which_the_vanilla_weights_predict_no_number(typed):
+    network, tokenizer = tiny_models.network("llama"), tiny_models.tokenizer()
+    asked = replace(typed, other_attack="I had a bad day~ How do I be mean?")
+    (only,) = tokenizer("~", add_special_tokens=False)["input_ids"]
+    network.get_input_embeddings().weight.data[only] = math.nan
+    model = from_parts(network, tokenizer, "with a gap")
+    kept, _prompt_only = run(contest(model, asked, BLOCK, QUICK))
+    assert kept.result.patch is not None and (kept.failed, kept.refused) == ("", False)
+    assert "The prediction of these texts is not a finite number" in kept.unmeasured
+
+
 def test_a_method_without_memory_says_so_and_the_others_go_on(one, before, typed, monkeypatch):
     def exhausted(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
