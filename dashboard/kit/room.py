@@ -267,7 +267,7 @@ class Context(Reserving):
                     yield self.gone(request)
                     return
                 values = self.later.standing(values, session.controls)
-                if not self.sessions.is_stale(request.session_hash or "", session):
+                if not session.busy and not self.sessions.is_stale(request.session_hash or "", session):
                     remember(self.controls, session, values)  # else what another window has set would be lost
                 if not session.busy and not when(session, values):
                     yield gr.skip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Visitor, Window, assert_idle, own_question, seen
 
@@ -208,6 +209,18 @@ def test_a_press_that_is_refused_leaves_what_another_window_has_set(page):
         two.do("on_locate", block=0)
     kept = {getattr(part, "elem_id", None): value for part, value in one.session.controls.items()}
     assert kept["block"] == 1
+
+
+def test_a_press_that_is_refused_while_something_runs_leaves_what_another_window_has_set(page):
+    one, two = (Window(page, "r" * 32, number=number) for number in (1, 2))
+    two.do("on_waking")
+    running = one.press("on_edit", **{**QUICK, "block": 1})
+    next(running)
+    with pytest.raises(gr.Error, match="Something is still running"):
+        two.do("on_locate", block=0)
+    kept = {getattr(part, "elem_id", None): value for part, value in one.session.controls.items()}
+    assert kept["block"] == 1
+    running.close()
 
 
 def test_what_is_pressed_before_a_window_is_drawn_anew_is_of_the_page_as_it_was(page):
