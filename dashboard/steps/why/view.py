@@ -266,9 +266,9 @@ class WhyRoom(Room):
         return self.inside.draw(session)
 
     def _is_behind(self, session: Session) -> bool:
-        """Tell whether what was measured of the live weights is of other ones."""
+        """Tell whether what was measured of the live weights is of other ones, or is not there yet."""
         known = session.slot(Looked).why
-        return known.case is not None and known.lens_weights != session.weights.label()
+        return known.case is not None and (not known.lenses or known.lens_weights != session.weights.label())
 
     def on_knock(self, session: Session, values: Values) -> Iterator[Update]:
         """Knock the selected neurons out: the patch is live, measured and answers."""

@@ -13,7 +13,7 @@ from dashboard.kit.later import page_with
 from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.why import figures as why_figures
 from dashboard.steps.why import run as why
-from dashboard.steps.why.state import Looked
+from dashboard.steps.why.state import Looked, Why
 from editing import Preparation
 from inspector.errors import ArchitectureError, EditError
 from inspector.locators import LOCATORS
@@ -183,6 +183,17 @@ def test_what_shows_the_live_weights_is_measured_once_the_view_is_opened_and_is_
     visitor.do("on_live_changed")
     assert measured == ["lens"] * 2 and session.slot(Looked).why.lens_weights == session.weights.label()
     assert session.bytes > 0
+
+
+def test_the_lens_is_read_on_the_first_look_after_undo_to_vanilla(visitor):
+    kept = visitor.session.slot(Looked)
+    kept.why = replace(kept.why, lenses={}, lens_weights=Why().lens_weights)  # nobody has looked at the example's yet
+    with page_with(set()):
+        visitor.do("on_undo", max_new_tokens=2)
+        visitor.do("on_live_changed")
+    assert visitor.session.live is None and not kept.why.lenses
+    visitor.open("why")
+    assert "Vanilla: the last layer puts" in visitor.standing("why_lens_reading")
 
 
 def test_strength_zero_moves_no_neuron_and_no_region(visitor):
