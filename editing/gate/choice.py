@@ -150,6 +150,11 @@ def acts_by(
 
     Returns:
         The detector; ``None`` when cancelled.
+
+    Raises:
+        NotFinite: The model's states are not finite numbers.
+        PatchError: The detector was made for another base model.
+        PromptError: The case's own prompt is longer than the model's context allows.
     """
     making = for_case(model, detector, case, format, cancel)
     while True:
@@ -238,6 +243,7 @@ def accept_where_best(
 
     Raises:
         EditError: The questions are not of both kinds, or the row has no patch or is routed already.
+        NotFinite: The model's states are not finite numbers, or its prediction with the edit is none.
         PatchError: The detector was made for another base model.
         PromptError: The case's own prompt is longer than the model's context allows.
     """

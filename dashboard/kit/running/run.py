@@ -35,11 +35,6 @@ component at each answer, which the page's one thread has to do.
 """
 
 
-def shown_on(component: Any) -> dict[str, Any]:
-    """Return the options of an event that shows Gradio's own progress on one component."""
-    return {"show_progress": "minimal", "show_progress_on": component}
-
-
 def drain(run: Generator[Any, None, Result], draw: Callable[[Any], Drawn | None]) -> Generator[Drawn, None, Result]:
     """Run something to its end, draw each of its events that is worth it, and return its result."""
     while True:
