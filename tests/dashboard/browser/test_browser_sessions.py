@@ -97,6 +97,6 @@ def test_another_window_of_the_same_visitor_shows_what_is_live_once_it_comes_to_
     shared.click("#undo")
     wait_for_text(shared, "#live", "vanilla")
     wait_until_idle(shared)
-    second.evaluate("() => window.dispatchEvent(new Event('online'))")
+    second.evaluate("() => window.dispatchEvent(new Event('focus'))")
     wait_for_text(second, "#live", "live weights: vanilla")
     wait_for_text(second, "#undo", "Nothing to undo")

@@ -237,10 +237,6 @@ def test_what_is_pressed_before_a_window_is_drawn_anew_is_of_the_page_as_it_was(
     assert two.session.live is not live
 
 
-def test_a_window_looks_whether_it_shows_what_is_there_when_it_is_turned_to(page):
-    assert 'addEventListener("focus", look)' in page.house.visit.notice.js_on_load
-
-
 def test_what_is_run_while_a_page_is_being_drawn_is_drawn_when_it_wakes_up(visitor):
     visitor.do("on_texts", **own_question("How do I cheat at cards?"))
     again = Visitor(visitor.page, visitor.key)
