@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from editing.calibrating.calibration import to_calibrate
 from editing.gate.choice import acts_by
+from editing.methods.mend.store import OtherFormat
 from editing.methods.registry import METHODS, method_named
 from editing.progress import EditResult, Preparation, Step
 from editing.saved.record import EditRecord, digest_of, further_cases, settings_in
@@ -106,7 +107,8 @@ def reproduce(
     Raises:
         EditError: The base or its dtype is another, the edit was made on top of another, its method is unknown; or it
             came out otherwise, and the record has no sketch and no patch beside it that would say how far; or it is
-            routed, and the model has no detector; or it was trained on further cases that its record does not keep.
+            routed, and the model has no detector; or it was trained on further cases that its record does not keep; or
+            the editor network that is there is of another prompt format.
         PatchError: Its settings are not those of this version.
     """
     if record.fingerprint != model.fingerprint or record.dtype != model.dtype_name:
@@ -126,9 +128,16 @@ def reproduce(
             f"The edit was trained on {count} further case{'' if count == 1 else 's'}, and its record is of an earlier "
             "version that does not keep them. Run the method with them again and save that edit."
         )
-    result = yield from method.run(
-        model, record.case, record.block, settings, companions=learnt_from or (), cancel=cancel
-    )
+    try:
+        result = yield from method.run(
+            model, record.case, record.block, settings, companions=learnt_from or (), cancel=cancel
+        )
+    except OtherFormat as error:
+        raise EditError(
+            f"The editor network that is there for {model.name} was trained in another prompt format than that of this "
+            "edit, so it does not make it again. If another editor network made the edit, put that one's file back; "
+            "else use the saved edit as it is."
+        ) from error
     if result.patch is None:
         return None
     same_detector = None

@@ -67,7 +67,8 @@ def mend(
         companions: Not used: MEND edits on one case.
 
     Raises:
-        EditError: There is no editor for this model, or it was trained in another prompt format.
+        EditError: There is no editor for this model.
+        OtherFormat: It was trained in another prompt format.
         RefusedEdit: Its edit would let the unsafe answer gain on the safe one, or the gradient is not finite.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.

@@ -69,6 +69,10 @@ def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[Editor
     return editor.requires_grad_(False).to(model.architecture.head_device).eval(), record
 
 
+class OtherFormat(EditError):
+    """An edit was asked for in another prompt format than that in which its editor network was trained."""
+
+
 def trained_format(record: dict[str, Any]) -> PromptFormat | None:
     """Return the prompt format in which an editor was trained; ``None`` where its record does not tell.
 
@@ -89,13 +93,13 @@ def require_trained(model: InspectedModel, record: dict[str, Any], format: Promp
     """Check that an editor is used in the prompt format in which it was trained, as far as its record tells.
 
     Raises:
-        EditError: It was trained in another one.
+        OtherFormat: It was trained in another one.
     """
     trained, chat = trained_format(record), has_chat_template(model.tokenizer)
     if trained is None or replace(trained, chat=trained.chat and chat) == replace(format, chat=format.chat and chat):
         return
     told = ", ".join(f"{name} = {value!r}" for name, value in asdict(trained).items() if value != getattr(format, name))
-    raise EditError(
+    raise OtherFormat(
         f"The editor network was trained in another prompt format ({told}). Set that, or train one in this edit's "
         f"format: python -m editing.methods.mend train --model {model.name}, with --suffix-prompt or --plain-text."
     )

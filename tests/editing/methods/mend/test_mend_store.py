@@ -18,6 +18,8 @@ from editing.methods.mend import MendSettings, MendTraining, mend
 from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor, places, save_editor
 from editing.methods.mend.training import new_editor
+from editing.saved.record import record_of
+from editing.saved.reproduce import reproduce
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat
 
@@ -99,6 +101,18 @@ def test_an_editor_is_used_only_in_the_prompt_format_of_its_training(llama, case
     for told, other in others.items():
         with pytest.raises(EditError, match=rf"another prompt format {told}\. Set that, or train .*mend train --model"):
             run(mend(llama, case, 1, MendSettings(format=other, **QUICK)))
+
+
+def test_an_edit_in_another_format_than_its_editor_s_is_not_made_again_and_says_what_can_be_done(llama, case):
+    kept(llama, editor_of(llama))  # its record tells of no format, so it edits in any
+    result = run(mend(llama, case, 1, MendSettings(format=PromptFormat("T"), **QUICK)))
+    record = record_of(llama, case, result, result.row(), method="mend")
+    kept(llama, editor_of(llama), format=asdict(PromptFormat("S")))
+    with pytest.raises(EditError, match="put that one's file back; else use the saved edit as it is") as wrong:
+        run(reproduce(llama, result.patch, record))
+    assert "Set that" not in wrong.value.user_message()
+    kept(llama, editor_of(llama))
+    assert run(reproduce(llama, result.patch, record)).same_bits
 
 
 def test_without_a_chat_template_it_does_not_matter_whether_the_training_asked_for_one(tiny, case):

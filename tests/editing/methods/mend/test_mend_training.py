@@ -16,7 +16,7 @@ from editing.methods.mend import MendTraining, training
 from editing.methods.mend import __main__ as command_line
 from editing.methods.mend.edit import editor_deltas
 from editing.methods.mend.network import EditorNetwork, EditorShape
-from editing.methods.mend.store import load_editor
+from editing.methods.mend.store import load_editor, places, save_editor
 from editing.methods.mend.top import adding
 from editing.methods.mend.training import Report, evaluate, lesson, lessons_of, new_editor, train, watched_prompts
 from inspector.errors import CaseError, EditError, OutOfMemory
@@ -254,6 +254,17 @@ def test_evaluate_prints_what_the_training_found(commands, capsys):
     again = [line for line in capsys.readouterr().err.splitlines() if "trained: -log" in line]
     assert len(lines) == 2 and lines[0] != lines[1].replace("  trained", "untrained")
     assert again == lines
+
+
+def test_evaluate_asks_in_the_prompt_format_of_an_editor_of_an_earlier_version(llama, commands, capsys):
+    assert command_line.main([*TRAIN, "--suffix-prompt", "Be good.", "--plain-text"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "trained: -log" in line]
+    editor, record = load_editor(llama)
+    format = record.pop("format")
+    names = {"suffix": "suffix", "chat": "chat", "turn_end": "end_of_answer"}
+    save_editor(editor, places(llama)[1], record | {names[name]: value for name, value in format.items()})
+    assert command_line.main(["evaluate"]) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if "trained: -log" in line] == lines
 
 
 def test_evaluate_without_an_editor_prints_the_remedy_and_returns_2(commands, capsys):
