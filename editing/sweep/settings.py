@@ -32,7 +32,9 @@ ONCE = "once"
 
 def _word_or_number(block: str) -> str:
     if block not in (AUTO, TOXIC, ONCE, NOWHERE) and not block.isdecimal():
-        raise ValueError(f"should be a layer's number, '{AUTO}', '{TOXIC}', '{ONCE}' or '{NOWHERE}'")
+        raise EditError(
+            f"There is no layer '{block}'. Give --layer a layer's number, '{AUTO}', '{TOXIC}', '{ONCE}' or '{NOWHERE}'."
+        )
     return block
 
 

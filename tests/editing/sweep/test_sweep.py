@@ -174,7 +174,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path, capsys):
         (["--set", "learning_rate=-1"], "learning_rate = -1 is out of range: it should be greater than 0"),
         (
             ["--layer", "top"],
-            "block = top is out of range: it should be a layer's number, 'auto', 'toxic', 'once' or 'nowhere'.",
+            "There is no layer 'top'. Give --layer a layer's number, 'auto', 'toxic', 'once' or 'nowhere'.",
         ),
         (["--limit", "0"], "limit = 0 is out of range: it should be greater than or equal to 1"),
         (["--category", "gloom"], "No case is left"),
