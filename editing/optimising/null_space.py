@@ -17,7 +17,7 @@ from torch import Tensor
 
 from editing.progress import Preparation
 from editing.texts.harmless import further_harmless_texts
-from inspector.errors import RefusedEdit, TooLong
+from inspector.errors import EditError, RefusedEdit, TooLong
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.hooks import stopping_before
 from inspector.model.memory.halving import halved
@@ -26,6 +26,8 @@ from inspector.model.memory.recent import Recent, named
 PROMPTS = 192
 """Harmless prompts that are read. They are none that an edit's constraint is measured on: of those a projection made of
 a few thousand tokens would promise too much."""
+LEAST_FITTING = 0.5
+"""Share of them that the model has to be able to read."""
 AT_ONCE = 12
 """Prompts of one forward pass."""
 MOST_KEPT = 2
@@ -69,6 +71,7 @@ def harmless_moment(
 
     Raises:
         RefusedEdit: The states are not finite numbers.
+        EditError: Most of the prompts are longer than the model's context.
         PromptError: None of the prompts is within the model's context, or the chat template takes none.
     """
     kept, key = known_moments(model), moment_key(block, format)
@@ -112,14 +115,20 @@ def harmless_moment(
 
 def _fitting(model: InspectedModel, format: PromptFormat) -> list[Sequence[int]]:
     """Return the ids of those harmless prompts that are within the model's context."""
-    found, wrong = list[Sequence[int]](), None
-    for text in further_harmless_texts(PROMPTS):
+    found, wrong, texts = list[Sequence[int]](), None, further_harmless_texts(PROMPTS)
+    for text in texts:
         try:
             found.append(encode(model, text, None, format).prompt)
         except TooLong as error:
             wrong = error
     if not found and wrong is not None:
         raise wrong
+    if len(found) < LEAST_FITTING * len(texts):
+        raise EditError(
+            f"{model.name} reads at most {model.context_length:,} tokens, and only {len(found)} of the {len(texts)} "
+            "harmless prompts are that short: too few to tell what they use of a layer. Use a shorter suffix, or a "
+            "model that reads longer prompts."
+        )
     return found
 
 

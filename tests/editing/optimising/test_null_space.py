@@ -8,7 +8,7 @@ import torch
 from editing import dinm, preset, run
 from editing.methods.dinm import DinmSettings
 from editing.optimising.matrix import Matrix
-from editing.optimising.null_space import PROMPTS, harmless_moment, known_moments, soft_null_space
+from editing.optimising.null_space import PROMPTS, harmless_moment, known_moments, moment_key, soft_null_space
 from editing.texts.harmless import further_harmless_texts, harmless_texts
 from inspector.errors import EditError, RefusedEdit, TooLong
 from inspector.model import PromptFormat, encode
@@ -65,6 +65,15 @@ def test_a_prompt_longer_than_the_model_s_context_is_left_out_and_no_prompt_at_a
     monkeypatch.setattr("editing.optimising.null_space.further_harmless_texts", lambda count: [long])
     with pytest.raises(TooLong, match="at most 512"):
         run(harmless_moment(model, 0, own))
+
+
+def test_it_is_not_measured_on_the_few_prompts_that_a_short_context_leaves(tiny, monkeypatch):
+    model, own = tiny("gpt2"), PromptFormat("Be kind.")
+    long = ["Why? " * 200] * 4
+    monkeypatch.setattr("editing.optimising.null_space.further_harmless_texts", lambda count: [*long, *TEXTS])
+    with pytest.raises(EditError, match=r"at most 512 tokens, and only 3 of the 7 harmless prompts .* shorter suffix"):
+        run(harmless_moment(model, 0, own))
+    assert moment_key(0, own) not in known_moments(model)
 
 
 @pytest.mark.parametrize("constrained", [96, 500])
