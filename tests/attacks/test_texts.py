@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,6 +32,7 @@ from dashboard.kit.sessions.typed import Texts, texts_of
 from dashboard.steps.compare.asking import OWN_PROMPT
 from dashboard.steps.keep.asking import OWN, PROMPTS
 from dashboard.steps.report.run import Reported
+from dashboard.steps.why import run as why
 from inspector.errors import CaseError, InspectorError
 from inspector.model import SUFFIX, InspectedModel
 from inspector.safeedit import bundled_cases
@@ -168,6 +170,7 @@ def test_markup_of_visitor_and_model_stays_text_in_what_every_view_draws(tmp_pat
     monkeypatch.setattr(
         InspectedModel, "token_texts", lambda _, tokens: ("<img src=x onerror=alert(1)>",) * len(tokens)
     )
+    monkeypatch.setattr(why, "locate_with", partial(why.locate_with, names=("divergence", "logit attribution")))
     # Whether one step on such texts helps the tiny model is not what is asked here.
     monkeypatch.setattr("editing.saved.incoming.refuse_harm", lambda *_: None)
     visitor, showing = Visitor(page_of(tmp_path), "markup"), set[str]()
