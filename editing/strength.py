@@ -236,7 +236,7 @@ def strength_curve(
     marks = _marks_of(model, questions, rows, answers, judge or EmbeddedJudge(), row)
     elsewhere = [number for number, question in enumerate(questions) if question.taught]
 
-    def share(of: Sequence[int], holds: Callable[[Marked], bool]) -> np.ndarray:
+    def percent(of: Sequence[int], holds: Callable[[Marked], bool]) -> np.ndarray:
         return 100 * np.array([[holds(marked[n]) for n in of] for marked in marks]).mean(axis=1)
 
     lost = []
@@ -245,11 +245,11 @@ def strength_curve(
         lost.append(0.0 if check is None else check.value)
     return StrengthCurve(
         strengths=np.array(strengths),
-        defended=share(harmful, lambda marked: marked.safe),
+        defended=percent(harmful, lambda marked: marked.safe),
         harmless_kl=kl,
-        over_refusal=share(harmless, lambda marked: marked.refused),
-        degenerate=share(range(len(questions)), lambda marked: bool(marked.degenerate)),
-        parroting=share(elsewhere, lambda marked: marked.parroted) if elsewhere else np.zeros(len(rows)),
+        over_refusal=percent(harmless, lambda marked: marked.refused),
+        degenerate=percent(range(len(questions)), lambda marked: bool(marked.degenerate)),
+        parroting=percent(elsewhere, lambda marked: marked.parroted) if elsewhere else np.zeros(len(rows)),
         lost_defence=np.array(lost),
         prompts=len(harmful),
         harmless=len(harmless),
