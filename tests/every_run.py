@@ -21,6 +21,7 @@ from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.keep.history import Kept
 from dashboard.steps.methods.plane import WRITTEN
+from dashboard.steps.stress import rounding
 from dashboard.steps.why.state import Looked
 from editing.gate.gate import RECORD
 
@@ -85,13 +86,20 @@ def row(visitor: Visitor) -> dict[str, Any]:
 def new_texts(visitor: Visitor) -> dict[str, Any]:
     """Return a file of labelled texts that no probe was trained on yet."""
     number = next(COUNTED)
-    file = visitor.session.new_folder("texts") / "texts.csv"
     lines = "".join(f"rude words {number} {n},1\nkind words {number} {n},0\n" for n in range(12))
-    file.write_text(f"comment_text,toxic\n{lines}", encoding="utf-8")
+    with visitor.session.next_folder("texts") as folder:
+        file = folder / "texts.csv"
+        file.write_text(f"comment_text,toxic\n{lines}", encoding="utf-8")
     return {"why_source": str(file)}
 
 
 COUNTED = itertools.count()
+
+
+def no_rounding_row(_visitor: Visitor) -> dict[str, Any]:
+    """Let the rounded weights be asked anew: what they were asked before needs no passes."""
+    rounding._ROWS.clear()
+    return {}
 
 
 def upload(visitor: Visitor) -> dict[str, Any]:
@@ -148,10 +156,10 @@ RUNS = {  # by their handler, with what they are about where one has two
     "on_attribute": Run({"why_way": "gradient x input"}),
     "on_train": Run(given=new_texts, asks=True),
     "on_methods": Run({"methods_chosen": ["Self-Reminder"], "methods_tokens": 2, **ANSWER}, asks=True),
-    "on_method_load": Run({**ANSWER, "methods_picked": "FT-L"}, switches=True),
+    "on_method_load": Run({**SHORT, "methods_picked": "FT-L"}, switches=True),
     "on_upright": Run({"upright": WRITTEN}),
     "on_stress": Run({"stress_size": "This case", "stress_tokens": 2}, asks=True),
-    "on_rounding": Run(asks=True),
+    "on_rounding": Run(given=no_rounding_row, asks=True),
     "on_suffixes": Run(asks=True),
     "on_ask_two": Run({**ANSWER, "row_a": 1, "row_b": 2, "ask_two_what": "Case of A, question alone"}, two_edits),
     "on_write_patch": Run(before=two_edits, at_once=True),

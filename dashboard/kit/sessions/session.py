@@ -274,16 +274,6 @@ class Session:
                 "allowed here. Press Undo, or delete rows in Keep, until enough is free."
             )
 
-    def new_folder(self, kind: str = "stress test") -> Path:
-        """Return an empty folder of this visitor's own; the one before of its kind is deleted.
-
-        It goes with the session.
-        """
-        self.drop_folder(kind)
-        made = _made_folder()
-        self.folders[kind] = made
-        return Path(made.name)
-
     def drop_folder(self, kind: str) -> None:
         """Delete the folder of a kind, if there is one."""
         before = self.folders.pop(kind, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from dashboard.kit.door.handing import handed_out, room_for_files
@@ -47,6 +48,7 @@ class Examined:
         unrounded: Why the test has no such row; empty where it has one, or was not asked for it yet.
         study: What suffix and weights do alone and together.
         studied: The weights of the study, by their label: they act on every prompt, whichever detector routes them.
+        files: A test whose files were written, and their paths.
     """
 
     exam: ExamResult | None = None
@@ -56,6 +58,7 @@ class Examined:
     unrounded: str = ""
     study: SuffixStudy | None = None
     studied: str = ""
+    files: tuple[ExamResult, str, str] | None = None
 
     @property
     def yardstick(self) -> tuple[Score, ...]:
@@ -346,15 +349,21 @@ def _lines(reply: Reply, weights: str) -> tuple[tuple[Any, ...], ...]:
 def write_files(model: InspectedModel, exam: ExamResult, session: Session) -> tuple[str, str]:
     """Write an exam as CSV and JSON into a new folder of the visitor's and return both paths.
 
+    Another window that shows the same exam hands out the same files.
+
     Raises:
         CaseError: They are more than the visitor may have within an hour, or than the disk has room for.
         OSError: They cannot be written.
     """
-    folder, texts = session.new_folder(), (as_csv(exam), as_json(model, exam))
+    known = session.slot(Examined)
+    if known.files is not None and known.files[0] is exam and all(Path(path).is_file() for path in known.files[1:]):
+        return known.files[1:]
+    texts = as_csv(exam), as_json(model, exam)
     size = sum(len(text.encode()) for text in texts)
-    table, whole = folder / "stress-test.csv", folder / "stress-test.json"
-    with room_for_files(session, folder, size, size):
+    with session.next_folder("stress test") as folder, room_for_files(session, folder, size, size):
+        table, whole = folder / "stress-test.csv", folder / "stress-test.json"
         for path, text in zip((table, whole), texts, strict=True):
             write_whole(path, text)
     handed_out(session, size)
-    return str(table), str(whole)
+    known.files = exam, str(table), str(whole)
+    return known.files[1:]

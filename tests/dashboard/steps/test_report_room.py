@@ -36,7 +36,8 @@ def test_one_press_writes_the_visit_down_and_hands_it_out(visitor: Visitor):
 
 
 def test_files_lie_in_a_private_folder_and_go_with_the_next_report_and_with_the_session(visitor: Visitor):
-    others = visitor.session.new_folder()
+    with visitor.session.next_folder("stress test") as others:
+        (others / "stress-test.csv").touch()
     visitor.do("on_report")
     folder = files(visitor)[0].parent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -152,6 +152,17 @@ def test_the_files_of_a_visitor_go_with_the_next_run_and_with_the_visitor(visito
     assert not second.parent.exists()
 
 
+def test_two_windows_hand_out_the_same_files_which_are_written_once(visitor):
+    visitor.do("on_stress", stress_size="This case", stress_tokens=4)
+    first, exam = visitor.screen["stress_csv"], visitor.session.slot(Examined).exam
+    had = visitor.session.slot(HandedOut).files
+    paths = stress.write_files(visitor.page.context.model, exam, visitor.session)
+    assert paths == (first, visitor.screen["stress_json"]) and visitor.session.slot(HandedOut).files == had
+    Path(first).unlink()
+    again = stress.write_files(visitor.page.context.model, exam, visitor.session)
+    assert Path(again[0]).is_file() and again != paths
+
+
 def test_files_of_scores_count_among_a_visitor_s_and_where_they_are_too_much_the_scores_are_shown_without(
     visitor, monkeypatch
 ):
