@@ -1,13 +1,15 @@
 """Every method in the same seat: scores, cost, and whether it erases or suppresses.
 
-    python -m benchmarks.methods                     one bundled case a category, all methods
+    python -m benchmarks.methods                     one bundled case a category, all methods at the toxic layer
+    python -m benchmarks.methods --layer auto        each method at the layer that it has in every command
     python -m benchmarks.methods --cost              edits alone, for seconds and memory on a quiet machine
 
 Each case is located (preset corrected), edited by every method with its own defaults, and examined: DS, the four DG
-prompts, held-out adversarial prompts, harmless prompts, facts and summaries. The region is the located layer's
-down-projection for every method. Its toxicity is the mean cosine of its value vectors with the direction of a probe
-trained on the bundled labelled texts; the activation shift is the relative change of the mean input of the region over
-19 adversarial prompts. A finished case is kept in --out, and the same command goes on where it stopped.
+prompts, held-out adversarial prompts, harmless prompts, facts and summaries. The region is the down-projection of the
+located layer, or of the one that --layer numbers, for every method. Its toxicity is the mean cosine of its value
+vectors with the direction of a probe trained on the bundled labelled texts; the activation shift is the relative change
+of the mean input of the region over 19 adversarial prompts. A finished case is kept in --out, and the same command goes
+on where it stopped.
 
 The tables are printed. Exit codes: 0; 2 when it cannot be done.
 """
@@ -31,6 +33,8 @@ import torch
 from benchmarks.kept import require_same
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
+from editing.calibrating.calibration import calibration_of
+from editing.calibrating.layer_choice import AUTO, TOXIC
 from editing.command import add_format, add_model, finished, format_of, load_model
 from editing.contest import ContestProgress, ContestSettings, contest, exam_of
 from editing.memory import memory_told, peak_memory
@@ -38,6 +42,7 @@ from editing.methods.registry import METHODS, method_settings
 from editing.standing import Standing
 from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
+from inspector.command import add_layer
 from inspector.divergence import divergence
 from inspector.errors import InspectorError
 from inspector.model import VANILLA, InspectedModel, PromptFormat
@@ -52,9 +57,16 @@ FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "parro
 NAME, WIDTH = 26, 17
 
 
-def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSettings, out: Path) -> None:
-    """Run the contest on every case that is not done yet and print the tables."""
-    same_settings(out, model, settings)
+def compare(
+    model: InspectedModel, cases: Sequence[Case], settings: ContestSettings, out: Path, layer: str = TOXIC
+) -> None:
+    """Run the contest on every case that is not done yet and print the tables.
+
+    Args:
+        layer: The one that every method edits, a number or :data:`TOXIC`; :data:`AUTO` for each method's own.
+    """
+    same_settings(out, model, settings, layer)
+    known = calibration_of(model) if layer == AUTO else None
     probe = run(kept_probe(model))
     everything: dict[str, list[Standing]] = {key: [] for key in settings.methods}
     failed: dict[str, str] = {}
@@ -64,8 +76,12 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
             begun = time.perf_counter()
             try:
                 with memory_told():
-                    block = divergence(model, case, format=settings.format).toxic_layer()
-                    done = run(contest(model, case, block, settings, probe=probe), _teller(number, len(cases)))
+                    region = divergence(model, case, format=settings.format).toxic_layer()
+                    if layer.isdecimal():
+                        region = int(layer)
+                    block, layers = None if layer == AUTO else region, None if known is None else known.layers
+                    running = contest(model, case, block, settings, region=region, layers=layers, probe=probe)
+                    done = run(running, _teller(number, len(cases)))
                     save_standings(all_asked(model, case, done, settings), folder, patches=False)
             except InspectorError as error:  # it costs this case, which is tried again when the benchmark goes on
                 failed[str(case.identifier)] = error.user_message()
@@ -77,6 +93,8 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
                 everything[standing.method.key].append(standing)
     done_cases = [str(case.identifier) for case in cases if str(case.identifier) not in failed]
     print(f"{model.name}, {model.dtype_name}; {len(done_cases)} cases: {', '.join(done_cases)}")
+    if layer != TOXIC:
+        print(f"edited: {'each method its own layer, as --layer auto takes it' if layer == AUTO else f'layer {layer}'}")
     failed_cases(failed, len(cases))
     judges = {s.exam.judge for standings in everything.values() for s in standings if s.exam is not None}
     asked = {s.exam.asked for standings in everything.values() for s in standings if s.exam is not None}
@@ -112,9 +130,9 @@ def all_asked(
     )
 
 
-def same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -> None:
+def same_settings(out: Path, model: InspectedModel, settings: ContestSettings, layer: str = TOXIC) -> None:
     """Refuse to go on in a folder of other settings or another model."""
-    told = {"model": model.fingerprint, "dtype": model.dtype_name, **asdict(settings)}
+    told = {"model": model.fingerprint, "dtype": model.dtype_name, "layer": layer, **asdict(settings)}
     require_same(out, json.dumps(told, sort_keys=True), "*/standings.json")
 
 
@@ -274,6 +292,12 @@ def _teller(number: int, of: int):
     return tell
 
 
+def _layer(given: str) -> str:
+    if given not in (AUTO, TOXIC) and not given.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{given}' is neither '{AUTO}', '{TOXIC}' nor a number")
+    return given
+
+
 def main() -> None:
     """Run the comparison or the timing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -286,6 +310,13 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=40)
     told = "; ".join(f"{name}: {text}" for name, text in EVALUATIONS.items())
     parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=told)
+    add_layer(
+        parser,
+        default=TOXIC,
+        type=_layer,
+        help="a number; auto, the layer that each method has with --layer auto in other commands; or toxic (default), "
+        "where each case's answers part, for every method. --cost times edits there",
+    )
     parser.add_argument("--cost", action="store_true", help="time the edits alone")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
@@ -302,7 +333,7 @@ def main() -> None:
         format=format_of(options),
         evaluation=options.evaluation,
     )
-    compare(model, cases, settings, options.out)
+    compare(model, cases, settings, options.out, options.layer)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Several methods on one case, each edited and measured the same way: scores, cost, and "erase or suppress?".
 
-The region is the toxic layer's down-projection, the same for every method, whatever it changes.
+The region is one layer's down-projection, the same for every method, whatever it changes and wherever.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from editing.calibrating.layer_choice import automatic_layer
+from editing.calibrating.trial_edits import Layers
 from editing.guard import check_case
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
@@ -21,6 +24,7 @@ from editing.progress import EditResult, Preparation, Step
 from editing.standing import Standing, toxicity_of
 from editing.texts.harmless import harmless_answers
 from editing.values import Count
+from inspector.divergence import divergence
 from inspector.errors import REFUSALS, EditError, InspectorError, NotFinite, NoVerdict
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import region_shift
@@ -98,14 +102,18 @@ class ContestProgress:
 ContestEvents = Generator[ContestProgress, None, tuple[Standing, ...]]
 EDIT_SHARE = 0.4
 """Share of a method's time that its edit is taken to be, for the progress bar."""
+PICK_ONE = "To edit one all the same, pick it by hand."
+"""The remedy of a method that edits one layer, where none helps."""
 
 
 def contest(
     model: InspectedModel,
     case: Case,
-    block: int,
+    block: int | None,
     settings: ContestSettings = ContestSettings(),
     *,
+    region: int | None = None,
+    layers: Layers | None = None,
     probe: Probe | None = None,
     judge: Judge | None = None,
     companions: Sequence[Case] = (),
@@ -119,7 +127,10 @@ def contest(
     edit, so that it is not timed with what the later ones find known.
 
     Args:
-        block: The toxic layer.
+        block: The layer that every method edits, as somebody has picked it; ``None`` for the one that
+            :func:`editing.calibrating.layer_choice.automatic_layer` chooses for each.
+        region: The layer whose down-projection is looked at; by default ``block``, or else the toxic layer.
+        layers: What trial edits of the model achieve, for that choice; ``None`` where it is not calibrated.
         probe: For the toxicity of the region; left out without one.
         judge: Reads the exam's answers; the embedded rules by default.
         companions: Further cases that SFT, DPO and Ext-Sub train on; none that is scored.
@@ -133,12 +144,20 @@ def contest(
 
     Raises:
         CaseError: See :func:`editing.guard.check_case`.
-        ArchitectureError: The block does not exist.
+        ArchitectureError: The block or the region does not exist.
     """
     check_case(case)
-    model.architecture.check_block(block)
+    for named in (block, region):
+        if named is not None:
+            model.architecture.check_block(named)
     started = time.perf_counter()
     prompts = [case.adversarial_prompt, *_shift_prompts(case, settings.prompts)]
+    looked_at = block if region is None else region
+
+    @cache
+    def toxic() -> int:
+        return divergence(model, case, format=settings.format).toxic_layer()
+
     done: list[Standing] = []
     furthest = 0.0
     if settings.methods:
@@ -155,7 +174,8 @@ def contest(
         standing: Standing | None = None
         try:
             with memory_told():
-                standing = yield from _edited(model, case, block, method, settings, companions, cancel, told)
+                own = automatic_layer(model, layers, key).block(toxic, PICK_ONE) if block is None else block
+                standing = yield from _edited(model, case, own, method, settings, companions, cancel, told)
                 if standing is None or cancel():
                     break
                 standing = yield from _examined(model, case, standing, settings, judge or EmbeddedJudge(), cancel, told)
@@ -163,7 +183,8 @@ def contest(
                     break
                 if not standing.refused:
                     yield told("measuring toxicity and activation shift", 0.95)
-                    standing = _looked_into(model, standing, block, prompts, probe)
+                    at = toxic() if looked_at is None else looked_at
+                    standing = _looked_into(model, standing, at, prompts, probe)
         except InspectorError as error:
             why = error.user_message()
             if standing is None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.calibrating.calibration import Calibration, calibration_of, to_calibrate
-from editing.calibrating.layer_choice import AUTO, NOWHERE, TOXIC, LayerChoice, automatic_layer
+from editing.calibrating.layer_choice import AUTO, TOXIC, LayerChoice, automatic_layer
 from editing.command import (
     EVERYWHERE,
     Loader,
@@ -260,12 +260,12 @@ def layer_of(
         raise EditError(f"The layer '{wanted}' is neither '{AUTO}', '{TOXIC}' nor a number.")
     chosen = LayerChoice(TOXIC, "Toxic layer, where the case's answers part most: --layer asks for it.")
     if wanted == AUTO:
-        chosen = automatic_layer(model, known, method, preset)
-    if chosen.layer == NOWHERE:
-        raise RefusedEdit(f"{chosen.reason} To edit one all the same, give --layer toxic or a number.")
-    if chosen.layer != TOXIC:
-        return int(chosen.layer), chosen.reason
-    return divergence(model, case, preset, padding=padding, format=format).toxic_layer(), chosen.reason
+        chosen = automatic_layer(model, None if known is None else known.layers, method, preset)
+
+    def toxic() -> int:
+        return divergence(model, case, preset, padding=padding, format=format).toxic_layer()
+
+    return chosen.block(toxic, "To edit one all the same, give --layer toxic or a number."), chosen.reason
 
 
 def _tell(event: Preparation | Step) -> None:

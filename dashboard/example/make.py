@@ -94,6 +94,7 @@ class Example:
         self.session = Session()
         self.drawn: frozenset[str] = frozenset()
         self._model, self._decoding = model, decoding
+        self._layers = calibration.layers if calibration else None
         self._recommended = calibration.layers.recommended if calibration else None
         self._nowhere = why_no_layer(calibration.layers, preset("corrected")) if calibration else None
         name = folder_name(model, self._recommended)
@@ -307,7 +308,7 @@ class Example:
             yield event.message
 
     def contest(self, session: Session) -> Iterator[str]:
-        """Run the quick methods; MEND only where an editor was trained for the model."""
+        """Run the quick methods, each at its own layer; MEND only where an editor was trained for the model."""
         model = self._model
         assert session.case is not None
         block = self.block
@@ -319,9 +320,18 @@ class Example:
             format=self.texts.format,
             prompts=8,
         )
-        running = contest(model, session.case, block, settings, probe=session.probe, cancel=session.cancelled.is_set)
+        running = contest(
+            model,
+            session.case,
+            None,
+            settings,
+            region=block,
+            layers=self._layers,
+            probe=session.probe,
+            cancel=session.cancelled.is_set,
+        )
         standings = yield from drain(running, lambda event: event.method.title)
-        session.slot(Compared).contest = Contest(session.case, self.texts.format, block, standings)
+        session.slot(Compared).contest = Contest(session.case, self.texts.format, block, standings, picked=False)
 
 
 def tens(number: int) -> int:

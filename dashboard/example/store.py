@@ -95,7 +95,7 @@ class Store:
                 run = session.slot(Compared).contest
                 assert run is not None
                 save_standings(run.standings, self.folder / "contest", self.patches)
-                content: Any = {"block": run.block}
+                content: Any = {"block": run.block, "picked": run.picked}
             else:
                 content = _CONTENT[part](session)
             of = {"fingerprint": self.model.fingerprint, "edit": _edit_of(part, session)}
@@ -128,7 +128,8 @@ class Store:
         if part == "contest":
             assert session.case is not None
             standings = load_standings(path.parent / "contest")
-            session.slot(Compared).contest = Contest(session.case, self.texts.format, content["block"], standings)
+            block, picked = content["block"], content.get("picked", True)  # once every method edited one layer
+            session.slot(Compared).contest = Contest(session.case, self.texts.format, block, standings, picked)
         else:
             _TAKEN[part](session, content, self.texts)
 

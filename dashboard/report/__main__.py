@@ -63,6 +63,8 @@ from inspector.safeedit.exam import EVALUATIONS
 
 WISHES: dict[str, Wish] = {"gate": "gate", EVERYWHERE: "everywhere", "detected": "where harm"}
 """What --acts says, as :mod:`editing.edit` does, and what it asks of the edit."""
+SAME = "same"
+"""What --methods-layer says where all methods edit the operation's layer."""
 LONGEST = {
     "max-new-tokens": ("", comparing.LONGEST_ANSWER),
     "stress-tokens": (" of the stress test", stressing.LONGEST_ANSWER),
@@ -125,6 +127,11 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         "with --methods: also each patch only where harm is detected, a line more each; DINM's also as it is first"
     )
     parser.add_argument("--methods-routed", action="store_true", help=routed_too)
+    of_methods = (
+        f"of --methods: {AUTO}, each edits the layer that --layer {AUTO} takes for it; {SAME}, all edit the "
+        f"operation's (default: {AUTO} with --layer {AUTO}, else {SAME})"
+    )
+    parser.add_argument("--methods-layer", choices=(AUTO, SAME), help=of_methods)
     for name, (whose, longest) in LONGEST.items():
         told = f"longest answer{whose} (default: {longest}, as on the page)"
         parser.add_argument(f"--{name}", type=int, default=longest, help=told)
@@ -191,11 +198,22 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         detector = None if known is None else known.detector
         stress(model, session, chosen.stress, chosen.evaluation, longest, _tell, detector)
     look(model, session, chosen.locators, chosen.atlas, _tell, chosen.padding)
+    layers = known.layers if known is not None else None
     if chosen.methods:
         longest = Decoding(max_new_tokens=chosen.methods_tokens)
         router = known.detector if known is not None and chosen.methods_routed else None
-        several(model, session, block, chosen.methods, chosen.evaluation, longest, _tell, router)
-    layers = known.layers if known is not None else None
+        several(
+            model,
+            session,
+            block,
+            chosen.methods,
+            chosen.evaluation,
+            longest,
+            _tell,
+            router,
+            picked=(chosen.methods_layer or (AUTO if chosen.layer == AUTO else SAME)) == SAME,
+            layers=layers,
+        )
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
     assert report is not None  # the divergence was measured
     written: list[Path] = []

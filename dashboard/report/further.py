@@ -15,6 +15,7 @@ from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.stress import run as stressing
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked, Why
+from editing.calibrating.layer_choice import AUTO
 from editing.contest import ContestSettings, Standing
 from editing.gate.gate import DEFAULTS, RECORD
 from inspector.model import PromptFormat
@@ -201,6 +202,7 @@ def _methods(
             return Further((), ("the methods, whose answers were asked for in another way than the stress test's",))
         more += [] if "--evaluation" in given else ["--evaluation", str(exam.evaluation)]
         more += _length("--methods-tokens", exam, contests.LONGEST_ANSWER)
+    more += [] if contest.picked else ["--methods-layer", AUTO]  # the command's own layer is a number
     left_out, routed = [], [one.method.title for one in contest.standings if one not in made]
     if routed and set(routed) == set(routed_titles(made)):
         more.append("--methods-routed")

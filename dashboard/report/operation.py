@@ -21,6 +21,7 @@ from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import DinmSettings, dinm
 from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers
 from editing.contest import ContestSettings, Standing
 from editing.gate.choice import goes_on, in_turn
 from editing.gate.gate import Budgets
@@ -147,6 +148,9 @@ def several(
     decoding: Decoding,
     tell: Tell,
     detector: Detector | None = None,
+    *,
+    picked: bool = True,
+    layers: Layers | None = None,
 ) -> None:
     """Run methods on the visit's case, each with its own defaults, and examine them by the page's brief exam.
 
@@ -155,18 +159,32 @@ def several(
         methods: Keys of :data:`editing.methods.registry.METHODS`.
         evaluation: How both weights are asked.
         detector: Routes each patch for a line more; ``None`` for the plain lines alone.
+        picked: Every method edits that layer; else each edits its own.
+        layers: As for :func:`editing.contest.contest`.
     """
     assert session.case is not None
     way = next(way for way, asked in WAYS.items() if asked == evaluation)
     texts, titles = texts_of(session.case, session.format), [METHODS[key].title for key in methods]
     scope, tokens, judge = ContestSettings().scope, decoding.max_new_tokens, EmbeddedJudge()
     running = contests.run_contest(
-        model, session, texts, block, titles, scope, contests.ALONE, "Brief", tokens, judge, way
+        model,
+        session,
+        texts,
+        block,
+        titles,
+        scope,
+        contests.ALONE,
+        "Brief",
+        tokens,
+        judge,
+        way,
+        picked=picked,
+        layers=layers,
     )
     run(running, tell)
     if detector is not None:
         settings = contests.exam_settings("Brief", tokens, way)
-        adding = routed_too(model, session, settings, detector, judge)
+        adding = routed_too(model, session, settings, detector, judge, layers)
         run(adding, lambda event: None if isinstance(event, Standing) else tell(event))
 
 

@@ -5,10 +5,13 @@ One place for every command, so that ``--layer auto`` edits the same layer in al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from editing.calibrating.calibration import Calibration, to_calibrate
+from editing.calibrating.calibration import to_calibrate
+from editing.calibrating.trial_edits import Layers
 from editing.methods.registry import METHODS
+from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel
 from inspector.presets import Preset
 
@@ -28,9 +31,23 @@ class LayerChoice:
     layer: str
     reason: str
 
+    def block(self, toxic: Callable[[], int], remedy: str) -> int:
+        """Return the number of the layer.
+
+        Args:
+            toxic: Measures the toxic layer of the case; asked only where that one is taken.
+            remedy: How to edit a layer where none helps, a sentence.
+
+        Raises:
+            RefusedEdit: No layer helps.
+        """
+        if self.layer == NOWHERE:
+            raise RefusedEdit(f"{self.reason} {remedy}")
+        return toxic() if self.layer == TOXIC else int(self.layer)
+
 
 def automatic_layer(
-    model: InspectedModel, known: Calibration | None, method: str, preset: Preset = "corrected"
+    model: InspectedModel, layers: Layers | None, method: str, preset: Preset = "corrected"
 ) -> LayerChoice:
     """Choose the layer of an edit that no layer was named for.
 
@@ -39,7 +56,7 @@ def automatic_layer(
     weight, is looked at in the recommended layer, and in the toxic one where there is none.
 
     Args:
-        known: The model's calibration; ``None`` where it has none.
+        layers: What trial edits of the model achieve; ``None`` where it is not calibrated.
         method: One of :data:`editing.methods.registry.METHODS`.
         preset: Of DINM; the other methods have none.
     """
@@ -47,16 +64,16 @@ def automatic_layer(
     if chosen.toxic or (method == "dinm" and preset != "corrected"):
         named = f"the preset {preset}" if method == "dinm" else chosen.title
         return LayerChoice(TOXIC, f"{_TOXIC}: {named} edits there.")
-    if known is None:
+    if layers is None:
         return LayerChoice(
             TOXIC,
             f"{_TOXIC}: {model.name} is not calibrated, so it is not known where edits work. {to_calibrate(model)}",
         )
-    best = known.layers.recommended
+    best = layers.recommended
     if best is not None:
-        return LayerChoice(str(best), f"Recommended layer. {known.layers.reason}")
+        return LayerChoice(str(best), f"Recommended layer. {layers.reason}")
     if chosen.one_layer:
-        return LayerChoice(NOWHERE, known.layers.nothing_edited)
+        return LayerChoice(NOWHERE, layers.nothing_edited)
     return LayerChoice(TOXIC, f"{_TOXIC}: no layer is recommended, and {chosen.title} edits no single one.")
 
 

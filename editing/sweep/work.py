@@ -71,7 +71,8 @@ def chosen_layer(model: InspectedModel, settings: SweepSettings, cases: Sequence
         OutOfMemory: The memory did not suffice for one of them.
     """
     if settings.block == AUTO:
-        return automatic_layer(model, calibration_of(model), settings.method, settings.preset)
+        known = calibration_of(model)
+        return automatic_layer(model, None if known is None else known.layers, settings.method, settings.preset)
     if settings.block != ONCE:
         named = "Toxic layer, where each case's answers part most" if settings.block == TOXIC else "The layer"
         return LayerChoice(settings.block, f"{named}: --layer asks for it.")

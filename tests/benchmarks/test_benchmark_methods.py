@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import made_up
 import pytest
 import torch
 
 from benchmarks.methods import _mechanism, all_asked, compare, cost, same_settings
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.contest import ContestSettings
 from editing.methods.registry import METHODS, method_settings
 from editing.standing import Standing
+from editing.standing_file import load_standings
 from inspector.errors import EditError
 from inspector.model import Decoding, PromptFormat, answer, encode
 from inspector.safeedit.exam import EVALUATIONS, asked_as
@@ -32,6 +35,29 @@ def test_a_folder_of_other_settings_or_another_model_is_refused_and_its_own_goes
     for other, changed in others:
         with pytest.raises(EditError, match=r"other settings, another model or another detector. Give another --out"):
             same_settings(tmp_path / "out", other, changed)
+    with pytest.raises(EditError, match="Give another --out"):
+        same_settings(tmp_path / "out", model, settings, "auto")
+
+
+@pytest.mark.parametrize(("layer", "edited"), [("toxic", (0, 0)), ("auto", (2, 0)), ("1", (1, 1))])
+def test_every_method_edits_the_layer_that_is_named_or_with_auto_its_own(
+    llama, case, tmp_path, monkeypatch, layer, edited
+):
+    module = sys.modules[all_asked.__module__]
+    layers = Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20)
+    monkeypatch.setattr(module, "kept_probe", no_probe)
+    monkeypatch.setattr(module, "calibration_of", lambda _model: SimpleNamespace(layers=layers))
+    for name in (module.__name__, "editing.contest"):
+        monkeypatch.setattr(f"{name}.divergence", lambda *_, **__: SimpleNamespace(toxic_layer=lambda: 0))
+    quick = {"steps": 1, "harmless_prompts": 1, "harmless_tokens": 2}
+    changes = {"dinm": {**quick, "damage_budget": None, "companions": 0, "monitor": 0}, "ft-l": quick}
+    settings = ContestSettings(
+        methods=("dinm", "ft-l"), size=CASE_ONLY, max_new_tokens=2, prompts=0, format=PromptFormat(""), changes=changes
+    )
+    compare(llama, [replace(case, identifier=7)], settings, tmp_path, layer)
+    standings = load_standings(tmp_path / "7")
+    assert tuple(one.result.block for one in standings) == edited
+    assert {one.shift.block for one in standings} == {1 if layer == "1" else 0}, "the region is one for all"
 
 
 @pytest.mark.parametrize("evaluation", EVALUATIONS)

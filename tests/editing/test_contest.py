@@ -16,6 +16,7 @@ import torch
 from training_helpers import BRIEF, FEW
 
 from editing import run
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.contest import ContestSettings, contest
 from editing.memory import peak_memory
 from editing.methods.ft_l import ft_l
@@ -25,6 +26,7 @@ from editing.methods.mend.training import new_editor
 from editing.methods.registry import METHODS
 from editing.standing import Standing, toxicity_of
 from editing.texts.harmless import known_answers
+from inspector.divergence import divergence
 from inspector.errors import ArchitectureError, CaseError, EditError, NotFinite, NoVerdict, PromptError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, Patch, PromptFormat, Row, from_parts
 from inspector.region import region_shift
@@ -112,6 +114,23 @@ def test_every_method_stands_in_the_order_of_the_settings(standings):
 def test_the_base_is_unchanged(one, before, standings):
     assert standings and by_hand.checksum(one.network) == before[0]
     by_hand.assert_at_rest(one, before[1])
+
+
+def test_where_no_layer_is_picked_each_method_edits_its_own_and_all_are_looked_at_in_one_region(one, typed):
+    settings = replace(TINY, methods=("dinm", "ft-l", "self-reminder"))
+    toxic = divergence(one, typed, format=TINY.format).toxic_layer()
+    recommended = next(block for block in range(one.blocks) if block != toxic)
+    layers = Layers((Trial(recommended, 0.75, 0.05, 1.0),), 0.25, 5, 20)
+    edited, tuned, reminded = run(contest(one, typed, None, settings, region=recommended, layers=layers))
+    assert (edited.result.block, tuned.result.block) == (recommended, toxic)
+    assert edited.result.patch.blocks == (recommended,) and tuned.result.patch.blocks == (toxic,)
+    assert {standing.shift.block for standing in (edited, tuned, reminded)} == {recommended}
+    uncalibrated = run(contest(one, typed, None, settings))
+    assert {standing.result.block for standing in uncalibrated} == {toxic}
+    helpless = replace(layers, trials=(Trial(recommended, 0.25, 0.05, 1.0),))
+    refused, tuned, _ = run(contest(one, typed, None, settings, layers=helpless))
+    assert refused.refused and "No layer helps" in refused.failed and "pick it by hand" in refused.failed
+    assert tuned.result.block == toxic and tuned.shift.block == toxic
 
 
 @every

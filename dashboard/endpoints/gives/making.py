@@ -170,6 +170,7 @@ class MethodRecord(TypedDict):
         method: Its title.
         failed: Why there is no edit; empty if there is one.
         unmeasured: Why it was not measured; empty if it was.
+        layer: The layer that it edits; null where it changes more than one, or no weight.
         patch: The patch's identifier.
         updates: Updates that it holds.
         seconds: Duration of the edit.
@@ -188,6 +189,7 @@ class MethodRecord(TypedDict):
     method: str
     failed: str
     unmeasured: str
+    layer: int | None
     patch: str | None
     updates: int | None
     seconds: float | None

@@ -9,12 +9,15 @@ from dashboard.kit.running.run import drain
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing import EditResult, Preparation, Step
-from editing.contest import ContestSettings, Standing, exam_of
+from editing.calibrating.layer_choice import automatic_layer
+from editing.calibrating.trial_edits import Layers
+from editing.contest import PICK_ONE, ContestSettings, Standing, exam_of
 from editing.gate.choice import acts_by, format_told
 from editing.memory import memory_told, peak_memory
 from editing.methods.dinm import to_be_routed
 from editing.methods.registry import METHODS
 from editing.progress import run as run_quietly
+from inspector.divergence import divergence
 from inspector.errors import REFUSALS, CaseError, InspectorError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.exam import Progress
@@ -88,8 +91,12 @@ def learning_more(
     settings: ContestSettings,
     detector: Detector,
     judge: Judge,
+    layers: Layers | None = None,
 ) -> Generator[Preparation, None, Standing | None]:
     """Make DINM's edit as one that is to act only where harm is detected, and examine it so.
+
+    Args:
+        layers: As for :func:`editing.contest.contest`; asked where nobody had picked a layer.
 
     Returns:
         Its standing, which says why where there is no edit; ``None`` when cancelled.
@@ -97,6 +104,9 @@ def learning_more(
     card = "DINM with nothing that holds it back: what it would do to harmless prompts is left to the detector."
     method = replace(METHODS["dinm"], title=LEARNS_MORE, card=card)
     own = to_be_routed(replace(settings, format=known.format).of(method.key))
+
+    def toxic() -> int:
+        return divergence(model, known.case, format=known.format).toxic_layer()
 
     def told(event: Preparation | Step) -> Preparation:
         if isinstance(event, Preparation):
@@ -106,7 +116,9 @@ def learning_more(
     try:
         session.limits.require_steps(own.steps)
         with memory_told(), peak_memory(*model.devices) as peak:
-            editing = method.run(model, known.case, known.block, own, cancel=session.cancelled.is_set)
+            free = None if known.picked else automatic_layer(model, layers, method.key)
+            block = known.block if free is None else free.block(toxic, PICK_ONE)
+            editing = method.run(model, known.case, block, own, cancel=session.cancelled.is_set)
             result: EditResult = yield from drain(editing, told)
     except InspectorError as error:
         method = replace(method, title=f"{LEARNS_MORE}{ROUTED}")
@@ -124,7 +136,12 @@ def learning_more(
 
 
 def routed_too(
-    model: InspectedModel, session: Session, settings: ContestSettings, detector: Detector, judge: Judge
+    model: InspectedModel,
+    session: Session,
+    settings: ContestSettings,
+    detector: Detector,
+    judge: Judge,
+    layers: Layers | None = None,
 ) -> Generator[Preparation | Standing, None, None]:
     """Examine each patch of the last run again where the detector lets it act, then DINM's edit that learns more.
 
@@ -133,6 +150,7 @@ def routed_too(
     Args:
         settings: Of the run's exams.
         detector: The model's.
+        layers: As for :func:`editing.contest.contest`.
 
     Yields:
         How far it is, and each line that is done.
@@ -149,7 +167,7 @@ def routed_too(
         yield made
     if all(standing.method.key != "dinm" for standing in known.standings):
         return
-    made = yield from learning_more(model, session, known, settings, detector, judge)
+    made = yield from learning_more(model, session, known, settings, detector, judge, layers)
     if made is not None:
         kept.contest = replace(known, standings=(*known.standings, made))
         yield made

@@ -12,6 +12,7 @@ from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.methods.further import ROUTED, can_be_routed, of_own_patches
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
+from editing.calibrating.trial_edits import Layers
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.gate.choice import acts_by
 from editing.methods.registry import METHODS
@@ -59,8 +60,16 @@ def run_contest(
     tokens: int,
     judge: Judge,
     way: str = "same prompts",
+    *,
+    picked: bool = True,
+    layers: Layers | None = None,
 ) -> Generator[ContestProgress, None, Contest]:
     """Run the chosen methods on the case in the rail; what is done is kept in the session, whatever ends the run.
+
+    Args:
+        block: The layer whose region is looked at.
+        picked: Somebody has picked that layer, so every method edits it; else each edits its own.
+        layers: As for :func:`editing.contest.contest`.
 
     Raises:
         CaseError: No method is chosen, a choice is unknown, something is missing in the texts, or it is more than a
@@ -100,18 +109,20 @@ def run_contest(
     run = contest(
         model,
         case,
-        block,
+        block if picked else None,
         settings,
+        region=block,
+        layers=layers,
         probe=probe,
         judge=judge,
         companions=companions(case, train_on),
         cancel=session.cancelled.is_set,
     )
-    done = Contest(case, texts.format, block, ())
+    done = Contest(case, texts.format, block, (), picked)
     for event in run:
         if len(event.standings) > len(done.standings):
             # At once: what comes after it may fail, and a click on the screen's new line must not find an older run.
-            done = session.slot(Compared).contest = Contest(case, texts.format, block, event.standings)
+            done = session.slot(Compared).contest = replace(done, standings=event.standings)
         yield event
     return done
 
@@ -142,6 +153,7 @@ def standing_record(standing: Standing) -> dict[str, Any]:
         "method": standing.method.title,
         "failed": standing.failed,
         "unmeasured": standing.unmeasured,
+        "layer": None if result is None or not standing.method.one_layer else result.block,
         "patch": None if patch is None else patch.identifier,
         "updates": None if result is None else result.kept,
         "seconds": None if result is None else result.seconds,

@@ -19,12 +19,20 @@ class Contest:
         format: The prompt format of its exams.
         block: The layer whose region was looked at.
         standings: The methods that are done.
+        picked: Whether every method was to edit that layer, as somebody had picked it; else each takes its own.
     """
 
     case: Case
     format: PromptFormat
     block: int
     standings: tuple[Standing, ...]
+    picked: bool = True
+
+    @property
+    def elsewhere(self) -> dict[str, int]:
+        """The layers of the methods that edit a single one, by title, where it is not the one that was looked at."""
+        made = ((one.method, one.result.block) for one in self.standings if one.result is not None)
+        return {method.title: block for method, block in made if method.one_layer and block != self.block}
 
     def named(self, title: str) -> Standing | None:
         """Return the standing of a method by its title."""

@@ -73,7 +73,9 @@ def head(session: Session, other: str = "") -> str:
     badge = f"ran on: {escape(case_name(known.case))}, region: down-projection of layer {known.block}"
     exam = next((standing.exam for standing in known.standings if standing.exam is not None), None)
     asked = "" if exam is None else f'<span class="badge-note">Asked: {escape(exam.asked)}.</span>'
-    return f'{other}<div class="answer-head"><span class="badge edited">{badge}</span>{asked}</div>'
+    where = "; ".join(f"{title} edits layer {block}" for title, block in known.elsewhere.items())
+    note = f'<span class="badge-note">{escape(where)}: nobody has picked a layer for all.</span>' if where else ""
+    return f'{other}<div class="answer-head"><span class="badge edited">{badge}</span>{note}{asked}</div>'
 
 
 def progress(event: ContestProgress, chosen: Sequence[str]) -> str:

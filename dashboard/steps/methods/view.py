@@ -296,6 +296,8 @@ class MethodsRoom(Room):
             int(values[self.tokens] or LONGEST_ANSWER),
             EmbeddedJudge(),
             values[self.way],
+            picked=self.bus.offered("layer by hand").call(session) == block,
+            layers=self.context.layers,
         )
         kept = session.slot(Compared)
         kept.method = values[self.picked]
@@ -345,7 +347,8 @@ class MethodsRoom(Room):
                 return self._compared(session)
             return {self.clock: progress_bar(event.message, event.fraction)} if redraw.due() else {}
 
-        yield from drain(further.routed_too(self.model, session, settings, detector, EmbeddedJudge()), draw)
+        adding = further.routed_too(self.model, session, settings, detector, EmbeddedJudge(), self.context.layers)
+        yield from drain(adding, draw)
 
     def on_calibrated(self, session: Session, _values: Values) -> Update:
         """Offer routed lines once the model has a detector."""

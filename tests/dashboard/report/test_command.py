@@ -101,6 +101,26 @@ def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_
     assert ended.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "edited"),
+    [(("--layer", "1"), 1), (("--layer", "auto"), None), (("--layer", "1", "--methods-layer", "auto"), None)],
+)
+def test_methods_edit_the_layer_that_is_named_for_all_or_each_its_own(
+    tmp_path: Path, capsys, monkeypatch, options, edited
+):
+    monkeypatch.setitem(contests.SIZES, "Brief", Size(0, 1, 0, 0))
+    detector = Detector((0,), torch.ones(1, tiny_model().architecture.d_model), 0.0, -1e9, tiny_model().fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    monkeypatch.setattr(command, "calibration_of", lambda _: known)
+    out, toxic = tmp_path / "r.html", divergence(tiny_model(), CASE).toxic_layer()
+    chosen = [*OPTIONS, "--acts", "everywhere", *options, "--methods", "ft-l", "self-reminder", "--out", out]
+    code, told, _ = ran(chosen, capsys)
+    html = out.read_text(encoding="utf-8")
+    assert code == 0 and told["layer"] == 1 != toxic
+    assert (f"FT-L edits layer {toxic}" in html) == (edited is None)
+    assert ("--methods-layer auto" in html) == (edited is None), "the report's own command makes the same again"
+
+
 def test_methods_are_examined_routed_as_well_where_the_command_is_told_to(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setitem(contests.SIZES, "Brief", Size(0, 1, 0, 0))
     out, chosen = tmp_path / "r.html", [*OPTIONS, "--acts", "everywhere", "--methods-routed"]
@@ -132,7 +152,7 @@ def test_answers_stress_test_and_methods_each_have_a_length_that_of_the_page_whe
     plain = command.operate
     monkeypatch.setattr(command, "operate", answers)
     monkeypatch.setattr(command, "stress", lambda *given: lengths.update(stress=given[4].max_new_tokens))
-    monkeypatch.setattr(command, "several", lambda *given: lengths.update(methods=given[5].max_new_tokens))
+    monkeypatch.setattr(command, "several", lambda *given, **_: lengths.update(methods=given[5].max_new_tokens))
     start = OPTIONS.index("--max-new-tokens")
     chosen = [*OPTIONS[:start], *OPTIONS[start + 6 :], *asked, "--stress", "This case", "--methods", "ft-l"]
     code, _, errors = ran([*chosen, "--out", tmp_path / "r.html"], capsys)

@@ -232,7 +232,9 @@ def test_the_report_s_own_command_runs_the_methods_that_the_visit_ran():
     contest = contest_of(standing_of(), Standing(METHODS["mend"], failed="No network."))
     said, options = whole_of(GREEDY, ("Case", "Methods"), contest=contest)
     assert said == ALL and options[options.index("--methods") + 1 :][:4] == ["sft", "mend", "--evaluation", "paper"]
-    assert "--methods-routed" not in options
+    assert "--methods-routed" not in options and "--methods-layer" not in options
+    _, options = whole_of(GREEDY, ("Case", "Methods"), contest=replace(contest, picked=False))
+    assert ("--methods-layer", "auto") in itertools.pairwise(options), "--layer is a number there"
     routed = replace(standing_of(), method=replace(METHODS["sft"], title=f"SFT{ROUTED}"))
     said, options = whole_of(GREEDY, ("Case", "Methods"), contest=contest_of(*contest.standings, routed))
     assert said == ALL and "--methods-routed" in options, "an edit that failed has no routed line"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from editing.calibrating.calibration import Calibration
 from editing.calibrating.layer_choice import NOWHERE, TOXIC, automatic_layer
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.methods.registry import METHODS
-from inspector.model import Detector
 
 
-def knowing(defended: float) -> Calibration:
-    """A calibration of which one layer was tried."""
-    detector = Detector((0,), torch.zeros(1, 32), 0.0, 0.0, "")
-    return Calibration(Layers((Trial(2, defended, 0.05, 1.0),), 0.25, 5, 20), detector)
+def knowing(defended: float) -> Layers:
+    """What is known where one layer was tried."""
+    return Layers((Trial(2, defended, 0.05, 1.0),), 0.25, 5, 20)
 
 
 def test_ft_l_and_the_paper_s_presets_take_the_toxic_layer_and_all_others_the_recommended_one(llama):
@@ -23,7 +19,7 @@ def test_ft_l_and_the_paper_s_presets_take_the_toxic_layer_and_all_others_the_re
     assert {key for key, one in chosen.items() if one.layer == TOXIC} == {"ft-l"}
     assert {one.layer for key, one in chosen.items() if key != "ft-l"} == {"2"}
     assert "FT-L edits there" in chosen["ft-l"].reason
-    assert chosen["gated"].reason == f"Recommended layer. {knowing(0.75).layers.reason}"
+    assert chosen["gated"].reason == f"Recommended layer. {knowing(0.75).reason}"
     for preset in ("paper", "reference"):
         assert automatic_layer(llama, knowing(0.75), "dinm", preset).layer == TOXIC
         assert automatic_layer(llama, knowing(0.75), "delman", preset).layer == "2", "the preset is DINM's alone"

@@ -10,6 +10,7 @@ from methods_helpers import SHORT, titles
 
 from dashboard import api
 from dashboard.kit.sessions.typed import texts_of
+from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import further
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
@@ -73,6 +74,32 @@ def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_load
     live = visitor.session.live.patch
     assert live.identifier == more.result.patch.identifier and visitor.session.detector is made
     assert_idle(visitor)
+
+
+def test_each_method_edits_its_own_layer_until_a_person_has_picked_one_for_all(detecting, request, monkeypatch):
+    monkeypatch.setattr("editing.gate.choice.for_case", lambda _model, given, *_further: given_back(given))
+    visitor = Visitor(detecting[0], request.node.name)
+    visitor.do("on_locate")
+    toxic = visitor.session.slot(LocatedCase).divergence.toxic_layer()
+    asked = {**SHORT, "methods_chosen": ["DINM", "FT-L"], "methods_routed": True}
+    visitor.do("on_methods", **asked, block=0)
+
+    def layers() -> dict[str, int]:
+        return {one.method.title: one.result.block for one in visitor.session.slot(Compared).contest.standings}
+
+    own = layers()
+    assert own["DINM"] == own[f"{further.LEARNS_MORE}{further.ROUTED}"] == 1 != toxic == own["FT-L"]
+    assert "region: down-projection of layer 0" in visitor.screen["methods_head"]
+    assert f"FT-L edits layer {toxic}" in visitor.screen["methods_head"]
+    visitor.do("on_hand", block=0)
+    visitor.do("on_methods", **asked)
+    assert set(layers().values()) == {0} and "edits layer" not in visitor.screen["methods_head"]
+    assert_idle(visitor)
+
+
+def given_back(given):
+    yield from ()
+    return given
 
 
 def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
