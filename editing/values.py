@@ -20,7 +20,9 @@ NotNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, le=1000)]
 """Weight decay: an optimiser takes no number beyond those of its tensors."""
 Probability = Annotated[float, Field(gt=0, le=1)]
-HarmlessCount = Annotated[int, Field(ge=1, le=512)]
+MOST_HARMLESS = 512
+"""Most harmless prompts that an edit can be held to."""
+HarmlessCount = Annotated[int, Field(ge=1, le=MOST_HARMLESS)]
 HarmlessTokens = Annotated[int, Field(ge=1, le=256)]
 
 FORMAT_PARTS = tuple(part.name for part in fields(PromptFormat))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -11,7 +13,8 @@ from dashboard.kit.room import Room
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, settings_from
 from editing import DinmSettings, preset
-from editing.values import setting_value
+from editing.methods.dinm import ROUTED
+from editing.values import MOST_HARMLESS, setting_value
 from inspector.divergence import PRESETS
 from inspector.errors import CaseError
 from inspector.model import PromptFormat
@@ -19,6 +22,17 @@ from inspector.presets import Preset
 
 SLIDER, NUMBER = 260, 140
 """Pixels below which a slider's name has no room beside its number, and a number's none above it."""
+
+
+@dataclass
+class Touched:
+    """What a visitor has set themselves since a preset filled the fields.
+
+    Attributes:
+        values: By the field's name on the page; only of fields that an edit to be routed sets in its own way.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SettingsPart(Room):
@@ -99,7 +113,7 @@ class SettingsPart(Room):
             )
             self.harmless_prompts = gr.Slider(
                 1,
-                128,
+                MOST_HARMLESS,
                 value=settings.harmless_prompts,
                 step=1,
                 label="Harmless prompts",
@@ -213,14 +227,28 @@ class SettingsPart(Room):
         shown = {name: values[getattr(self, name)] for name in SETTING_FIELDS}
         return settings_from(values[self.edit_preset], format, shown | changes)
 
+    def by_hand(self, session: Session, values: Values) -> frozenset[str]:
+        """Return the names of the settings that a person has set to what stands there, be it the preset's own value."""
+        touched = session.slot(Touched).values.items()
+        return frozenset(SETTING_FIELDS[name] for name, value in touched if values[getattr(self, name)] == value)
+
     def connect(self) -> None:
-        """Fill every field from a preset."""
+        """Fill every field from a preset, and remember what a person sets that a routed edit would set otherwise."""
         filled = self.fields[1:]
         self.context.react(self.edit_preset.input, self.on_preset, inputs=[self.edit_preset], outputs=filled)
+        for name in (part for part, setting in SETTING_FIELDS.items() if setting in ROUTED):
+            self.context.react(getattr(self, name).input, self.on_touched, inputs=[getattr(self, name)])
 
-    def on_preset(self, _session: Session, values: Values) -> Update:
+    def on_preset(self, session: Session, values: Values) -> Update:
         """Fill every setting from a preset."""
+        session.slot(Touched).values = {}
         return self._of(preset(values[self.edit_preset]))
+
+    def on_touched(self, session: Session, values: Values) -> Update:
+        """Remember what a person has set one field to."""
+        kept, named = session.slot(Touched), {part: name for name, part in self.named.items()}
+        kept.values = {**kept.values, **{named[part]: value for part, value in values.items()}}
+        return {}
 
     def shown(self, _values: Values, name: Preset, **changes: Any) -> Update:
         """Return what stands in every field with a preset in it.

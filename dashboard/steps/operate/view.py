@@ -19,6 +19,7 @@ from dashboard.steps.operate.fields import SettingsPart
 from dashboard.steps.operate.gate import GatePart
 from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.operate.report import parts
+from dashboard.steps.operate.settings import SETTING_FIELDS
 from editing import DinmSettings, EditResult, Preparation, Step, preset
 from editing.gate.choice import ENOUGH, in_turn
 
@@ -195,12 +196,13 @@ class OperateRoom(Room):
         """
         texts = self.bus.offered("texts").call(values)
         settings = self.setting.settings(values, texts.format, **changes)
-        tried = gating.asked_for(self.model, session, settings, self.context.detector)
+        by_hand = self.setting.by_hand(session, values) | {SETTING_FIELDS[name] for name in changes}
+        tried = gating.asked_for(self.model, session, settings, self.context.detector, by_hand)
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)
-        by_hand = self.bus.offered("layer by hand").call(session) == block
-        unchanged = None if by_hand else run.why_no_layer(self.context.layers, settings)
+        picked = self.bus.offered("layer by hand").call(session) == block
+        unchanged = None if picked else run.why_no_layer(self.context.layers, settings)
         if unchanged is not None:
             whole = f"{unchanged} To edit any other, pick it by hand. Live is still: {session.row.label()}."
             yield {self.clock: message("No layer helps; to edit all the same, pick one by hand.", whole)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Visitor, assert_idle, tiny_model
 from routing_helpers import EFFECTIVE
@@ -14,9 +15,10 @@ from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.run import make
 from dashboard.steps.operate.texts import vitals_line
 from editing import preset
-from editing.gate.choice import Chosen
+from editing.gate.choice import Chosen, attempts
 from editing.gate.gate import RECORD, Acceptance, Check
 from editing.methods.dinm import ROUTED
+from inspector.errors import CaseError, EditError
 from inspector.model import PromptFormat
 from inspector.safeedit.exam import ExamResult
 
@@ -201,3 +203,43 @@ def test_programs_hear_of_the_refused_edit_before_the_one_that_follows_and_at_th
     what = session.live if lives else held.edit
     assert events[-1]["live"] is lives is events[-1]["gate"]["passed"] and events[-1]["patch"] == what.patch.identifier
     assert (what.patch.settings["companions"] == 0) is lives, "of two refused ones the better one waits"
+
+
+def test_what_a_person_sets_stays_in_the_edit_to_be_routed_also_at_the_preset_s_own_value(
+    detecting, request, monkeypatch
+):
+    page = detecting[0]
+    visitor, given = Visitor(page, request.node.name), preset("corrected")
+
+    def asked(settings, detector, by_hand=()):
+        raise CaseError(repr(attempts(settings, detector, by_hand)[0]))
+
+    def first() -> str:
+        with pytest.raises(gr.Error) as told:
+            visitor.do("on_edit")
+        return str(told.value)
+
+    def touch(name: str) -> None:
+        part = getattr(page.parts, name)
+        (event,) = (
+            one
+            for one in page.app.fns.values()
+            if getattr(one.fn, "__name__", "") == "on_touched" and part in one.inputs
+        )
+        event.fn({part: visitor.standing(name)}, visitor.request)
+
+    monkeypatch.setattr(gating, "attempts", asked)
+    assert "damage_budget=None" in first() and f"companions={ROUTED['companions']}" in first()
+    touch("budget")
+    touch("companions")
+    assert f"damage_budget={given.damage_budget}" in first() and f"companions={given.companions}," in first()
+    assert f"constraint_weight={ROUTED['constraint_weight']}" in first(), "nobody has touched it"
+    visitor.do("on_preset", edit_preset="corrected")
+    assert "damage_budget=None" in first(), "a preset has filled it since"
+
+
+def test_the_page_takes_as_many_harmless_prompts_as_a_command(detecting):
+    most = detecting[0].parts.harmless_prompts.maximum
+    assert preset("corrected", harmless_prompts=most).harmless_prompts == most
+    with pytest.raises(EditError):
+        preset("corrected", harmless_prompts=most + 1)
