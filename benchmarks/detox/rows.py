@@ -8,11 +8,11 @@ from typing import Any
 
 from editing import run
 from editing.calibrating.calibration import Calibration
+from editing.calibrating.layer_choice import automatic_layer
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import METHODS, method_settings, read_settings
 from editing.progress import EditResult
 from inspector.divergence import divergence
-from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel, PromptFormat
 from inspector.model.patches.rounded import COMPUTED, ROUNDED
 from inspector.presets import Preset
@@ -42,7 +42,8 @@ class Edit:
 
     Attributes:
         method: Key of :data:`editing.methods.registry.METHODS`.
-        recommended: At the calibration's recommended layer, else at the toxic layer of the preset.
+        recommended: At the layer that ``--layer auto`` takes for it, the calibration's recommended one where the method
+            edits one; else at the toxic layer of the preset.
         preset: DINM's preset; it names the toxic layer for every method.
         changes: Changed settings.
     """
@@ -61,16 +62,19 @@ class Edit:
         """Make the edit on a case.
 
         Raises:
-            RefusedEdit: It was refused, or no layer is recommended.
+            RefusedEdit: It was refused, or it edits one layer and none is recommended.
             EditError: It is not possible.
             CaseError: The case lacks what it needs.
         """
+
+        def toxic() -> int:
+            return divergence(model, case, self.preset, format=format).toxic_layer()
+
         if self.recommended:
-            block = calibration.layers.recommended
-            if block is None:
-                raise RefusedEdit("No layer defends more than this model does by itself.")
+            chosen = automatic_layer(model, calibration.layers, self.method, self.preset)
+            block = chosen.block(toxic, "Rows at the toxic layer edit that all the same.")
         else:
-            block = divergence(model, case, self.preset, format=format).toxic_layer()
+            block = toxic()
         return run(METHODS[self.method].run(model, case, block, self.settings(format)))
 
 

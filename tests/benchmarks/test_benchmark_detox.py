@@ -294,8 +294,11 @@ def test_the_cases_that_chose_settings_are_among_those_that_both_splits_edit_on(
 
 def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):
     nowhere = Calibration(Layers((Trial(2, 0.0, 0.1, 1.0),), 0.5, 1, 4), None)
-    with pytest.raises(RefusedEdit, match="No layer defends more"):
+    with pytest.raises(RefusedEdit, match=r"No layer helps, so nothing was edited.*Rows at the toxic layer"):
         EDITS[CORRECTED].make(llama, case, nowhere, PromptFormat())
+    quick = {"before": "Be good.", "after": "Be kind.", "harmless_prompts": 1, "harmless_tokens": 2}
+    made = replace(EDITS["Self-Reminder"], changes=quick).make(llama, case, nowhere, PromptFormat(""))
+    assert made.block == divergence(llama, case, format=PromptFormat("")).toxic_layer(), "it edits no single layer"
 
 
 def test_a_fault_in_an_exam_or_a_detector_fails_its_rows_and_ends_nothing(
