@@ -7,10 +7,15 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from editing.values import LONGEST_COMPANION
 from inspector.model import Patch, Row
 from inspector.model.patches.patch import Reminder
 from inspector.safeedit import Case
 
+_TOO_LONG = (
+    f"are longer than {LONGEST_COMPANION} of this model's tokens, suffix and chat template not counted, or leave its "
+    "context no room for the answer"
+)
 StopReason = Literal[
     "target reached", "step limit", "converged", "damage budget", "not finite", "cancelled", "one pass", "prompt only"
 ]
@@ -143,14 +148,14 @@ class EditResult:
 
     @property
     def fewer_companions(self) -> str:
-        """What is said where fewer companions fit than were asked for; empty where all did."""
+        """What is said where the edit learnt from fewer companions than were asked for; empty where from all."""
         if self.companions is None or self.companions >= self.settings.companions:
             return ""
         if self.companions:
-            return f"Only {self.companions} of {self.settings.companions} companions fit the model's context."
+            return f"Only {self.companions} of {self.settings.companions} companions were used: the others {_TOO_LONG}."
         return (
-            "No companion fits the model's context beside suffix and chat template, so this edit learnt from its one "
-            "case alone. Use a shorter suffix, or set companions to 0 and a damage budget."
+            f"No companion was used: all {_TOO_LONG}. So this edit learnt from its one case alone. Set companions to 0 "
+            "and a damage budget, or use a model of longer context or whose tokenizer makes fewer tokens of a text."
         )
 
     def row(self, strength: float = 1.0) -> Row:

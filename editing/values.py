@@ -24,6 +24,10 @@ MOST_HARMLESS = 512
 """Most harmless prompts that an edit can be held to."""
 HarmlessCount = Annotated[int, Field(ge=1, le=MOST_HARMLESS)]
 HarmlessTokens = Annotated[int, Field(ge=1, le=256)]
+LONGEST_COMPANION = 89
+"""Longest companion's prompt, tokens beyond those of the shortest prompt in its format, so that a long suffix or system
+prompt leaves none out: what it costs a step is its length. Chosen on the embedded model; where a tokenizer makes more
+tokens of a text, or less, other companions stay in. No number of characters leaves in the same ones."""
 
 FORMAT_PARTS = tuple(part.name for part in fields(PromptFormat))
 """Parts of the prompt format that can be changed by their own name."""

@@ -42,9 +42,6 @@ FURTHER_ANSWERS = (
 )
 COMPANIONS_AT_ONCE = 4
 """Companions that a step learns from, in turn."""
-LONGEST_COMPANION = 89
-"""Longest companion's prompt, tokens beyond those of the shortest prompt in its format, so that a long suffix or system
-prompt leaves none out: what it costs a step is its length."""
 OwnRefusals = Annotated[int, Field(ge=0, le=128)]
 Companions = Annotated[int, Field(ge=0, le=64)]
 SafeAnswers = Annotated[int, Field(ge=1, le=1 + len(FURTHER_ANSWERS))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from editing.methods.dinm.settings import COMPANIONS_AT_ONCE, FURTHER_ANSWERS, LONGEST_COMPANION, DinmSettings
+from editing.methods.dinm.settings import COMPANIONS_AT_ONCE, FURTHER_ANSWERS, DinmSettings
 from editing.optimising.monitor import Monitor, make_monitor
 from editing.optimising.objectives import (
     AnswerTerm,
@@ -27,6 +27,7 @@ from editing.progress import Preparation, part_of
 from editing.texts.contexts import after_context, random_contexts
 from editing.texts.harmless import companions, harmless_answers, own_refusals
 from editing.texts.taught import taught_answers
+from editing.values import LONGEST_COMPANION
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.model.encoding import with_suffix
 from inspector.safeedit import Case

@@ -17,6 +17,7 @@ from editing.optimising.objectives import falling_weights
 from editing.optimising.replay import TailReplay, master_weight
 from editing.texts.contexts import TOKENS, after_context, random_contexts
 from editing.texts.harmless import companions, further_harmless_texts, harmless_texts, own_refusals, refusal_texts
+from editing.values import LONGEST_COMPANION
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.safeedit import Case
@@ -189,7 +190,11 @@ def test_however_long_a_suffix_is_it_leaves_out_no_companion_and_what_was_used_i
     monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 0)
     alone = run(dinm(llama, case, BLOCK, small(**quick)))
     assert alone.companions == alone.patch.settings["companions_used"] == 0
-    assert "learnt from its one case alone. Use a shorter suffix" in alone.fewer_companions
+    for fewer in (alone, replace(whole, companions=2)):
+        assert f"longer than {LONGEST_COMPANION} of this model's tokens, suffix and chat" in fewer.fewer_companions
+        assert "Use a shorter suffix" not in fewer.fewer_companions, "it is not counted"
+    assert "learnt from its one case alone. Set companions to 0" in alone.fewer_companions
+    assert "Only 2 of 3 companions were used: the others" in replace(whole, companions=2).fewer_companions
     none = run(dinm(llama, case, BLOCK, small(steps=1)))
     assert none.companions is None and "companions_used" not in none.patch.settings and none.fewer_companions == ""
 
