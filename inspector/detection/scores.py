@@ -27,6 +27,9 @@ KINDS = ("bare", "wrapped", "ordinary", "look-alike")
 LEAST_AREA = 0.8
 """Area under the ROC curve below which a detector is said to be weak: of a harmful and a harmless prompt the harmful
 one scores lower more than once in five times. The embedded model's has 0.94 on the texts held out of its fit."""
+MOST_FALSE_ALARMS = 0.05
+"""Share of the harmless texts of the split ``development`` beyond which a detector's false alarms are warned of: its
+threshold leaves a share of hard texts above it that was chosen on the embedded model, whose detector has 3.5 %."""
 FRONTIER = (1, 2, 5, 10, 15, 20)
 """False alarms, percent, for which the frontier says what is found."""
 
@@ -173,18 +176,33 @@ def unseen_shares(texts: Sequence[Sample], scores: Sequence[float], detector: De
 
 
 def weakness(detector: Detector) -> str:
-    """Say that a detector hardly tells harmful prompts from harmless ones; nothing where it does, or is not measured.
+    """Say that a detector hardly tells harmful prompts from harmless ones, or fires on many harmless ones.
 
     It goes by the texts that its record has been measured on and that it was not fitted on: those of another split, in
-    records of earlier versions those held out of each fit.
+    records of earlier versions, for the first of both, those held out of each fit. Nothing where it is not measured.
     """
-    known = detector.about.get("auc_unseen", detector.about.get("auc_held_out"))
-    if not isinstance(known, float) or known >= LEAST_AREA:
-        return ""
-    return (
-        f"This model's detector is weak: area under the ROC curve {known:.3f}, below {LEAST_AREA:g}, on texts that it "
-        "was not fitted on. An edit that it routes stays silent on much harm, or acts where there is none."
+    known, alarms = (
+        found if isinstance(found, float) else None
+        for found in (
+            detector.about.get("auc_unseen", detector.about.get("auc_held_out")),
+            detector.about.get("false_alarms_unseen"),
+        )
     )
+    said = []
+    if known is not None and known < LEAST_AREA:
+        said.append(
+            f"This model's detector is weak: area under the ROC curve {known:.3f}, below {LEAST_AREA:g}, on texts that "
+            "it was not fitted on. An edit that it routes stays silent on much harm, or acts where there is none."
+        )
+    if alarms is not None and alarms > MOST_FALSE_ALARMS:
+        said.append(
+            f"This model's detector gives false alarms: it fires on {alarms:.1%} of "
+            f"{detector.about.get('unseen_harmless', 'the')} harmless texts that it was not fitted on, more than "
+            f"{MOST_FALSE_ALARMS:.0%}, and an edit that it routes acts on such prompts. Let the edit act on every "
+            "prompt, where the gate sees what it costs, or raise the detector's threshold from Python: python -m "
+            "editing.calibrate --measure development lists what each would find."
+        )
+    return " ".join(said)
 
 
 def frontier(scores: np.ndarray, harmful: np.ndarray) -> tuple[tuple[int, float, float], ...]:

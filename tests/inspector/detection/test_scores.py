@@ -10,7 +10,7 @@ import torch
 from detection_helpers import made_up
 
 from inspector.detection import Sample, area, frontier, measure, unseen_shares, weakness
-from inspector.detection.scores import LEAST_AREA
+from inspector.detection.scores import LEAST_AREA, MOST_FALSE_ALARMS
 from inspector.model import Detector
 
 
@@ -94,6 +94,18 @@ def test_a_detector_that_hardly_tells_harm_from_the_rest_is_said_to_be_weak_by_w
     assert "area under the ROC curve 0.799, below 0.8, on texts that it was not fitted on" in said(auc_unseen=0.799)
     assert said(auc_unseen=LEAST_AREA) == said() == said(auc_unseen=0.9, auc_held_out=0.5) == ""
     assert "0.500, below" in said(auc_held_out=0.5), "a record of an earlier version"
+
+
+def test_a_detector_that_fires_on_many_harmless_texts_is_said_to_do_so_with_the_number_and_the_remedy():
+    def said(**about: float) -> str:
+        return weakness(Detector((0,), torch.ones(1, 4), 0.0, 1.0, "", about=about))
+
+    told = said(auc_unseen=0.95, false_alarms_unseen=0.074, unseen_harmless=199)
+    assert "fires on 7.4% of 199 harmless texts that it was not fitted on, more than 5%" in told
+    assert "act on every prompt" in told and "--measure development" in told and "is weak" not in told
+    assert said(false_alarms_unseen=MOST_FALSE_ALARMS) == said(false_alarms_held_out=0.11) == ""
+    both = said(auc_unseen=0.7, false_alarms_unseen=0.2)
+    assert "is weak" in both and "fires on 20.0% of the harmless texts" in both
 
 
 def test_the_forms_of_a_question_are_resampled_together_and_one_question_has_no_interval():
