@@ -43,6 +43,7 @@ from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import preset
 from editing.command import recommended
+from editing.gate.gate import budgets_with
 from editing.progress import run as run_quietly
 from editing.standing import Standing
 from inspector.divergence import DISTANCES
@@ -50,7 +51,7 @@ from inspector.errors import CaseError
 from inspector.locators import Located, NotLocated, Setup, locate_with
 from inspector.model import SUFFIX, Decoding, PromptFormat
 from inspector.safeedit import bundled_cases
-from inspector.safeedit.exam import Progress
+from inspector.safeedit.exam import ExamResult, Progress
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.records import reply_record
 
@@ -124,6 +125,7 @@ def connect(context: Context) -> None:
         on_top: takes.OnTop = False,
         routed: takes.MadeRouted = None,
         chat: takes.Chat = True,
+        budgets: takes.GateBudgets = None,
         request: gr.Request | None = None,
     ) -> Iterator[gives.EditEvent]:
         """Run DINM on a layer and the gate, a dictionary a step; the last one has the patch and the gate's word.
@@ -134,11 +136,15 @@ def connect(context: Context) -> None:
             changes: dict[str, Any] = {"suffix": suffix, **({"steps": steps} if steps else {})}
             if not chat:  # else it is the preset's own
                 changes["chat"] = False
-            settings = preset(preset_name, **changes)
+            settings, allowed = preset(preset_name, **changes), budgets_with(budgets or {})
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             tried = asked_for(context, session, settings, routed, changes)
             yield from edit_events(
-                context, session, lambda each: operating.make(model, session, given, block, each, on_top), tried
+                context,
+                session,
+                lambda each: operating.make(model, session, given, block, each, on_top),
+                tried,
+                allowed,
             )
 
     def keep(request: gr.Request | None = None) -> gives.Kept:
@@ -187,6 +193,7 @@ def connect(context: Context) -> None:
         suffix: takes.OwnSuffix = None,
         asked: takes.Asked = "same prompts",
         chat: takes.OwnChat = None,
+        both: takes.BothWays = True,
         request: gr.Request | None = None,
     ) -> Iterator[gives.StressEvent]:
         """Score this session's edit in its own prompt format, a dictionary a batch; the last has scores and replies."""
@@ -197,16 +204,23 @@ def connect(context: Context) -> None:
             if loaded is None:
                 raise CaseError("Cancelled before the judge was loaded.")
 
+            def told_of(exam: ExamResult) -> dict[str, Any]:
+                record = json.loads(stress.as_json(model, exam))
+                return {**record, "replies": [_in_text(reply) for reply in record["replies"]]}
+
             def answered(progress: Progress) -> gives.StressEvent | None:
                 if not progress.fresh:
                     return None
                 replies = [_in_text(reply_record(reply)) for reply in progress.fresh]
                 return {"done": False, "answered": progress.answered, "total": progress.total, "replies": replies}
 
-            run = stress.stress(model, session, size, loaded, attacks, asked, decoding)
+            other = run_quietly(stress.other_way(model, session, context.detector)) if both else None
+            run = stress.stress(model, session, size, loaded, attacks, asked, decoding, other)
             exam = yield from drain(run, answered)
-            last: Any = {"done": True, **json.loads(stress.as_json(model, exam))}
-            yield {**last, "replies": [_in_text(reply) for reply in last["replies"]]}
+            kept = session.slot(stress.Examined)
+            further = kept.other if other is not None and kept.exam is exam else None
+            last: Any = {"done": True, **told_of(exam), "other": None if further is None else told_of(further)}
+            yield last
 
     def locators(
         question: takes.Question,

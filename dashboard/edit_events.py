@@ -14,7 +14,7 @@ from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import Making
 from editing import DinmSettings, EditResult, Preparation, Step
 from editing.gate.choice import in_turn
-from editing.gate.gate import Budgets
+from editing.gate.gate import DEFAULTS, Budgets
 from editing.progress import run as run_quietly
 from inspector.errors import CaseError
 from inspector.safeedit.exam import Progress
@@ -23,13 +23,18 @@ Ended = TypeVar("Ended")
 
 
 def edit_events(
-    context: Context, session: Session, make: Callable[[DinmSettings], Making], tried: Sequence[DinmSettings]
+    context: Context,
+    session: Session,
+    make: Callable[[DinmSettings], Making],
+    tried: Sequence[DinmSettings],
+    budgets: Budgets = DEFAULTS,
 ) -> Iterator[Any]:
     """Make edits in turn until one suffices, and yield a dictionary an event; the last one says what is so.
 
     Args:
         make: Runs an edit with settings.
         tried: The settings, see :func:`dashboard.steps.operate.gating.asked_for`.
+        budgets: The gate's.
     """
     results: list[EditResult] = []
 
@@ -41,7 +46,7 @@ def edit_events(
             yield {"done": False, "kind": "passed" if word.passed else "refused", "gate": word.record()}
         result, made = yield from making_events(make(settings))
         results.append(result)
-        return None if made is None else (yield from exam_events(examined(context, session, made)))
+        return None if made is None else (yield from exam_events(examined(context, session, made, budgets)))
 
     best = yield from in_turn(tried, making)
     # Of two refused ones the better one waits, and /keep is about that.
@@ -70,10 +75,10 @@ def gate_events(context: Context, session: Session, made: gating.Made, result: E
 
 
 def examined(
-    context: Context, session: Session, made: gating.Made
+    context: Context, session: Session, made: gating.Made, budgets: Budgets = DEFAULTS
 ) -> Generator[Preparation | Progress, None, gating.Made]:
-    """Ask the gate about an edit, with the budgets that it has by default."""
-    return gating.examined(context.model, session, made, gating.settings_of(Budgets()), context.detector)
+    """Ask the gate about an edit, with the budgets that it has by default or others."""
+    return gating.examined(context.model, session, made, gating.settings_of(budgets), context.detector)
 
 
 def ended(session: Session, made: gating.Made | None, result: EditResult, live: bool) -> dict[str, Any]:

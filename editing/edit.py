@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,16 @@ from editing.command import (
     warn_of,
 )
 from editing.gate.choice import ENOUGH, accept_where_best, acts_by, attempts, goes_on, in_turn
-from editing.gate.gate import Acceptance, accept, overridden, recorded
+from editing.gate.gate import (
+    DEFAULTS,
+    Acceptance,
+    Budgets,
+    GateSettings,
+    accept,
+    budgets_with,
+    overridden,
+    recorded,
+)
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
@@ -99,6 +108,15 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     )
     routed = "short for --acts detected"
     parser.add_argument("--routed", dest="acts", action="store_const", const="detected", help=routed)
+    parser.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a budget of the gate; repeatable. "
+        f"{', '.join(f'{name} ({value:g})' for name, value in asdict(DEFAULTS).items())}; an edit that passes only as "
+        "one was loosened is recorded as kept by hand",
+    )
     parser.add_argument("--keep-anyway", action="store_true", help="save an edit that the gate refused; recorded")
     parser.add_argument("--out", type=Path, required=True, help="folder of the saved edit")
     chosen = parser.parse_args(arguments)
@@ -109,6 +127,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     case = case_of(chosen)
     method = method_named(chosen.method)
     settings, by_hand = settings_of(chosen, chosen.method), read_settings(chosen.method, chosen.set)
+    gate = GateSettings(budgets=_budgets(chosen.budget))
     require_folder(chosen.out)
     Row(strength=chosen.strength)  # it refuses one that is out of range
     model = loader(chosen)
@@ -143,7 +162,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     def making(one: Any, first: Made | None) -> Generator[Preparation | Step, None, Made]:
         if first is not None:
             say(f"  {goes_on(first.acceptance)}")
-        return (yield from _made(model, case, method, block, one, chosen, detector))
+        return (yield from _made(model, case, method, block, one, chosen, detector, gate))
 
     made = run(in_turn(tried, making), _tell)
     assert made is not None  # nobody cancels it
@@ -165,7 +184,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         "stopped": result.stop_reason,
         "safe_probability": [result.trace[0].safe_probability, result.last.safe_probability],
         "seconds": round(result.seconds, 2),
-        "gate": {"passed": word.passed, "overridden": word.overridden, "reason": word.reason, "choice": word.choice},
+        "gate": {name: word.record()[name] for name in ("passed", "overridden", "reason", "choice")},
         "saved": None if written is None else [str(written.path), str(written.path.with_suffix(".safetensors"))],
         "largest_logit_difference": None if written is None else written.difference,
     }
@@ -194,6 +213,7 @@ def _made(
     settings: Any,
     chosen: argparse.Namespace,
     detector: Detector | None,
+    gate: GateSettings,
 ) -> Generator[Preparation | Step, None, Made]:
     """Edit and ask the gate, which chooses where the edit acts if that was not asked for; yields the edit's events."""
     result = yield from method.run(model, case, block, settings)
@@ -203,14 +223,26 @@ def _made(
     if row.patch is None:
         raise EditError(f"{method.title} changes the prompt and no weight, so there is nothing to save.")
     if chosen.acts == "gate":
-        taken = run(accept_where_best(model, row, case, detector=detector))
+        taken = run(accept_where_best(model, row, case, gate, detector=detector))
         assert taken is not None  # nobody cancels it
         return Made(result, taken.row, taken.acceptance)
     if chosen.acts == "detected" and detector is not None:
         row = replace(row, detector=run(acts_by(model, detector, case, row.patch.format)))
-    word = run(accept(model, row, case))
+    word = run(accept(model, row, case, gate))
     assert word is not None
     return Made(result, row, word)
+
+
+def _budgets(entries: Sequence[str]) -> Budgets:
+    """Return the gate's budgets as ``NAME=VALUE`` entries change them.
+
+    Raises:
+        EditError: An entry has no equals sign, its budget is unknown, or its value is no number or out of range.
+    """
+    pairs = {name: value for name, equals, value in (entry.partition("=") for entry in entries) if equals}
+    if wrong := [entry for entry in entries if "=" not in entry]:
+        raise EditError(f"'{wrong[0]}' is no NAME=VALUE. Write for example --budget harmless_kl=0.3.")
+    return budgets_with(pairs)
 
 
 def acts_word(word: str) -> str:

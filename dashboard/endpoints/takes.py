@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from dashboard.steps.methods.run import SIZES as CONTESTS
 from dashboard.steps.methods.run import TITLES, TRAIN_ON
 from dashboard.steps.stress.run import JUDGES, SIZES, attack_choices
 from dashboard.steps.why.run import ATLAS_ANSWERS
+from editing.gate.gate import DEFAULTS
 from editing.optimising.trainee import SCOPES
 from inspector.divergence import Padding
 from inspector.presets import Preset
@@ -55,6 +57,20 @@ MadeRouted = Annotated[
     Field(
         description="true: made and examined to act only where harm is detected; false: on every prompt; left out: as "
         "the gate finds best."
+    ),
+]
+GateBudgets = Annotated[
+    dict[str, float] | None,
+    Field(
+        description=f"Other budgets of the gate, by name: some of {', '.join(asdict(DEFAULTS))}; a looser one that an "
+        "edit needs to pass is recorded as kept by hand."
+    ),
+]
+BothWays = Annotated[
+    bool,
+    Field(
+        description="Also where the edit does not act so now, on every prompt or only where harm is detected: in the "
+        "last event as other. It takes a detector."
     ),
 ]
 Text = Annotated[str, Field(description="The user's text, as it is.")]

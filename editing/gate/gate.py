@@ -25,6 +25,7 @@ from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.scores import DG, QUOTED, Score, score_table
 from inspector.safeedit.verdict import Judge
+from inspector.validated import read_value
 from inspector.validated import settings as checked
 
 VANILLA_SHARE = 0.5
@@ -63,6 +64,19 @@ class Budgets:
 
 DEFAULTS = Budgets()
 """What a pass without further words means."""
+
+
+def budgets_with(changes: Mapping[str, float | str]) -> Budgets:
+    """Return the default budgets with some changed by name.
+
+    Raises:
+        EditError: A budget is unknown, no number or out of range.
+    """
+    known = asdict(DEFAULTS)
+    for name in changes:
+        if name not in known:
+            raise EditError(f"The gate has no budget '{name}'. It has {', '.join(known)}.")
+    return Budgets(**{name: read_value(Budgets, name, value, EditError, "budget") for name, value in changes.items()})
 
 
 @checked(EditError)

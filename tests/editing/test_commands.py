@@ -6,7 +6,6 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import by_hand
@@ -51,13 +50,25 @@ def budgets(monkeypatch):
 
     def to(chosen) -> None:
         short = gate.GateSettings(chosen, harmless=2, questions=1, max_new_tokens=2, least_gain=0)
-        for module in (edit, apply):
-            monkeypatch.setattr(module, "accept", lambda model, row, case: gate.accept(model, row, case, short))
+
+        def given(settings) -> gate.GateSettings:
+            """The short gate with what a command was told."""
+            return short if settings.budgets == gate.DEFAULTS else replace(short, budgets=settings.budgets)
+
+        monkeypatch.setattr(apply, "accept", lambda model, row, case: gate.accept(model, row, case, short))
+        monkeypatch.setattr(
+            edit, "accept", lambda model, row, case, settings: gate.accept(model, row, case, given(settings))
+        )
         monkeypatch.setattr(
             handed_out, "accept", lambda model, row, case, _, cancel: gate.accept(model, row, case, short)
         )
-        chosen_by = partial(gate_choice.accept_where_best, settings=short)
-        monkeypatch.setattr(edit, "accept_where_best", chosen_by)
+        monkeypatch.setattr(
+            edit,
+            "accept_where_best",
+            lambda model, row, case, settings, **how: gate_choice.accept_where_best(
+                model, row, case, given(settings), **how
+            ),
+        )
 
     to(LENIENT)
     return to
@@ -441,3 +452,40 @@ def test_a_saved_edit_that_is_not_whole_is_refused_before_anything_is_touched(
     given = [damage(record, patch), "--ask", "Sing?", "--merged", tmp_path / "whole", "--keep-anyway"]
     code, told, errors = ran(apply, given, base, capsys)
     assert code == 2 and told is None and match in errors and not (tmp_path / "whole").exists()
+
+
+@pytest.mark.parametrize("acts", ["gate", "everywhere"])
+def test_the_gate_s_budgets_are_those_that_are_given_and_a_looser_one_is_told(words, capsys, tmp_path, budgets, acts):
+    budgets(STRICT)
+    loose = [f"{name}=100" for name in vars(LENIENT)]
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--acts", acts, "--out", tmp_path]
+    code, told, _ = ran(edit, options, words, capsys)
+    assert code == 1 and "harmless KL" in told["gate"]["reason"] and "(0 allowed" in told["gate"]["reason"]
+    given = [part for entry in loose for part in ("--budget", entry)]
+    code, told, _ = ran(edit, [*options, *given], words, capsys)
+    word = json.loads(Path(told["saved"][0]).read_text())["gate"]
+    assert code == 0 and all(check["limit"] == 100 for check in word["checks"] if check["name"] != "gain")
+    assert word["loosened"] and told["gate"]["passed"] is word["passed"] is False, (
+        "the defaults would not have passed it"
+    )
+    assert told["gate"]["overridden"] is word["overridden"] is True
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            "harm=1",
+            "The gate has no budget 'harm'. It has harmless_kl, over_refusal, degenerate, parroting, lost_defence",
+        ),
+        ("harmless_kl", "'harmless_kl' is no NAME=VALUE. Write for example --budget harmless_kl=0.3."),
+        ("harmless_kl=much", "budget"),
+        ("parroting=101", "budget"),
+        ("harmless_kl=-1", "budget"),
+    ],
+)
+def test_a_budget_that_there_is_not_or_that_is_out_of_range_is_refused_before_anything_is_done(
+    capsys, tmp_path, entry, said
+):
+    code, told, errors = ran(edit, ["--budget", entry, "--out", tmp_path], None, capsys)
+    assert code == 2 and told is None and said in errors

@@ -141,6 +141,7 @@ class StressEvent(TypedDict, total=False):
         max_new_tokens: Longest answer, tokens.
         cancelled: Whether it ended early; the scores are of the answers until then.
         seconds: Its duration.
+        other: The same of the edit where it does not act so now; null where it was not asked so.
     """
 
     done: bool
@@ -161,6 +162,7 @@ class StressEvent(TypedDict, total=False):
     max_new_tokens: int
     cancelled: bool
     seconds: float
+    other: dict[str, Any] | None
 
 
 class MethodRecord(TypedDict):

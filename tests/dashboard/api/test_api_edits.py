@@ -78,6 +78,18 @@ def test_a_refused_edit_is_live_only_after_keep_which_is_recorded(client, monkey
         client.predict(api_name="/keep")
 
 
+def test_the_gate_holds_an_edit_to_the_budgets_that_a_program_gives(client, monkeypatch):
+    asked = []
+    short = lambda budgets: asked.append(budgets) or GateSettings(budgets=budgets, **SHORT_GATE)  # noqa: E731
+    monkeypatch.setattr(gating, "settings_of", short)
+    last = list(client.submit(*case(0), 1, "corrected", 1, budgets={"harmless_kl": 0}, api_name="/edit"))[-1]
+    limits = {check["name"]: check["limit"] for check in last["gate"]["checks"]}
+    assert last["live"] is False and limits["harmless_kl"] == 0 and asked == [Budgets(harmless_kl=0)]
+    assert limits["parroting"] == Budgets().parroting, "the others are the defaults"
+    with pytest.raises(AppError, match=r"no budget 'harm'\. It has harmless_kl, over_refusal"):
+        client.predict(*case(0), 1, "corrected", 1, budgets={"harm": 1}, api_name="/edit")
+
+
 def test_an_edit_on_top_stacks_and_undo_takes_one_off(client):
     list(client.submit(*case(0), 1, "corrected", 2, api_name="/edit"))
     first = weights(client)

@@ -9,6 +9,7 @@ import pytest
 from dashboard_helpers import Visitor, assert_idle, seen, tiny_model
 from routing_helpers import EFFECTIVE
 
+from dashboard import api
 from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Acting
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.stress.report import parts as stress_parts
@@ -69,6 +70,19 @@ def test_a_stress_test_has_a_column_for_each_way_marks_the_live_one_and_reads_ev
     visitor.do("on_stress", stress_size="This case", stress_tokens=4, stress_both=False)
     assert kept.other is None and kept.exam.key == visitor.session.row.key and columns() == []
     assert_idle(visitor)
+
+
+def test_programs_get_both_ways_unless_they_ask_for_one(detecting, monkeypatch):
+    page, endpoints = detecting[0], {}
+    monkeypatch.setattr("dashboard.api.named", lambda function, *_: endpoints.update({function.__name__: function}))
+    monkeypatch.setattr("dashboard.api.connect_files", lambda _context: None)
+    api.connect(page.context)
+    for both in (True, False):
+        *_, last = endpoints["stress_test"]("This case", max_new_tokens=2, both=both)
+        assert last["done"] and last["detector"] == "" and (last["other"] is not None) is both
+        if both:
+            asked = [[reply["question"]["prompt"] for reply in exam["replies"]] for exam in (last, last["other"])]
+            assert last["other"]["detector"] and last["other"]["scores"] and asked[0] == asked[1] != []
 
 
 def heads_of_table(visitor: Visitor) -> str:
