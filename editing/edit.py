@@ -3,6 +3,7 @@
     python -m editing.edit --case 3 --out runs/edits              DINM on a bundled case, the embedded model
     python -m editing.edit --method ft-l --set steps=10 --out F   another method, a changed setting
     python -m editing.edit --question Q --safe A --unsafe B --out F
+    python -m editing.edit --case 9 --on-top EDIT.json --out F    starts from a saved edit; saved is the stack of both
 
 What is saved is read back and compared with the edit by its logits; what differs does not stay. What was done is
 printed as JSON, with both marks of the layers: the toxic layer, where the case's answers part, and the
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,16 @@ from editing.gate.gate import (
     recorded,
 )
 from editing.methods.dinm import DinmSettings, to_be_routed
-from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
-from editing.progress import EditResult, Preparation, Step, run
-from editing.saved import record_of
+from editing.methods.registry import METHODS, method_named, method_settings, read_settings
+from editing.progress import EditEvents, EditResult, Preparation, Step, run
+from editing.saved import EditRecord, load_edit, record_of
 from editing.saved.files import require_folder
 from editing.saved.handed_out import written_patch
+from editing.saved.incoming import refuse_harmful
+from editing.stacking import edit_on_top, edits_in
 from inspector.command import add_layer
 from inspector.divergence import Padding, divergence
-from inspector.errors import EditError, RefusedEdit
+from inspector.errors import EditError, PatchError, RefusedEdit
 from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.presets import PRESETS, Preset
 from inspector.safeedit import Case
@@ -67,6 +70,7 @@ ACTS = ("gate", EVERYWHERE, "detected")
 OF_AN_EDIT = (
     "layer_reason",
     "patch",
+    "stacked",
     "updates",
     "companions",
     "stopped",
@@ -95,6 +99,13 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         "for FT-L, paper and reference, and where the model is not calibrated",
     )
     add_padding(parser)
+    parser.add_argument(
+        "--on-top",
+        type=Path,
+        metavar="EDIT",
+        help="start from this saved edit, at its strength, and not from vanilla: its record (.json) or patch "
+        "(.safetensors). The layer is that of the vanilla model; the gate asks what both do together",
+    )
     parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
     parser.add_argument(
         "--acts",
@@ -135,10 +146,13 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     if known is not None:
         known.teach(model)
     detector = None if known is None else known.detector
+    below = None if chosen.on_top is None else _below(chosen.on_top, model, settings.format)
     if chosen.acts == "detected" and detector is None:
         raise EditError(f"{model.name} has no detector yet. {to_calibrate(model)}")
     if detector is not None and chosen.acts != EVERYWHERE:
         warn_of(detector)
+        if below is not None:
+            detector = _of_both(model, detector, *below)
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
     marks = {
         "toxic_layer": measured.toxic_layer(),
@@ -159,10 +173,15 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     if isinstance(settings, DinmSettings) and chosen.acts != EVERYWHERE:
         tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
 
+    def starting(one: Any) -> EditEvents:
+        if below is None:
+            return method.run(model, case, block, one)
+        return edit_on_top(model, below[0], lambda carrying: method.run(carrying, case, block, one))
+
     def making(one: Any, first: Made | None) -> Generator[Preparation | Step, None, Made]:
         if first is not None:
             say(f"  {goes_on(first.acceptance)}")
-        return (yield from _made(model, case, method, block, one, chosen, detector, gate))
+        return (yield from _made(model, case, starting, one, chosen, detector, gate))
 
     made = run(in_turn(tried, making), _tell)
     assert made is not None  # nobody cancels it
@@ -179,6 +198,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         **marks,
         "layer_reason": why,
         "patch": record.identifier,
+        "stacked": edits_in(row.patch),
         "updates": result.kept,
         "companions": result.companions,
         "stopped": result.stop_reason,
@@ -208,20 +228,19 @@ class Made:
 def _made(
     model: InspectedModel,
     case: Case,
-    method: Method,
-    block: int,
+    start: Callable[[Any], EditEvents],
     settings: Any,
     chosen: argparse.Namespace,
     detector: Detector | None,
     gate: GateSettings,
 ) -> Generator[Preparation | Step, None, Made]:
     """Edit and ask the gate, which chooses where the edit acts if that was not asked for; yields the edit's events."""
-    result = yield from method.run(model, case, block, settings)
+    result = yield from start(settings)
     if result.fewer_companions:
         say(f"  {result.fewer_companions}")
     row = result.row(chosen.strength)
     if row.patch is None:
-        raise EditError(f"{method.title} changes the prompt and no weight, so there is nothing to save.")
+        raise EditError("This method changes the prompt and no weight, so there is nothing to save.")
     if chosen.acts == "gate":
         taken = run(accept_where_best(model, row, case, gate, detector=detector))
         assert taken is not None  # nobody cancels it
@@ -231,6 +250,31 @@ def _made(
     word = run(accept(model, row, case, gate))
     assert word is not None
     return Made(result, row, word)
+
+
+def _below(path: Path, model: InspectedModel, format: PromptFormat) -> tuple[Row, EditRecord]:
+    """Read the saved edit that another one is to stand on, and look whether it can.
+
+    Raises:
+        PatchError: See :func:`editing.saved.files.load_edit`; or it was made in another prompt format.
+        RefusedEdit: Under it the unsafe answer of its own case gains on the safe one.
+    """
+    row, record = load_edit(path, model)
+    refuse_harmful(model, row, record)
+    assert row.patch is not None  # a saved edit has one
+    if row.patch.format != format:
+        raise PatchError(
+            f"{path.name} was made in another prompt format than this edit is to be, and a stack is asked in one. Give "
+            f"its own: its suffix is '{row.patch.format.suffix}', and it was made "
+            f"{'in the chat template' if row.patch.format.chat else 'in plain text (--plain-text)'}."
+        )
+    return row, record
+
+
+def _of_both(model: InspectedModel, detector: Detector, row: Row, record: EditRecord) -> Detector | None:
+    """Return a detector that knows the own question of the edit below as well: the stack is to act on both."""
+    assert row.patch is not None
+    return row.detector or run(acts_by(model, detector, record.case, row.patch.format))
 
 
 def _budgets(entries: Sequence[str]) -> Budgets:

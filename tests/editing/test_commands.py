@@ -17,14 +17,16 @@ from safetensors.torch import load_file, save_file
 from transformers import OlmoConfig
 from word_models import word_model
 
-from editing import apply, edit, reproduce
+from editing import apply, dinm, edit, reproduce, run
 from editing import locate as locate_both
 from editing.calibrating.calibration import Calibration, calibrate_command
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate import choice as gate_choice
 from editing.gate import gate
 from editing.gate.exam import small_exam
+from editing.methods.registry import method_settings, read_settings
 from editing.saved import handed_out, load_edit
+from editing.stacking import edit_on_top
 from inspector import locate
 from inspector.divergence import divergence
 from inspector.errors import EditError
@@ -455,15 +457,18 @@ def test_a_saved_edit_that_is_not_whole_is_refused_before_anything_is_touched(
 
 
 @pytest.mark.parametrize("acts", ["gate", "everywhere"])
-def test_the_gate_s_budgets_are_those_that_are_given_and_a_looser_one_is_told(words, capsys, tmp_path, budgets, acts):
+def test_the_gate_s_budgets_are_those_that_are_given_and_a_looser_one_is_told(
+    words, capsys, tmp_path, budgets, monkeypatch, acts
+):
     budgets(STRICT)
     loose = [f"{name}=100" for name in vars(LENIENT)]
     options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--acts", acts, "--out", tmp_path]
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 1 and "harmless KL" in told["gate"]["reason"] and "(0 allowed" in told["gate"]["reason"]
+    monkeypatch.setattr(gate, "DEFAULTS", STRICT)  # by which the edit would not have passed
     given = [part for entry in loose for part in ("--budget", entry)]
     code, told, _ = ran(edit, [*options, *given], words, capsys)
-    word = json.loads(Path(told["saved"][0]).read_text())["gate"]
+    word = load_edit(Path(told["saved"][0]), words)[1].gate
     assert code == 0 and all(check["limit"] == 100 for check in word["checks"] if check["name"] != "gain")
     assert word["loosened"] and told["gate"]["passed"] is word["passed"] is False, (
         "the defaults would not have passed it"
@@ -489,3 +494,22 @@ def test_a_budget_that_there_is_not_or_that_is_out_of_range_is_refused_before_an
 ):
     code, told, errors = ran(edit, ["--budget", entry, "--out", tmp_path], None, capsys)
     assert code == 2 and told is None and said in errors
+
+
+def test_an_edit_on_top_of_a_saved_one_starts_from_it_and_is_saved_as_the_stack(words, capsys, tmp_path, budgets):
+    options = [*QUICK, "--layer", "1", "--acts", "everywhere"]
+    first = ran(edit, [*options, "--case", CASE.identifier, "--out", tmp_path / "first"], words, capsys)[1]
+    assert first["stacked"] == 1
+    other = next(case for case in bundled_cases() if case.split == "edit" and case.category != CASE.category)
+    on_top = [*options, "--case", other.identifier, "--on-top", first["saved"][0]]
+    code, told, _ = ran(edit, [*on_top, "--out", tmp_path / "both"], words, capsys)
+    assert code == 0 and told["stacked"] == 2
+    (below, _), (both, record) = (load_edit(Path(one["saved"][0]), words) for one in (first, told))
+    assert record.stacked and record.case == other
+    settings = method_settings("dinm", **read_settings("dinm", QUICK[1::2]), format=PromptFormat())
+    made = run(edit_on_top(words, below, lambda carrying: dinm(carrying, other, 1, settings)))
+    assert made.patch.identifier == both.patch.identifier
+    (sum_of,) = both.patch.deltas
+    assert not torch.allclose(sum_of.dense(), below.patch.deltas[0].dense())
+    code, told, errors = ran(edit, [*on_top, "--plain-text", "--out", tmp_path / "plain"], words, capsys)
+    assert code == 2 and told is None and "made in the chat template" in errors and "step 0" not in errors
