@@ -123,6 +123,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for function in (gate.accept, gate_choice.accept_where_best):
             assert function.__defaults__ == (gate.GateSettings(),)
             monkeypatch.setattr(function, "__defaults__", (exam,))
+        monkeypatch.setattr("editing.edit.GateSettings", lambda **_budgets: exam)
         monkeypatch.setattr(gating, "EXAM", SHORT_GATE)
         monkeypatch.setattr(operation, "Budgets", lambda: lenient)
         monkeypatch.setitem(stressing.SIZES, "Quick", Size(0, 1, 0, 0))
