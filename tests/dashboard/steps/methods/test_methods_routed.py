@@ -16,6 +16,7 @@ from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.state import Compared
 from editing.calibrating.calibration import calibrate_command
+from editing.contest import ContestSettings
 from editing.methods.dinm import to_be_routed
 from editing.progress import run as run_quietly
 from inspector.safeedit import bundled_cases
@@ -78,6 +79,8 @@ def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_load
 
 def test_each_method_edits_its_own_layer_until_a_person_has_picked_one_for_all(detecting, request, monkeypatch):
     monkeypatch.setattr("editing.gate.choice.for_case", lambda _model, given, *_further: given_back(given))
+    few = {"dinm": {"steps": 2, "harmless_prompts": 2}, "ft-l": {"steps": 2}}
+    monkeypatch.setattr(methods, "ContestSettings", lambda **given: ContestSettings(**given, changes=few))
     visitor = Visitor(detecting[0], request.node.name)
     visitor.do("on_locate")
     toxic = visitor.session.slot(LocatedCase).divergence.toxic_layer()
