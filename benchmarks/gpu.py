@@ -7,7 +7,8 @@
 It needs torch, transformers and this repository. Weights are drawn on the device; the tokenizer is trained here on the
 bundled texts. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain
 forward pass, locating against it, locating with a 10-step edit (preset ``reference``) by tail replay and the plain way,
-and vanilla and edited answers together against the time that reading the weights takes. Times are medians of warm runs.
+locating with the default edit (preset ``corrected``), and vanilla and edited answers together against the time that
+reading the weights takes. Every row of an edit names its preset. Times are medians of warm runs.
 
 A line a number is printed. Exit codes: 0; 1 when an edit of the small shape is further from the same in float32 on the
 CPU than :data:`TOLERANCES`; 2 when it cannot be done.
@@ -43,7 +44,7 @@ from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Pa
 from inspector.model.answers.batching import generate
 from inspector.model.architecture import canonical_shape
 from inspector.model.encoding import tokenise
-from inspector.model.memory.memory_need import bytes_of
+from inspector.model.memory.memory_need import bytes_of, predict
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -149,6 +150,19 @@ def edit(model: InspectedModel, case: Case, block: int, way: ReplayFactory, step
     return run(dinm(model, case, block, settings, replay=way))
 
 
+def default_edit(model: InspectedModel, case: Case, block: int) -> Any:
+    """Locate as the page does, then make its edit of a block; the result of the edit."""
+    divergence(model, case)
+    return run(dinm(model, case, block, preset("corrected")))
+
+
+@contextmanager
+def launched() -> Iterator[None]:
+    """Let the steps of edits inside run launch by launch, none of them as a CUDA graph."""
+    with patch("editing.optimising.descent.captured", lambda work, *_: work):
+        yield
+
+
 def weight_bytes(model: InspectedModel) -> int:
     """Return the bytes that every token step reads: all weights but embeddings, of which it takes a row.
 
@@ -244,7 +258,9 @@ def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argpa
         found[f"locate ({name}), s"] = located
         found[f"locate ({name}), forward passes"] = located / plain_pass
     say({key: value for key, value in found.items() if "locate" in key or "forward" in key})
-    found["edits"] = [_edits(clock, model, case, block, options) for block in options.layers or _blocks(model)]
+    blocks = options.layers or _blocks(model)
+    found["edits"] = [_edits(clock, model, case, block, options) for block in blocks]
+    found["default edits"] = [_default_edits(clock, model, case, block) for block in blocks]
     found["answers"] = _answers(clock, model, list(prompt), found["limits"]["copy, GB/s"], options)
     found["peak memory, GiB"] = max(edit["peak, MiB"] for edit in found["edits"]) / 1024
     found["weights, GiB"] = sum(bytes_of(model.network).values()) / 2**30
@@ -262,13 +278,13 @@ def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options:
     with peak_memory(model.device) as peak:
         result = edit(model, case, block, TailReplay, options.steps)
     steps = [step.seconds for step in result.trace]
-    # the same work, launch by launch
-    with patch("editing.optimising.descent.captured", lambda work, _device, _what: work):
-        launched = edit(model, case, block, TailReplay, options.steps)
+    with launched():
+        apart = edit(model, case, block, TailReplay, options.steps)
     plain = edit(model, case, block, PLAIN_WAY, options.steps)
     seconds = clock.seconds(partial(edit, model, case, block, PLAIN_WAY, options.steps))
-    ours, theirs, ungraphed = (each.patch.deltas[0].dense().flatten().double() for each in (result, plain, launched))
+    ours, theirs, ungraphed = (each.patch.deltas[0].dense().flatten().double() for each in (result, plain, apart))
     found = {
+        "preset": "reference",
         "block": block,
         "locate and edit, s": tail,
         "plain way, s": seconds,
@@ -280,6 +296,33 @@ def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options:
         "relative difference, as a graph and not": float((ours - ungraphed).norm() / ungraphed.norm()),
         "peak, MiB": peak.mebibytes,
         "predicted, MiB": predicted_need(model, case, block).editing / 2**20,
+    }
+    say(found)
+    return found
+
+
+def _default_edits(clock: Clock, model: InspectedModel, case: Case, block: int) -> dict[str, Any]:
+    """Time the default edit; what it learns once of a model, as the harmless answers, is known but for the first."""
+    clock.wait()
+    begun = time.perf_counter()
+    default_edit(model, case, block)
+    clock.wait()
+    first = time.perf_counter() - begun
+    seconds = clock.seconds(partial(default_edit, model, case, block))
+    with peak_memory(model.device) as peak:
+        result = default_edit(model, case, block)
+    steps = [step.seconds for step in result.trace]
+    rest = str(model.dtype).removeprefix("torch.")
+    found = {
+        "preset": "corrected",
+        "block": block,
+        "first locate and edit, s": first,
+        "locate and edit, s": seconds,
+        "updates": result.kept,
+        "ended because": result.stop_reason,
+        "a step, ms": 1e3 * statistics.median(steps[2:] or steps),
+        "peak, MiB": peak.mebibytes,
+        "predicted, MiB": predict(model.network.config, model.dtype_name, rest, block).editing / 2**20,
     }
     say(found)
     return found

@@ -15,13 +15,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import edit_speed, generation_speed, gpu, limits
 from editing import dinm, preset, run
 from editing.atlas import AtlasSettings, make_atlas
+from editing.optimising import descent
+from editing.optimising.descent import Descent
 from editing.optimising.replay import TailReplay
 from inspector.errors import EditError
-from inspector.model import VANILLA, Decoding, encode, load
+from inspector.model import VANILLA, Decoding, InspectedModel, encode, load
 from inspector.model.answers.batching import generate
 from inspector.model.memory.halving import let_go
 from inspector.model.memory.memory_need import bytes_of
 from inspector.model.offloaded import is_offloaded
+from inspector.model.passes import captured as passes
+from inspector.model.passes.graphs import captured
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,12 +55,31 @@ def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_pa
     assert found["tokens"] == [60, 20] and found["device"] == "CPU"
     assert [edit["block"] for edit in found["edits"]] == [2, 3]
     assert all(edit["relative difference"] < 1e-6 and edit["times faster"] > 0 for edit in found["edits"])
-    assert all(edit["predicted, MiB"] > 0 and edit["peak, MiB"] >= 0 for edit in found["edits"])
+    assert [edit["block"] for edit in found["default edits"]] == [2, 3]
+    assert all(edit["updates"] > 0 and edit["locate and edit, s"] > 0 for edit in found["default edits"])
+    made = [*found["edits"], *found["default edits"]]
+    assert [edit["preset"] for edit in made] == ["reference"] * 2 + ["corrected"] * 2
+    assert all(edit["predicted, MiB"] > 0 and edit["peak, MiB"] >= 0 for edit in made)
     assert found["predicted weights, GiB"] == found["weights, GiB"] > 0
     ways = [way for way in found["answers"].values() if isinstance(way, dict)]
     assert len(ways) == 4 and all(set(way) == {"a token step, ms", "share of the bound"} for way in ways)
     small = found["small shape against float32 on the CPU"]
     assert small["float32: relative difference"] == 0 and small["bfloat16: cosine"] > 0.9
+
+
+def test_the_steps_that_a_device_captures_run_launch_by_launch_as_well(folder, monkeypatch):
+    model = load(folder, device="cpu", dtype="float32")
+    case, asked = edit_speed.sized_case(model, 60, 20), []
+    monkeypatch.setattr(InspectedModel, "can_be_captured", True)
+    monkeypatch.setattr(passes, "LARGEST", 0)  # steps alone
+    monkeypatch.setattr(Descent, "_goes_ahead", True)
+    monkeypatch.setattr(descent, "captured", lambda work, *given: asked.append(given) or captured(work, *given))
+    graphs = gpu.edit(model, case, 2, TailReplay, 4)
+    assert asked, "as on a CUDA device, steps are given to be captured"
+    asked.clear()
+    with gpu.launched():
+        apart = gpu.edit(model, case, 2, TailReplay, 4)
+    assert not asked and torch.equal(graphs.patch.deltas[0].dense(), apart.patch.deltas[0].dense())
 
 
 @pytest.mark.parametrize(
