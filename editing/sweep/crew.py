@@ -37,9 +37,10 @@ class _Given(Generic[_Item]):
 class Crew:
     """Workers that are loaded and take one piece of work after the other.
 
-    A piece whose worker dies is given to another one, once, and another worker is hired in its place. A worker whose
-    memory does not suffice to load the model is let go. Work goes only to workers that are loaded, so none waits for
-    one that the cluster has no room for yet.
+    A piece whose worker dies is given to another one, once, and another worker is hired in its place; so is one that
+    was done and whose outcome is lost with the worker's machine. A worker whose memory does not suffice to load the
+    model is let go. Work goes only to workers that are loaded, so none waits for one that the cluster has no room for
+    yet.
 
     Args:
         hire: Starts a worker, a Ray actor with ``open``, which loads it.
@@ -68,7 +69,7 @@ class Crew:
             EditError: Workers die while they load.
             InspectorError: What a worker says, in its own words.
         """
-        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+        from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
         waiting = list(range(len(items)))
         tried = [0] * len(items)
@@ -94,10 +95,13 @@ class Crew:
                 if isinstance(error.cause, InspectorError):
                     raise error.cause from None  # its own words, without the worker's stack
                 raise
-            except (RayActorError, OutOfMemoryError) as error:
+            except (RayActorError, OutOfMemoryError, ObjectLostError) as error:
+                if isinstance(error, ObjectLostError):  # done, but lost with its machine before it was fetched
+                    self._ray.kill(given.worker)
                 self._begin()
                 if tried[given.place] < TRIES:  # it costs this piece, not the others
                     waiting.insert(0, given.place)
+                    give()  # to one that is loaded: the cluster may have no room for another
                     continue
                 outcome = Died(_first_line(error))
             else:

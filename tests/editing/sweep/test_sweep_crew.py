@@ -41,16 +41,16 @@ class Call:
 class Worker:
     """A worker whose loading has a given outcome; it does what it is given, and dies of ``bad`` items."""
 
-    def __init__(self, number: int, opens: Any, bad: list[str]) -> None:
+    def __init__(self, number: int, opens: Any, bad: list[str], death: BaseException) -> None:
         self.number, self.done, self.killed = number, [], False
         self.open, self.do = Call(lambda: opens), Call(self._do)
-        self._bad = bad
+        self._bad, self._death = bad, death
 
     def _do(self, item: str) -> Any:
         self.done.append(item)
         if item in self._bad:
             self._bad.remove(item)
-            return ray.exceptions.RayActorError()
+            return self._death
         return f"{item} done"
 
 
@@ -61,7 +61,9 @@ def failed(cause: BaseException) -> BaseException:
 
 @pytest.fixture
 def crew_of(monkeypatch) -> Callable[..., tuple[Crew, list[Worker]]]:
-    """A factory ``crew_of(size, opens, bad)``: what each hired worker loads with in turn (then well), and dies of."""
+    """A factory ``crew_of(size, opens, bad, death)``: what each hired worker loads with in turn (then well), what it
+    dies of, and what Ray says then.
+    """
 
     def wait(references: list[Reference], num_returns: int) -> tuple[list[Reference], list[Reference]]:
         ready = [reference for reference in references if reference.outcome is not NEVER]
@@ -77,12 +79,16 @@ def crew_of(monkeypatch) -> Callable[..., tuple[Crew, list[Worker]]]:
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "kill", lambda worker: setattr(worker, "killed", True))
 
-    def factory(size: int, opens: tuple[Any, ...] = (), bad: tuple[str, ...] = ()) -> tuple[Crew, list[Worker]]:
+    def factory(
+        size: int, opens: tuple[Any, ...] = (), bad: tuple[str, ...] = (), death: BaseException | None = None
+    ) -> tuple[Crew, list[Worker]]:
         hired: list[Worker] = []
         left, deadly = list(opens), list(bad)
 
         def hire() -> Worker:
-            hired.append(Worker(len(hired), left.pop(0) if left else None, deadly))
+            hired.append(
+                Worker(len(hired), left.pop(0) if left else None, deadly, death or ray.exceptions.RayActorError())
+            )
             return hired[-1]
 
         return Crew(hire, size), hired
@@ -117,6 +123,28 @@ def test_a_death_costs_one_more_try_of_its_item_and_two_are_its_outcome(crew_of)
     found = done(crew, "abc")
     assert isinstance(found["b"], Died) and "actor" in found["b"].why.lower()
     assert [worker.done for worker in hired] == [["a", "b"], ["b"], ["c"]]
+
+
+def test_what_a_worker_died_on_goes_to_one_that_is_loaded_where_no_other_finds_room(crew_of, monkeypatch):
+    crew, hired = crew_of(2, (None, None, NEVER), bad=("b",))
+    own = ray.wait
+    opened_first = {"key": lambda reference: reference.outcome is not None}
+    monkeypatch.setattr(
+        ray, "wait", lambda references, num_returns: own(sorted(references, **opened_first), num_returns)
+    )
+    assert set(done(crew, "ab")) == {"a", "b"}
+    assert [worker.done for worker in hired] == [["a", "b"], ["b"], []]
+
+
+def test_an_outcome_that_is_lost_with_its_machine_is_made_again_and_twice_is_its_end(crew_of):
+    lost = ray.exceptions.ObjectLostError("00" * 28, None, "")
+    crew, hired = crew_of(1, bad=("b",), death=lost)
+    assert done(crew, "abc") == {item: f"{item} done" for item in "abc"}
+    assert [worker.done for worker in hired] == [["a", "b"], ["b", "c"]]
+    assert [worker.killed for worker in hired] == [True, False], "what is left of it would keep its place"
+    crew, _ = crew_of(1, bad=("b", "b"), death=lost)
+    found = done(crew, "abc")
+    assert isinstance(found["b"], Died) and found["c"] == "c done"
 
 
 def test_workers_that_have_not_the_memory_are_let_go_and_the_others_do_all(crew_of, capsys):
