@@ -26,7 +26,7 @@ from editing.calibrating.layer_choice import LayerChoice
 from editing.command import EVERYWHERE
 from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
-from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
+from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray, require_devices
 from editing.sweep.report import pairing_of, report
 from editing.sweep.settings import AUTO, ONCE, SweepSettings
 from editing.sweep.store import About, Store, only_one
@@ -123,7 +123,7 @@ def options() -> argparse.ArgumentParser:
     engine.add_argument("--engine", default="local", choices=("local", "ray"), help="this process, or a Ray cluster")
     engine.add_argument("--address", default="auto", help="Ray: auto, local (start one here), or an address")
     engine.add_argument("--workers", type=int, default=1, help="Ray: model replicas")
-    engine.add_argument("--gpus-per-worker", type=float, default=0.0, help="Ray: GPUs of each")
+    engine.add_argument("--gpus-per-worker", type=float, default=0.0, help="Ray: GPUs of each (default: 0, for CPUs)")
     engine.add_argument("--cpus-per-worker", type=float, default=1.0, help="Ray: CPU cores of each")
     return parser
 
@@ -225,6 +225,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     Raises:
         InspectorError: Something that a person can mend; nothing finished is lost.
     """
+    if cluster is not None:
+        require_devices(settings, cluster)
     cases = cases_of(settings)
     if not cases:
         raise CaseError("No case is left to edit on. Check --cases, --split, --category and their notes.")

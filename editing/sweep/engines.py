@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from editing.calibrating.calibration import calibration_of
@@ -18,6 +19,7 @@ from editing.sweep.vanilla import Batch, answered, shared_batches, told
 from editing.sweep.work import texts_of, work
 from inspector.errors import EditError
 from inspector.model import InspectedModel, load, read_max_memory, read_paths
+from inspector.model.loading import chosen_device
 from inspector.safeedit.cases import Case
 from inspector.safeedit.judges import load_judge
 from inspector.safeedit.known import Answer, Asked, Known
@@ -83,7 +85,7 @@ class Cluster:
     Attributes:
         address: ``local`` starts a cluster on this machine, ``auto`` finds the one that runs, else its address.
         workers: Number of model replicas.
-        gpus_per_worker: GPUs that each has; may be a fraction.
+        gpus_per_worker: GPUs that each has; may be a fraction. Workers without one compute on CPUs.
         cpus_per_worker: CPU cores that each has.
     """
 
@@ -91,6 +93,21 @@ class Cluster:
     workers: int = 1
     gpus_per_worker: float = 0.0
     cpus_per_worker: float = 1.0
+
+
+def require_devices(settings: SweepSettings, cluster: Cluster) -> None:
+    """Check that workers have what they compute on: Ray hides no card from those that have asked for none.
+
+    Raises:
+        EditError: They would all load on the first card of their machine.
+        ModelLoadError: There is no such device.
+    """
+    device = chosen_device(settings.device)
+    if not cluster.gpus_per_worker and device.type != "cpu":
+        raise EditError(
+            f"Ray workers without a GPU of their own would all load the model on {device}. Use --gpus-per-worker 1 or "
+            "--device cpu."
+        )
 
 
 def on_ray(
@@ -126,6 +143,9 @@ def on_ray(
     if started:
         _connect(ray, cluster)
     try:
+        _require_room(ray.nodes(), cluster)
+        if not cluster.gpus_per_worker and chosen_device(settings.device).type == "cpu":
+            settings = replace(settings, device="cpu")  # whatever cards the workers' machines have
         remote = ray.remote(num_gpus=cluster.gpus_per_worker, num_cpus=cluster.cpus_per_worker)(_Worker)
         crew = Crew(
             lambda: remote.remote(settings, loader, identity, detector), max(1, min(cluster.workers, len(todo)))
@@ -157,7 +177,10 @@ def _answered_by(crew: Crew) -> dict[Asked, Answer]:
 def _connect(ray: Any, cluster: Cluster) -> None:
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     if cluster.address == "local":
-        options |= {"include_dashboard": False, "num_cpus": max(1, round(cluster.workers * cluster.cpus_per_worker))}
+        options |= {
+            "include_dashboard": False,
+            "num_cpus": max(1, math.ceil(cluster.workers * cluster.cpus_per_worker)),
+        }
     try:
         ray.init(address=cluster.address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -166,6 +189,26 @@ def _connect(ray: Any, cluster: Cluster) -> None:
             f"There is no Ray cluster at '{cluster.address}' ({first}). Start one with 'ray start --head', give its "
             "address, or use --address local."
         ) from error
+
+
+def _require_room(nodes: Sequence[Mapping[str, Any]], cluster: Cluster) -> None:
+    """Check that some machine of a cluster could hold a worker, were it idle; Ray would wait for one for ever.
+
+    Raises:
+        EditError: None could.
+    """
+    wanted = {"GPU": cluster.gpus_per_worker, "CPU": cluster.cpus_per_worker}
+    rooms = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(all(room.get(kind, 0) >= count for kind, count in wanted.items()) for room in rooms):
+        return
+    beyond = [kind for kind, count in wanted.items() if all(room.get(kind, 0) < count for room in rooms)] or [*wanted]
+    largest = max(rooms, key=lambda room: [room.get(kind, 0) for kind in beyond], default={})
+    ways = {"GPU": "--gpus-per-worker (0 with --device cpu)", "CPU": "--cpus-per-worker"}
+    raise EditError(
+        f"No machine of this Ray cluster can hold a worker with {wanted['GPU']:g} GPUs and {wanted['CPU']:g} CPU "
+        f"cores: the largest has {largest.get('GPU', 0):g} and {largest.get('CPU', 0):g}. Lower "
+        f"{' or '.join(ways[kind] for kind in beyond)}, or add a larger machine."
+    )
 
 
 class _Worker:

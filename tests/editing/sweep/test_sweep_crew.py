@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import quantised_models
+import torch
 from sweep_helpers import SHORT, finished, loader, write_cases
 
+from editing.sweep import engines
 from editing.sweep.__main__ import main
 from editing.sweep.crew import Crew, Died
 from editing.sweep.engines import _Worker, load_all
@@ -203,10 +205,66 @@ def in_this_process(kind: type) -> Any:
     return SimpleNamespace(remote=hired)
 
 
+ROOM = {"CPU": 8.0, "memory": 1e10}
+"""What a machine without a GPU has, as Ray says it."""
+
+
+def cluster_of(monkeypatch, *rooms: dict[str, float]) -> None:
+    """Let sweeps find a cluster of machines with such room, whose workers work here."""
+    alive = [{"Alive": True, "Resources": room} for room in rooms]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": False, "Resources": {"CPU": 99.0, "GPU": 9.0}}, *alive])
+    monkeypatch.setattr(ray, "remote", lambda **_place: in_this_process)
+
+
+@pytest.mark.usefixtures("crew_of")
+@pytest.mark.parametrize(
+    ("asked", "rooms", "said"),
+    [
+        (("--gpus-per-worker", "1"), (ROOM,), "1 GPUs and 1 CPU cores: the largest has 0 and 8. Lower --gpus-per"),
+        (("--cpus-per-worker", "16"), (ROOM, {"CPU": 4.0}), "the largest has 0 and 8. Lower --cpus-per-worker, or"),
+        (
+            ("--gpus-per-worker", "2", "--cpus-per-worker", "8"),
+            (ROOM, {"CPU": 4.0, "GPU": 2.0}),
+            "the largest has 2 and 4. Lower --gpus-per-worker (0 with --device cpu) or --cpus-per-worker",
+        ),
+    ],
+)
+def test_a_cluster_that_can_never_hold_a_worker_ends_a_sweep_with_what_to_lower(
+    tmp_path, capsys, monkeypatch, asked, rooms, said
+):
+    cluster_of(monkeypatch, *rooms)
+    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", *asked, *SHORT]
+    assert main([*arguments, "--out", str(tmp_path / "out")], loader) == 2
+    told = capsys.readouterr().err
+    assert "No machine of this Ray cluster can hold a worker" in told and said in told
+
+
+def test_workers_without_a_gpu_of_their_own_do_not_all_load_on_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(engines, "chosen_device", lambda _device: torch.device("cuda"))
+    cluster_of(monkeypatch, {**ROOM, "GPU": 8.0})
+    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", *SHORT, "--out", str(tmp_path / "out")]
+    assert main(arguments, lambda _settings: pytest.fail("nothing is loaded")) == 2
+    assert "Use --gpus-per-worker 1 or --device cpu." in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("crew_of")
+def test_workers_without_a_gpu_compute_on_cpus_as_the_process_that_has_none(tmp_path, monkeypatch):
+    """Their machines may have cards, which Ray does not hide from them."""
+    cluster_of(monkeypatch, ROOM)
+    devices: list[str] = []
+
+    def noting(settings: SweepSettings) -> Any:
+        devices.append(settings.device)
+        return loader(settings if len(devices) == 1 else SweepSettings(revision="5"))
+
+    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", *SHORT]
+    assert main([*arguments, "--out", str(tmp_path / "out")], noting) == 2 and devices == ["auto", "cpu"]
+
+
 @pytest.mark.usefixtures("crew_of")
 def test_a_sweep_whose_worker_has_other_base_weights_ends_in_the_worker_s_own_words(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray, "remote", lambda **_place: in_this_process)
+    cluster_of(monkeypatch, ROOM)
     loaded: list[str] = []
 
     def other_after_the_first(settings: SweepSettings) -> Any:
