@@ -20,8 +20,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from inspector.command import add_spread, finished, say, tell
 from inspector.errors import ArchitectureError, ModelLoadError
 from inspector.model.architecture import require_dense, require_paths
@@ -35,7 +33,7 @@ from inspector.model.loading import (
     spread_options,
 )
 from inspector.model.memory.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
-from inspector.model.memory.spread_need import Device, placed
+from inspector.model.memory.spread_need import Device, placed, rooms
 
 _Bytes = Mapping[Device, int]
 MADE = ("int8", "nf4")
@@ -77,7 +75,7 @@ def _predicted(chosen: argparse.Namespace) -> int:
     except ArchitectureError as error:  # its memory can be told none the less
         say(error.user_message())
     if spread:
-        return _told_spread(needs, name, chosen.tokens, *_rooms(spread.get("max_memory")))
+        return _told_spread(needs, name, chosen.tokens, *rooms(spread.get("max_memory")))
     free = free_memory(device)
     say(f"{name}, {told(free)} GB free on {device}, prompts of {chosen.tokens} tokens")
     say(f"{'GB':<10}{'weights':>9}{'loading':>9}{'reading':>9}{'editing':>9}{'to read':>9}{'to edit':>9}  fits")
@@ -86,19 +84,6 @@ def _predicted(chosen: argparse.Namespace) -> int:
     types = {need.dtype: {**_parts(need), "fits": _fits(need, free)} for need in needs}
     tell({"model": name, "device": str(device), "free": free, "tokens": chosen.tokens, "types": types})
     return 0 if any(need.read <= free for need in needs) else 1
-
-
-def _rooms(max_memory: Mapping[Device, int] | None) -> tuple[_Bytes, _Bytes]:
-    """Return what each card and CPU memory may hold of the weights, and what is free there."""
-    cards = torch.cuda.device_count()
-    known: dict[Device, torch.device] = {"cpu": torch.device("cpu")}
-    known |= {number: torch.device("cuda", number) for number in range(cards)}
-    free = {name: free_memory(place) for name, place in known.items() if max_memory is None or name in max_memory}
-    if max_memory is None:  # of CPU memory transformers leaves a tenth, and of a single card for what computes
-        spared = {"cpu"} if cards != 1 else set(free)
-        return {name: int(0.9 * size) if name in spared else size for name, size in free.items()}, free
-    free = {name: free.get(name, size) for name, size in max_memory.items()}
-    return {name: min(size, free[name]) for name, size in max_memory.items()}, free
 
 
 def _told_spread(needs: Sequence[MemoryNeed], name: str, tokens: int, may_hold: _Bytes, free: _Bytes) -> int:

@@ -26,6 +26,7 @@ from inspector.model.memory.memory_need import (
     room_told,
     warn_of_room_beside,
 )
+from inspector.model.memory.spread_need import require_spread_room, rooms
 from inspector.model.patches.patch import fingerprint
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
@@ -225,6 +226,14 @@ def spread_options(device: torch.device, device_map: str | None, max_memory: Max
     return {"device_map": device_map, **({"max_memory": dict(max_memory)} if max_memory else {})}
 
 
+def _in_bytes(max_memory: MaxMemory | None) -> dict[int | str, int] | None:
+    from accelerate.utils import convert_file_size_to_int
+
+    if max_memory is None:
+        return None
+    return {device: convert_file_size_to_int(size) for device, size in max_memory.items()}
+
+
 def _read_pretrained(
     where: str,
     dtype: torch.dtype,
@@ -244,8 +253,11 @@ def _read_pretrained(
         require_supported(config, paths)
         quantised = _quantised(where, config, how, target)
         options |= spread
-        if not spread:
-            plain = str(dtype).removeprefix("torch.")
+        plain = str(dtype).removeprefix("torch.")
+        if spread:
+            may_hold = _in_bytes(spread.get("max_memory"))
+            require_spread_room(predict(config, quantised or plain, plain), *rooms(may_hold))
+        else:
             require_room(config, quantised or plain, plain, target)
         if quantised or target.type == "cuda":  # read to where it belongs: CPU memory need not hold it
             options.setdefault("device_map", {"": target})

@@ -9,6 +9,7 @@ import quantised_models
 from transformers import BloomConfig, LlamaConfig, MixtralConfig
 
 from inspector import memory
+from inspector.model.memory import spread_need
 from inspector.model.memory.memory_need import GB
 
 SHAPE = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
@@ -23,7 +24,8 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def free(monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda _device: 80 * GB)
+    for module in (memory, spread_need):
+        monkeypatch.setattr(module, "free_memory", lambda _device: 80 * GB)
 
 
 def rows(printed: str) -> dict[str, list[str]]:

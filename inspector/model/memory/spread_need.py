@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inspector.model.memory.memory_need import MemoryNeed
+import torch
+
+from inspector.errors import NoRoom
+from inspector.model.memory.memory_need import MemoryNeed, free_memory, told
 
 Device = int | str
 """A card's number, ``cpu`` or ``disk``."""
@@ -25,10 +28,12 @@ class Places:
         weights: Bytes on each device.
         left: Bytes that are free beside them on the device that has least of those that compute: the cards, or the CPU
             where none holds any of it.
+        tightest: That device.
     """
 
     weights: Mapping[Device, int]
     left: int
+    tightest: Device
 
     @property
     def fetched(self) -> int:
@@ -72,4 +77,74 @@ def placed(need: MemoryNeed, may_hold: Mapping[Device, int], free: Mapping[Devic
         rest -= held["cpu"]
     held["disk"] = rest
     computing: list[Device] = [card for card in cards if held[card]] or ["cpu"]
-    return Places(held, min(free.get(device, 0) - held.get(device, 0) for device in computing))
+    left = {device: free.get(device, 0) - held.get(device, 0) for device in computing}
+    tightest = min(left, key=lambda device: left[device])
+    return Places(held, left[tightest], tightest)
+
+
+def rooms(max_memory: Mapping[Device, int] | None) -> tuple[dict[Device, int], dict[Device, int]]:
+    """Return what each card and CPU memory may hold of the weights, and what is free there.
+
+    A card that this machine has not is taken to have free what it may hold.
+
+    Args:
+        max_memory: What each may hold; ``None`` for what transformers lets them.
+    """
+    cards = torch.cuda.device_count()
+    known: dict[Device, torch.device] = {"cpu": torch.device("cpu")}
+    known |= {number: torch.device("cuda", number) for number in range(cards)}
+    free = {name: free_memory(place) for name, place in known.items() if max_memory is None or name in max_memory}
+    if max_memory is None:  # of CPU memory transformers leaves a tenth, and of a single card for what computes
+        spared = {"cpu"} if cards != 1 else set(free)
+        return {name: int(0.9 * size) if name in spared else size for name, size in free.items()}, free
+    free = {name: free.get(name, size) for name, size in max_memory.items()}
+    return {name: min(size, free[name]) for name, size in max_memory.items()}, free
+
+
+def require_spread_room(need: MemoryNeed, may_hold: Mapping[Device, int], free: Mapping[Device, int]) -> None:
+    """Check that a spread model can be read, before anything of it is loaded; devices as for :func:`placed`.
+
+    Where bitsandbytes' weights would lie beside the cards, transformers says so itself.
+
+    Raises:
+        NoRoom: It cannot; the message has what is left, what is needed and what would do.
+    """
+    found = placed(need, may_hold, free)
+    if (found.fetched and need.dtype in MADE) or found.room_for(need) != "nothing":
+        return
+    needed = max(need.loading, need.reading + (need.loading if found.fetched else 0))
+    less = holding_less(need, may_hold, free)
+    ways = "use more or larger cards, or a smaller type" if less is None else f"load it with {_options(less)}"
+    where = f"card {found.tightest}" if isinstance(found.tightest, int) else found.tightest
+    if found.fetched and need.dtype == "fp8":
+        raise NoRoom(
+            f"FP8 weights have to lie where they are computed with, and {told(found.fetched)} GB of them would not: "
+            "use more or larger cards. python -m inspector.memory --device-map auto has the table."
+        )
+    raise NoRoom(
+        f"The model in {need.dtype}, spread, leaves {told(max(0, found.left))} GB on {where}, and reading takes "
+        f"{told(needed)}: {ways}. python -m inspector.memory --device-map auto has the table."
+    )
+
+
+def holding_less(
+    need: MemoryNeed, may_hold: Mapping[Device, int], free: Mapping[Device, int]
+) -> dict[Device, int] | None:
+    """Return what devices may hold so that a spread model can be edited, or at least read; ``None`` where nothing does.
+
+    Those that compute hold less, in whole MiB; what they leave goes to CPU memory or disk.
+    """
+    computing = {device for device in may_hold if isinstance(device, int)} or {"cpu"}
+    for beside in (need.loading + need.editing, need.loading + need.reading):
+        less = {
+            device: min(size, free.get(device, 0) - beside) if device in computing else size
+            for device, size in may_hold.items()
+        }
+        less = {device: size // 2**20 * 2**20 for device, size in less.items() if size >= 2**20}
+        if less and placed(need, less, free).room_for(need) != "nothing":
+            return less
+    return None
+
+
+def _options(may_hold: Mapping[Device, int]) -> str:
+    return " ".join(f"--max-memory {device}={size // 2**20}MiB" for device, size in may_hold.items())

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import quantised_models
+from transformers import LlamaConfig
 
+from inspector.errors import NoRoom
+from inspector.model import load
+from inspector.model.memory import spread_need
 from inspector.model.memory.memory_need import GB, MemoryNeed
-from inspector.model.memory.spread_need import placed
+from inspector.model.memory.spread_need import holding_less, placed, require_spread_room
 
 
 def need(dtype: str = "bfloat16", weights: int = 100) -> MemoryNeed:
@@ -66,3 +71,34 @@ def test_fetched_weights_take_their_largest_matrix_beside_what_is_computed_and_q
     for dtype in ("int8", "fp8"):
         assert placed(need(dtype), may_hold, free).room_for(need(dtype)) == "nothing"
     assert placed(need("nf4", 30), may_hold, gb(card0=45, cpu=200)).room_for(need("nf4", 30)) == "edit"
+
+
+def test_what_cannot_be_read_where_it_would_go_is_refused_with_what_devices_may_hold():
+    free = gb(card0=51, card1=60, cpu=200)
+    with pytest.raises(
+        NoRoom, match=r"leaves 1 GB on card 0, and reading takes 2: load it with --max-memory 0=38146MiB --max"
+    ):
+        require_spread_room(need(), free, free)
+    less = holding_less(need(), free, free)
+    assert less is not None and placed(need(), less, free).room_for(need()) == "edit"
+    enough = gb(card0=53, card1=60)
+    require_spread_room(need(), enough, enough)
+
+
+def test_where_no_limit_would_do_that_is_said():
+    free = gb(card0=2, cpu=2)
+    with pytest.raises(NoRoom, match=r"reading takes 3: use more or larger cards, or a smaller type\."):
+        require_spread_room(need(), free, free)
+    with pytest.raises(NoRoom, match=r"60 GB of them would not: use more or larger cards\."):
+        require_spread_room(need("fp8"), gb(card0=40, cpu=200), gb(card0=80, cpu=200))
+
+
+def test_a_spread_model_without_room_is_refused_before_a_weight_is_read(tmp_path, monkeypatch):
+    quantised_models.saved("llama", tmp_path)
+    shape = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
+    LlamaConfig(vocab_size=32000, num_key_value_heads=8, tie_word_embeddings=False, **shape).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    monkeypatch.setattr(spread_need, "free_memory", lambda _device: 24 * GB)
+    spread = {"device": "cpu", "dtype": "bfloat16", "device_map": "auto", "max_memory": {"cpu": "24GB"}}
+    with pytest.raises(NoRoom, match=r"in bfloat16, spread, leaves 0 GB on cpu, .* load it with --max-memory cpu="):
+        load(tmp_path, **spread)
