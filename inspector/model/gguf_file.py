@@ -12,25 +12,35 @@ import torch
 
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model.memory.halving import ran_out
-from inspector.model.memory.memory_need import free_memory, told
+from inspector.model.memory.memory_need import free_memory, predict, told
 
+CPU = torch.device("cpu")
+SMALLER = "--dtype bfloat16, or the same model as safetensors with --dtype nf4"
+"""What takes less memory than a GGUF file in float32, as nothing here quantises what was read from one."""
 _READING = threading.Lock()
 
 
-def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """Read network and tokenizer from one GGUF file, dequantised to ``dtype``.
+def read_gguf(path: Path, dtype: torch.dtype = torch.float32, target: torch.device = CPU) -> tuple[Any, Any]:
+    """Read network and tokenizer from one GGUF file, dequantised to ``dtype``, into CPU memory.
+
+    Args:
+        target: Where the network is to go then; there has to be room for it before it is read.
 
     Raises:
         ModelLoadError: The file is not GGUF, cut short, or of an unsupported family.
+        NoRoom: It is larger than what is free in CPU memory, or on the target.
     """
     with _READING, _parsed_once(_checked(path, dtype), path):
-        return _read(path, dtype)
+        return _read(path, dtype, target)
 
 
-def _read(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+def _read(path: Path, dtype: torch.dtype, target: torch.device) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     try:
+        if target.type != "cpu":
+            config = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
+            _require_room(path, dtype, predict(config, str(dtype).removeprefix("torch.")).read, target)
         network, report = AutoModelForCausalLM.from_pretrained(
             str(path.parent),
             gguf_file=path.name,
@@ -90,14 +100,18 @@ def _checked(path: Path, dtype: torch.dtype) -> Any:
         raise ModelLoadError(
             f"{path.name} is cut short or damaged ({path.stat().st_size:,} bytes). Download or copy it again."
         )
-    needed, free = count * torch.empty((), dtype=dtype).element_size(), free_memory(torch.device("cpu"))
+    _require_room(path, dtype, count * torch.empty((), dtype=dtype).element_size(), CPU)
+    return reader
+
+
+def _require_room(path: Path, dtype: torch.dtype, needed: int, device: torch.device) -> None:
+    free = free_memory(device)
     if needed > free:
         name = str(dtype).removeprefix("torch.")
         raise NoRoom(
-            f"{path.name} in {name} needs {told(needed)} GB on cpu, {told(free)} free: use "
-            f"{'--dtype bfloat16' if dtype == torch.float32 else 'the same model as safetensors with --dtype nf4'}."
+            f"{path.name} in {name} needs {told(needed)} GB on {device.type}, {told(free)} free: use "
+            f"{SMALLER if dtype == torch.float32 else 'the same model as safetensors with --dtype nf4'}."
         )
-    return reader
 
 
 def first_line(error: Exception) -> str:

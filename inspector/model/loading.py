@@ -13,7 +13,7 @@ import torch
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import embedded
 from inspector.model.architecture import require_supported, resolve
-from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
+from inspector.model.gguf_file import SMALLER, first_line, read_gguf, require_all_weights
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory.halving import ran_out
 from inspector.model.memory.memory_need import (
@@ -99,9 +99,9 @@ def load(
                 "A .gguf file is read whole and cannot be spread over devices. Give the model's folder or hub id, or "
                 "leave the device map out."
             )
-    with room_told(f"'{name}'"):
+    with room_told(f"'{name}'", *([SMALLER] if gguf else [])):
         if gguf:
-            network, tokenizer = read_gguf(source, weight_type)
+            network, tokenizer = read_gguf(source, weight_type, target)
         else:
             where = str(source) if source.is_dir() else name
             network, tokenizer = _read_pretrained(where, weight_type, revision, spread, how, target, paths)

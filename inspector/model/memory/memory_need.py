@@ -293,18 +293,19 @@ def remedies(config: Any, dtype: str, free: int, device: torch.device) -> list[s
 
 
 @contextmanager
-def room_told(name: str) -> Iterator[None]:
+def room_told(name: str, smaller: str = "--dtype bfloat16 or nf4") -> Iterator[None]:
     """Turn running out of memory while a model is loaded into an error of this program's family.
 
     Args:
         name: Of the model, for the error.
+        smaller: What makes it one of a smaller type.
 
     Raises:
         NoRoom: The device or the process has no memory left; what was cached on the device is given back.
     """
     told = NoRoom(
-        f"The memory ran out while {name} was loaded. Load it in a smaller type (--dtype bfloat16 or nf4), choose "
-        "a smaller one, or use a larger machine."
+        f"The memory ran out while {name} was loaded. Load it in a smaller type ({smaller}), choose a smaller one, or "
+        "use a larger machine."
     )
     with running_out_as(told):
         yield

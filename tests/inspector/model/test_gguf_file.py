@@ -11,8 +11,9 @@ import tiny_models
 import torch
 from gguf import GGUFWriter
 
-from inspector.errors import ModelLoadError
-from inspector.model import load
+from inspector.errors import ModelLoadError, NoRoom
+from inspector.model import gguf_file, load
+from inspector.model.memory.memory_need import GB, predict
 
 IDS = (1, 40, 80, 120, 160, 200, 240, 30)
 _PARTS = {
@@ -104,6 +105,30 @@ def test_a_gguf_is_parsed_once_and_other_readers_parse_their_own_files(whole, mo
     assert len(parsed) == 2, "a path of its folder, too"
     other = reader(str(whole))
     assert len(parsed) == 3 and parsed[-1] is other
+
+
+def test_a_gguf_for_a_card_needs_room_there_before_it_is_read(whole, monkeypatch):
+    """All that reading takes on the card, from the file's own configuration; in CPU memory its weights alone."""
+    free = {"cpu": GB, "cuda": predict(tiny_models.network("llama").config, "bfloat16").read}
+    monkeypatch.setattr(gguf_file, "free_memory", lambda device: free[device.type])
+    network, _ = gguf_file.read_gguf(whole, torch.bfloat16, torch.device("cuda"))
+    assert network.device == torch.device("cpu"), "where it is read to"
+    free["cuda"] -= 1
+    safetensors = r"the same model as safetensors with --dtype nf4\."
+    with pytest.raises(NoRoom, match=rf"tiny\.gguf in bfloat16 needs .* GB on cuda, .* free: use {safetensors}"):
+        gguf_file.read_gguf(whole, torch.bfloat16, torch.device("cuda"))
+    free["cpu"] = 10
+    with pytest.raises(NoRoom, match=rf"in float32 needs .* on cpu, .* free: use --dtype bfloat16, or {safetensors}"):
+        load(whole, device="cpu", dtype="float32")
+
+
+def test_memory_that_runs_out_while_a_gguf_is_read_has_no_remedy_that_a_gguf_refuses(whole, monkeypatch):
+    def no_memory(*_given, **_named):
+        raise MemoryError
+
+    monkeypatch.setattr(gguf_file, "_read", no_memory)
+    with pytest.raises(NoRoom, match=r"\(--dtype bfloat16, or the same model as safetensors with --dtype nf4\)"):
+        load(whole, device="cpu")
 
 
 def test_a_gguf_can_be_saved_and_loaded_as_safetensors(whole, tmp_path):
