@@ -29,6 +29,7 @@ from editing.methods.dinm import DinmSettings, dinm
 from editing.optimising.objectives import reference_constraint
 from editing.optimising.replay import FullReplay, ReplayFactory, TailReplay
 from inspector.command import add_layer
+from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.architecture import canonical_shape
 from inspector.model.encoding import tokenise, tokenise_whole, with_suffix
@@ -86,12 +87,17 @@ def worked_on(model: InspectedModel, case: Case) -> tuple[Worked, Worked]:
     return Worked(len(answer), len(tokenise_whole(model, target, "answer"))), Worked(len(tokens), len(held))
 
 
+def block_weights(model: InspectedModel, block: int) -> int:
+    """Return the number of weights in a block's matrices, however they are stored."""
+    return sum(math.prod(canonical_shape(part)) for part in model.architecture.projections(block).values())
+
+
 def tail_gflop(model: InspectedModel, block: int, text: Worked) -> float:
     """Return the work of the matrix products of one tail evaluation, GFLOP: two flops a weight and position."""
     architecture = model.architecture
     down = architecture.d_model * architecture.d_ff
     last = architecture.last_block
-    per_block = sum(p.numel() for p in architecture.blocks[last].parameters() if p.dim() == 2)
+    per_block = block_weights(model, last)
     mlp = sum(math.prod(canonical_shape(part)) for part in architecture.mlp_projections(last).values())
     above = last - block
     full_blocks = max(0, above - 1) * per_block * text.positions
@@ -113,7 +119,7 @@ def step_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Wo
 def pass_gflop(model: InspectedModel, positions: int, counted: int) -> float:
     """Return the work of the matrix products of one forward pass, GFLOP."""
     architecture = model.architecture
-    blocks = sum(p.numel() for block in architecture.blocks for p in block.parameters() if p.dim() == 2)
+    blocks = sum(block_weights(model, block) for block in range(model.blocks))
     return 2 * (blocks * positions + math.prod(canonical_shape(architecture.unembedding)) * counted) / 1e9
 
 
@@ -124,7 +130,7 @@ def edit_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Wo
     The blocks up to the edited one run over both texts once. Then there are so many steps, of which the first evaluates
     the constraint for its vanilla distributions, and one more evaluation of what they have made.
     """
-    below = sum(p.numel() for part in model.architecture.blocks[: block + 1] for p in part.parameters() if p.dim() == 2)
+    below = sum(block_weights(model, number) for number in range(block + 1))
     prepared = 2 * below * (answer.positions + constraint.positions) / 1e9
     last = tail_gflop(model, block, answer) + tail_gflop(model, block, constraint)
     return prepared + steps * step_gflop(model, block, answer, constraint) + last
@@ -170,6 +176,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
     for dtype in options.dtypes:
         model = load_model(argparse.Namespace(**{**vars(options), "dtype": dtype}))
+        if model.device.type != "cpu":
+            raise EditError(
+                "Edits are timed here beside a CPU's rate. Use --device cpu, or run python -m benchmarks.gpu for a GPU."
+            )
         case = sized_case(model, options.prompt_tokens, options.answer_tokens)
         prompt = len(encode(model, case.adversarial_prompt, None, PLAIN).prompt)
         target = len(tokenise(model, case.safe, special=False))

@@ -1,6 +1,7 @@
 """How close locating, editing and answering come to what a device can do, on a model that needs no download.
 
     python -m benchmarks.gpu                        a random-weight model of Llama-2-7B's shape, on CUDA
+    python -m benchmarks.gpu --shape 70b --dtype nf4    Llama-2-70B's, each matrix drawn and quantised on the device
     python -m benchmarks.gpu --shape small          small enough for a CPU
     python -m benchmarks.gpu --out results.json     all numbers
 
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +33,7 @@ from unittest.mock import patch
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from benchmarks.edit_speed import PLAIN, PLAIN_WAY, predicted_need, sized_case
 from editing import preset, run
@@ -40,15 +43,32 @@ from editing.methods.dinm import dinm
 from editing.optimising.replay import ReplayFactory, TailReplay
 from inspector.command import add_layer
 from inspector.divergence import divergence
+from inspector.errors import ModelLoadError
 from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
 from inspector.model.answers.batching import generate
 from inspector.model.architecture import canonical_shape
 from inspector.model.encoding import tokenise
-from inspector.model.memory.memory_need import bytes_of, predict
+from inspector.model.memory.memory_need import MemoryNeed, bytes_of, predict
+from inspector.model.quantised import REQUIREMENTS, beside_parameters
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "70b": {
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+    },
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128_256,
+    },
     "1b": {"hidden_size": 2048, "intermediate_size": 5504, "num_hidden_layers": 16, "num_attention_heads": 16},
     "medium": {"hidden_size": 768, "intermediate_size": 2064, "num_hidden_layers": 12, "num_attention_heads": 12},
     "tiny": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 4, "num_attention_heads": 4},
@@ -81,11 +101,19 @@ def made_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def random_model(shape: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> InspectedModel:
-    """Return a Llama of a shape with weights drawn on the device."""
+def random_model(
+    shape: str, device: torch.device, dtype: torch.dtype, seed: int = 0, four_bit: bool = False
+) -> InspectedModel:
+    """Return a Llama of a shape with weights drawn on the device.
+
+    Args:
+        four_bit: Quantise each matrix of the blocks to nf4 once it is drawn, so that one block at a time is whole.
+
+    Raises:
+        ModelLoadError: bitsandbytes is not installed, for 4 bit.
+    """
     config = LlamaConfig(
-        **SHAPES[shape],
-        vocab_size=VOCABULARY,
+        **{"vocab_size": VOCABULARY, **SHAPES[shape]},
         max_position_embeddings=4096,
         pad_token_id=0,
         bos_token_id=1,
@@ -93,9 +121,48 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype, seed: int
         tie_word_embeddings=False,
     )
     torch.manual_seed(seed)
+    if four_bit:
+        network = _four_bit_network(config, device, dtype)
+    else:
+        with torch.device(device):
+            network = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return from_parts(network, made_tokenizer(), f"random Llama, shape {shape}")
+
+
+def _four_bit_network(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> Any:
+    if find_spec("bitsandbytes") is None:
+        raise ModelLoadError(f"nf4 needs bitsandbytes. Install it with: pip install -r {REQUIREMENTS}")
+    blocks, config.num_hidden_layers = config.num_hidden_layers, 0
     with torch.device(device):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return from_parts(network, made_tokenizer(), f"random Llama, shape {shape}")
+    network.config.num_hidden_layers = blocks
+    for number in range(blocks):
+        with torch.device(device):
+            block = LlamaDecoderLayer(network.config, number).to(dtype)
+        for name, part in list(block.named_modules()):
+            if isinstance(part, torch.nn.Linear):
+                block.set_submodule(name, _in_four_bit(part, network.config.initializer_range))
+        network.model.layers.append(block)
+    return network
+
+
+def _in_four_bit(part: torch.nn.Linear, spread: float) -> Any:
+    """Return a matrix of the same shape as transformers quantises one to nf4, with weights drawn anew."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    drawn = part.weight.data.normal_(0, spread)
+    with torch.device("meta"):
+        made = Linear4bit(
+            part.in_features,
+            part.out_features,
+            bias=False,
+            compute_dtype=drawn.dtype,
+            compress_statistics=False,
+            quant_type="nf4",
+        )
+    weight = Params4bit(drawn, requires_grad=False, compress_statistics=False, quant_type="nf4", module=made)
+    made.weight = weight.to(drawn.device)
+    return made
 
 
 class Clock:
@@ -166,11 +233,12 @@ def launched() -> Iterator[None]:
 def weight_bytes(model: InspectedModel) -> int:
     """Return the bytes that every token step reads: all weights but embeddings, of which it takes a row.
 
-    Embeddings that are the unembedding as well are read whole, as that.
+    Embeddings that are the unembedding as well are read whole, as that; of quantised weights the scales as well.
     """
     tables = {id(part.weight) for part in model.network.modules() if isinstance(part, torch.nn.Embedding)}
     tables -= {id(model.architecture.unembedding.weight)}
-    return sum(p.nbytes for p in model.network.parameters() if id(p) not in tables)
+    beside = (tensor for _, tensor in beside_parameters(model.network))
+    return sum(t.nbytes for t in (*model.network.parameters(), *beside) if id(t) not in tables)
 
 
 def lora_patch(model: InspectedModel) -> Patch:
@@ -231,16 +299,16 @@ def token_seconds(clock: Clock, asked: Callable[[int], Callable[[], Any]], token
 
 def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
     """Measure everything and return the numbers by name."""
-    clock = Clock(device, options.repeats)
+    clock, four_bit = Clock(device, options.repeats), options.dtype == "nf4"
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
         "shape": shape,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": "nf4" if four_bit else str(dtype).removeprefix("torch."),
         "limits": limits(clock, device, dtype),
     }
     say(found["limits"])
-    model = random_model(shape, device, dtype)
+    model = random_model(shape, device, dtype, four_bit=four_bit)
     case = sized_case(model, options.prompt_tokens, options.answer_tokens)
     prompt = encode(model, case.adversarial_prompt, None, PLAIN).prompt
     sequence = [*prompt, *tokenise(model, case.safe, special=False)]
@@ -262,10 +330,27 @@ def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argpa
     found["edits"] = [_edits(clock, model, case, block, options) for block in blocks]
     found["default edits"] = [_default_edits(clock, model, case, block) for block in blocks]
     found["answers"] = _answers(clock, model, list(prompt), found["limits"]["copy, GB/s"], options)
-    found["peak memory, GiB"] = max(edit["peak, MiB"] for edit in found["edits"]) / 1024
-    found["weights, GiB"] = sum(bytes_of(model.network).values()) / 2**30
+    edits = [*found["edits"], *found["default edits"]]
+    found["peak memory, GiB"] = max(edit["weights and peak, GiB"] for edit in edits)
+    found["predicted peak memory, GiB"] = max(edit["predicted weights and peak, GiB"] for edit in edits)
+    found["weights, GiB"] = weights_gib(model)
     found["predicted weights, GiB"] = predicted_need(model, case, model.blocks // 2).weights / 2**30
     return found
+
+
+def weights_gib(model: InspectedModel) -> float:
+    """Return what all weights take, GiB."""
+    return sum(bytes_of(model.network).values()) / 2**30
+
+
+def _memory(model: InspectedModel, growth: float, need: MemoryNeed) -> dict[str, float]:
+    """Return how far memory has grown in an edit, MiB, and all that was held then, beside what is predicted."""
+    return {
+        "peak, MiB": growth,
+        "predicted, MiB": need.editing / 2**20,
+        "weights and peak, GiB": weights_gib(model) + growth / 1024,
+        "predicted weights and peak, GiB": need.edit / 2**30,
+    }
 
 
 def _blocks(model: InspectedModel) -> list[int]:
@@ -294,8 +379,7 @@ def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options:
         "cosine with the plain way's delta": float(torch.cosine_similarity(ours, theirs, dim=0)),
         "relative difference": float((ours - theirs).norm() / theirs.norm()),
         "relative difference, as a graph and not": float((ours - ungraphed).norm() / ungraphed.norm()),
-        "peak, MiB": peak.mebibytes,
-        "predicted, MiB": predicted_need(model, case, block).editing / 2**20,
+        **_memory(model, peak.mebibytes, predicted_need(model, case, block)),
     }
     say(found)
     return found
@@ -321,8 +405,7 @@ def _default_edits(clock: Clock, model: InspectedModel, case: Case, block: int) 
         "updates": result.kept,
         "ended because": result.stop_reason,
         "a step, ms": 1e3 * statistics.median(steps[2:] or steps),
-        "peak, MiB": peak.mebibytes,
-        "predicted, MiB": predict(model.network.config, model.dtype_name, rest, block).editing / 2**20,
+        **_memory(model, peak.mebibytes, predict(model.network.config, model.dtype_name, rest, block)),
     }
     say(found)
     return found
@@ -392,7 +475,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="7b", choices=SHAPES)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default=None, choices=("bfloat16", "float32"), help="bfloat16 on CUDA, else float32")
+    parser.add_argument(
+        "--dtype",
+        default=None,
+        choices=("bfloat16", "float32", "nf4"),
+        help="bfloat16 on CUDA, else float32; nf4 quantises the blocks' matrices (bitsandbytes), all else by default",
+    )
     add_layer(parser, several=True, type=int, nargs="+", default=None, help="the middle one and 28 of 32 by default")
     parser.add_argument("--prompt-tokens", type=int, default=103)
     parser.add_argument("--answer-tokens", type=int, default=68)
@@ -402,7 +490,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=None, help="a JSON file for all numbers")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
-    name = options.dtype or ("bfloat16" if device.type == "cuda" else "float32")
+    plain = "bfloat16" if device.type == "cuda" else "float32"
+    name = plain if options.dtype in (None, "nf4") else options.dtype
     found = measure(options.shape, device, getattr(torch, name), options)
     found["small shape against float32 on the CPU"] = against_cpu(device, options.steps)
     say(found["small shape against float32 on the CPU"])

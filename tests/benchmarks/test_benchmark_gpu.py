@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from editing.atlas import AtlasSettings, make_atlas
 from editing.optimising import descent
 from editing.optimising.descent import Descent
 from editing.optimising.replay import TailReplay
-from inspector.errors import EditError
+from inspector.errors import EditError, ModelLoadError
 from inspector.model import VANILLA, Decoding, InspectedModel, encode, load
 from inspector.model.answers.batching import generate
 from inspector.model.memory.halving import let_go
@@ -61,6 +62,9 @@ def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_pa
     assert [edit["preset"] for edit in made] == ["reference"] * 2 + ["corrected"] * 2
     assert all(edit["predicted, MiB"] > 0 and edit["peak, MiB"] >= 0 for edit in made)
     assert found["predicted weights, GiB"] == found["weights, GiB"] > 0
+    assert all(edit["weights and peak, GiB"] >= found["weights, GiB"] for edit in made)
+    assert all(edit["predicted weights and peak, GiB"] > found["weights, GiB"] for edit in made)
+    assert found["peak memory, GiB"] == max(edit["weights and peak, GiB"] for edit in made)
     ways = [way for way in found["answers"].values() if isinstance(way, dict)]
     assert len(ways) == 4 and all(set(way) == {"a token step, ms", "share of the bound"} for way in ways)
     small = found["small shape against float32 on the CPU"]
@@ -80,6 +84,74 @@ def test_the_steps_that_a_device_captures_run_launch_by_launch_as_well(folder, m
     with gpu.launched():
         apart = gpu.edit(model, case, 2, TailReplay, 4)
     assert not asked and torch.equal(graphs.patch.deltas[0].dense(), apart.patch.deltas[0].dense())
+
+
+QUANTISED = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+GROUPED = {**gpu.SHAPES["tiny"], "num_key_value_heads": 2}
+
+
+@QUANTISED
+def test_a_grouped_query_shape_in_4_bit_is_measured_as_transformers_quantises_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(gpu.SHAPES, "70b", GROUPED)
+    monkeypatch.setattr(
+        gpu, "against_cpu", lambda *_: dict.fromkeys((f"{d}: relative difference" for d in gpu.TOLERANCES), 0)
+    )
+    out = tmp_path / "gpu.json"
+    few = [
+        "--shape",
+        "70b",
+        "--dtype",
+        "nf4",
+        "--device",
+        "cpu",
+        "--repeats",
+        "1",
+        "--steps",
+        "3",
+        "--new-tokens",
+        "10",
+    ]
+    assert gpu.main([*few, "--prompt-tokens", "60", "--answer-tokens", "20", "--layers", "2", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["dtype"] == "nf4" and found["predicted weights, GiB"] == found["weights, GiB"]
+    assert found["edits"][0]["relative difference"] < 1e-4 and found["default edits"][0]["updates"] > 0
+
+
+@QUANTISED
+def test_what_is_counted_of_4_bit_weights_is_what_they_stand_for_and_what_is_read_of_them(tmp_path, monkeypatch):
+    monkeypatch.setitem(gpu.SHAPES, "tiny", GROUPED)
+    made = gpu.random_model("tiny", torch.device("cpu"), torch.float32)
+    made.network.save_pretrained(tmp_path)
+    made.tokenizer.save_pretrained(tmp_path)
+    plain, loaded = load(tmp_path, device="cpu", dtype="float32"), load(tmp_path, device="cpu", dtype="nf4")
+    drawn = gpu.random_model("tiny", torch.device("cpu"), torch.float32, four_bit=True)
+    answer, constraint = edit_speed.Worked(10, 3), edit_speed.Worked(7, 2)
+    per_block = 2 * D * D + 2 * D * D // 2 + 3 * D * F
+    scales = 4 * (per_block // 64) + 7 * 4 * 16  # float32: one for 64 weights, and a table of 16 values a matrix
+    expected = BLOCKS * (per_block // 2 + scales + 2 * 4 * D) + 4 * D + 4 * D * V
+    for model in (loaded, drawn):
+        assert model.dtype_name == "nf4"
+        assert edit_speed.pass_gflop(model, 10, 2) == edit_speed.pass_gflop(plain, 10, 2)
+        assert edit_speed.step_gflop(model, 1, answer, constraint) == edit_speed.step_gflop(
+            plain, 1, answer, constraint
+        )
+        assert edit_speed.edit_gflop(model, 1, answer, constraint, 3) == edit_speed.edit_gflop(
+            plain, 1, answer, constraint, 3
+        )
+        assert gpu.weight_bytes(model) == expected
+
+
+def test_4_bit_without_bitsandbytes_is_refused_with_the_remedy(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "find_spec", lambda _name: None)
+    with pytest.raises(ModelLoadError, match=r"nf4 needs bitsandbytes\. Install it with: pip install -r"):
+        gpu.random_model("tiny", torch.device("cpu"), torch.float32, four_bit=True)
+
+
+def test_edits_on_a_card_are_not_timed_beside_the_rate_of_a_cpu(monkeypatch):
+    monkeypatch.setattr(edit_speed, "load_model", lambda _options: SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr("sys.argv", ["edit_speed"])
+    with pytest.raises(EditError, match=r"--device cpu, or run python -m benchmarks\.gpu"):
+        edit_speed.main()
 
 
 @pytest.mark.parametrize(
