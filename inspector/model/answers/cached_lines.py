@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from inspector.model.answers.by_length import passes_of
+from inspector.model.architecture import FAMILIES
 from inspector.model.counted import Counted, only_counted
 from inspector.model.inspected import InspectedModel
 from inspector.model.patches.patch import Row
@@ -24,18 +25,19 @@ from inspector.model.patches.patch import Row
 
 @dataclass
 class State:
-    """The cache of the running lines; ``mask`` and ``positions`` only where lines are padded."""
+    """The cache of the running lines; ``mask``, ``positions`` and each line's ``pads`` only where lines are padded."""
 
     cache: Any
     mask: Tensor | None = None
     positions: Tensor | None = None
+    pads: Sequence[int] = ()
 
     def step(self, model: InspectedModel, inputs: Tensor) -> Tensor:
         """Read one token a line and return the logits after it, ``[lines, vocabulary]``; the caller holds the model."""
         where: dict[str, Tensor] = {}
         if self.mask is not None and self.positions is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
-            where = {"attention_mask": self.mask, "position_ids": self.positions}
+            where = {"attention_mask": _for_a_token(model, self.mask), "position_ids": self.positions}
             self.positions = self.positions + 1
         output = model.network(input_ids=inputs, past_key_values=self.cache, use_cache=True, **where)
         return output.logits[:, -1]
@@ -44,8 +46,26 @@ class State:
         """Drop all lines but these."""
         index = torch.tensor(lines)
         self.cache.batch_select_indices(index)
-        if self.mask is not None and self.positions is not None:
+        self.pads = [self.pads[line] for line in lines] if self.pads else ()
+        if not any(self.pads):
+            self.mask = self.positions = None
+        elif self.mask is not None and self.positions is not None:
             self.mask, self.positions = self.mask[lines], self.positions[lines]
+
+
+def _for_a_token(model: InspectedModel, mask: Tensor) -> Tensor:
+    """Return a mask ``[lines, seen]`` with pads in it as attention takes it for the newest token, where that is known.
+
+    Of the two-dimensional one transformers asks in every step whether there are pads, and waits for the device. It
+    stays where a window hides more than the pads, or where attention is not PyTorch's fused one, which has masks of
+    another kind.
+    """
+    config = model.network.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    known = model.architecture.family in FAMILIES and getattr(config, "_attn_implementation", None) == "sdpa"
+    if not known or (window is not None and mask.shape[1] >= window):
+        return mask
+    return mask.bool()[:, None, None]
 
 
 def read(
@@ -81,9 +101,10 @@ def read(
     if min(lengths) == max(lengths):
         return State(cache), read
     width = shared + max(lengths)
-    pads = max(lengths) - torch.tensor(lengths, device=model.device)
+    padded = [max(lengths) - length for length in lengths]
+    pads = torch.tensor(padded, device=model.device)
     mask = (torch.arange(width, device=model.device) >= pads.unsqueeze(1)).long()
-    return State(cache, mask, (width - pads).unsqueeze(1)), read
+    return State(cache, mask, (width - pads).unsqueeze(1), padded), read
 
 
 def _start(model: InspectedModel, start: Sequence[int], rows: Sequence[Row]) -> Any:
