@@ -8,6 +8,7 @@ import pytest
 import tiny_models
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
+from waits import counted_waits
 
 from inspector.errors import CaseError, ModelLoadError, NoRoom, NotFinite, NoVerdict
 from inspector.safeedit.judges import EmbeddedJudge, MatcherJudge, load_judge, profanity
@@ -98,6 +99,13 @@ def test_a_guard_s_word_is_its_verdict_with_a_probability(said, label, likely):
 def test_a_guard_that_says_neither_word_counts_as_unsafe():
     verdict = GuardJudge(SpokenNetwork("???"), tiny_models.tokenizer(), "guard").judge([("p", "r")])[0]
     assert verdict.label == "unsafe" and "no verdict" in verdict.reason
+
+
+def test_a_guard_reads_a_token_its_probability_and_whether_they_are_numbers_with_one_wait(monkeypatch):
+    guard = GuardJudge(SpokenNetwork("???"), tiny_models.tokenizer(), "guard")
+    with counted_waits(monkeypatch) as waits:
+        guard.judge([("p", "r")])
+    assert waits.since() == GuardJudge.LONGEST
 
 
 def test_a_guard_that_reads_no_numbers_has_no_verdict(overflowing):
