@@ -141,6 +141,17 @@ def worked(owner: Any, what: str) -> None:
     _FAILED.setdefault(owner, Counter())[what] = 0
 
 
+def _with_room(work: Callable[[], _Result], device: torch.device, pool: Pool | None) -> Graph[_Result]:
+    """Capture; once more where memory runs out, since a capture gets none of what other graphs had or torch caches."""
+    try:
+        return Graph(work, device, pool)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        let_go(error)
+    return Graph(work, device, pool)  # no longer within the handler, which holds the error and all below it
+
+
 def captured(
     work: Callable[[], _Result], device: torch.device, what: str, owner: Any, pool: Pool | None = None
 ) -> Callable[[], _Result]:
@@ -155,7 +166,7 @@ def captured(
     if device.type != "cuda" or given_up(owner, what):
         return work
     try:
-        graph = Graph(work, device, pool)
+        graph = _with_room(work, device, pool)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         warnings.warn(f"{what} cannot be captured as a CUDA graph and runs step by step ({first}).", stacklevel=2)

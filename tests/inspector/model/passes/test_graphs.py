@@ -25,7 +25,7 @@ class Holder:
 
 @pytest.mark.parametrize(
     ("error", "given"),
-    [(torch.OutOfMemoryError("CUDA out of memory."), 1), (RuntimeError("operation not permitted when capturing"), 0)],
+    [(torch.OutOfMemoryError("CUDA out of memory."), 2), (RuntimeError("operation not permitted when capturing"), 0)],
 )
 def test_a_capture_that_fails_leaves_the_work_and_gives_back_what_it_took(monkeypatch, error, given):
     holder = Holder()
@@ -38,6 +38,23 @@ def test_a_capture_that_fails_leaves_the_work_and_gives_back_what_it_took(monkey
     with pytest.warns(UserWarning, match=r"A step cannot be captured .* and runs step by step"):
         run = graphs.captured(lambda: 7, torch.device("cuda"), "A step", holder)
     assert run() == 7 and holder.given == given
+
+
+def test_a_capture_that_runs_out_of_memory_is_made_once_more_with_what_others_have_given_back(monkeypatch):
+    holder = Holder()
+    when_memory_runs_out(holder.give)
+
+    class Large:
+        def __init__(self, work, *_given) -> None:
+            if not holder.given:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            self.replay = lambda: -work()
+
+    monkeypatch.setattr(graphs, "Graph", Large)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = graphs.captured(lambda: 7, torch.device("cuda"), "A step", holder)
+    assert run() == -7 and holder.given == 1
 
 
 def test_a_kind_of_work_that_fails_twice_in_a_row_is_not_captured_again(monkeypatch):
