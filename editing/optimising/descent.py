@@ -177,7 +177,7 @@ class Descent:
         """
         start = self.updates
         works: dict[int, Callable[[], _Evaluated]] = {}
-        pool = Pool()
+        pool, shared = Pool(), list[Tensor]()
         device = self.trained.parameters[0].device
         captures = self._goes_ahead and period is not None and steps >= PAYS * period
         turns = period or 1
@@ -197,11 +197,12 @@ class Descent:
                 if captures and number >= first:
                     turn = number % turns
                     if turn not in works:
+                        if turns > 1 and not shared:
+                            shared = [torch.empty_like(tensor) for tensor in self.trained.parameters]
                         with inside():
-                            works[turn] = self._captured(evaluate, turn, pool)
+                            works[turn] = self._captured(evaluate, turn, pool, shared)
                     numbers, gradients = works[turn]()
                     for tensor, gradient in zip(self.trained.parameters, gradients, strict=True):
-                        # Each turn's graph fills tensors of its own, which last until the next turn's.
                         tensor.grad = gradient
                     said, stop = self._look(numbers, stops, start + number)
                     if stop == "not finite" and self.scale > 1:
@@ -290,10 +291,16 @@ class Descent:
             stop = "not finite"
         return said, stop
 
-    def _captured(self, evaluate: Evaluate, turn: int, pool: Pool) -> Callable[[], _Evaluated]:
+    def _captured(
+        self, evaluate: Evaluate, turn: int, pool: Pool, shared: Sequence[Tensor]
+    ) -> Callable[[], _Evaluated]:
         """Return what evaluates one turn's terms and returns the numbers, and the gradient in each of the tensors.
 
         Both are read or used for an update before the next turn, so that all turns share the memory they compute in.
+
+        Args:
+            shared: Into what every turn's gradients are copied, since each graph keeps what it returns; none for the
+                graph's own.
         """
 
         def work() -> _Evaluated:
@@ -301,6 +308,9 @@ class Descent:
                 signs = evaluate(turn, True)
                 norm = self._backward(signs)
                 numbers = signs.numbers(self.trained.delta_norm(), norm)
+                for tensor, buffer in zip(self.trained.parameters, shared, strict=False):
+                    if tensor.grad is not None:
+                        tensor.grad = buffer.copy_(tensor.grad)
                 return numbers, [tensor.grad for tensor in self.trained.parameters]
 
         return captured(work, self.trained.parameters[0].device, "A step of this edit", self, pool)

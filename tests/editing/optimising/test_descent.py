@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
-from editing.optimising.descent import Descent, Signs, Stops, laid_out
+from editing.optimising.descent import PAYS, Descent, Signs, Stops, laid_out
 from inspector.errors import EditError
 
 
@@ -240,3 +241,16 @@ def test_a_gradient_lies_in_memory_as_its_tensor_does_so_that_a_fused_optimiser_
     torch.optim.SGD([tensor], lr=0.5, fused=True).step()
     assert torch.equal(tensor, expected)
     assert laid_out(moved, tensor) is moved
+
+
+def test_the_turns_of_a_captured_descent_have_one_gradient_between_them(descent, point, monkeypatch):
+    """A graph keeps what it returns as long as it lives; without a CUDA device the same work runs uncaptured."""
+    plain, turns, steps = Point(), 2, 2 * PAYS
+    wanted = went(Descent(plain, threading.RLock()), plain, steps=steps)
+    monkeypatch.setattr(Descent, "_goes_ahead", True)
+    optimiser, gradients = torch.optim.SGD(point.parameters, lr=0.5), []
+    for _ in descent.run(evaluation(point), optimiser, steps, Stops(), never, period=turns):
+        gradients.append(point.x.grad)
+    assert {id(gradient) for gradient in gradients[turns:]} == {id(gradients[turns])}
+    assert [replace(step, seconds=0) for step in descent.trace] == [replace(step, seconds=0) for step in wanted]
+    assert torch.equal(point.x, plain.x)
