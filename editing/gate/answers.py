@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat
 from inspector.model.answers.batching import Line, generate
-from inspector.model.memory.batch_size import MOST_ALONE, prompts_that_fit
+from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.memory.recent import Recent, named, with_visits
 from inspector.safeedit.asking import encoded, limited, most_tokens, planned
 from inspector.safeedit.exam import Progress
@@ -30,7 +30,7 @@ def vanilla_answers(
     format: PromptFormat,
     decoding: Decoding,
     cancel: Callable[[], bool] = lambda: False,
-    at_once: int = MOST_ALONE,
+    at_once: int | None = None,
 ) -> Generator[Progress, None, Known | None]:
     """Answer questions with the vanilla weights alone; what they have answered before is not asked again.
 
@@ -38,7 +38,7 @@ def vanilla_answers(
 
     Args:
         cancel: Asked after every token.
-        at_once: Prompts in one pass at most.
+        at_once: Prompts in one pass at most; by default as for :func:`prompts_that_fit`.
 
     Yields:
         How far it is, after every token.
@@ -58,7 +58,7 @@ def vanilla_answers(
     found = {one: answer for one, answer in known.items() if answer is not None}
     fresh = [n for n, one in enumerate(asked) if one not in found]
     tokens = max(map(len, prompts)) + decoding.max_new_tokens
-    size = prompts_that_fit(model, tokens, 1, at_once)
+    size = prompts_that_fit(model, tokens, 1, at_once, alone=True)
     batches = planned([questions[n] for n in fresh], [prompts[n] for n in fresh], size, mixed=True)
     for number, places in enumerate(batches):
         chosen = [fresh[place] for place in places]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from inspector.errors import CaseError
 from inspector.model.answers.batching import Decoding, Line
 from inspector.model.inspected import InspectedModel
-from inspector.model.memory.batch_size import MOST_ALONE, prompts_that_fit
+from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.asking import answers_of, cost_of, encoded, limited, most_tokens, planned
@@ -213,7 +213,7 @@ def examine_all(
         tokens = max(len(prompt) for each in (prompts, *prompted) for prompt in each) + decoding.max_new_tokens
         sizes = {
             False: prompts_that_fit(model, tokens, 1 + len(rows)),
-            True: prompts_that_fit(model, tokens, len(rows), MOST_ALONE),
+            True: prompts_that_fit(model, tokens, len(rows), alone=True),
         }
     batches: list[list[int]] = []
     for taken, size in sizes.items():

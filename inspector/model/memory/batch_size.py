@@ -13,22 +13,29 @@ from inspector.model.memory.memory_need import free_memory, key_width, scores_he
 from inspector.model.offloaded import place
 
 MOST = 12
-"""Prompts of a batch where memory is no matter: twice as many gain little (``python -m benchmarks.scoring_speed``), and
-a batch of another shape may round differently."""
+"""Prompts of a batch on a CPU where memory is no matter, and of a sweep's everywhere: twice as many gain little
+(``python -m benchmarks.scoring_speed``), and a batch of another shape may round differently."""
 MOST_ALONE = 32
 """The same where each prompt has a single line."""
+ELSEWHERE = 64
+"""Both on an accelerator, which computes a token of many lines in about the time of one: it reads the weights once."""
 SHARE = 0.8
 """Share of what is free that a batch may take; what it takes is an estimate."""
 
 
-def prompts_that_fit(model: InspectedModel, tokens: int, rows: int, most: int = MOST) -> int:
+def prompts_that_fit(
+    model: InspectedModel, tokens: int, rows: int, most: int | None = None, alone: bool = False
+) -> int:
     """Return how many prompts may share a batch, each answered with several rows of weights; 1 at least.
 
     Args:
         tokens: Of the longest prompt with its answer.
         rows: Lines a prompt has.
-        most: Upper bound.
+        most: Upper bound; by default that of the device's kind.
+        alone: Whether the vanilla weights answer apart from the others, which the CPU's own bound depends on.
     """
+    if most is None:
+        most = (MOST_ALONE if alone else MOST) if model.device.type == "cpu" else ELSEWHERE
     lines = min(SHARE * free_memory(device) / size for device, size in line_bytes(model, tokens).items())
     return max(1, min(most, int(lines / rows)))
 

@@ -8,9 +8,9 @@ import tiny_models
 import torch
 from labelled_devices import FIRST, SECOND, labelled_devices, sharded
 
-from inspector.model import Decoding, Row
+from inspector.model import Decoding, Row, from_parts
 from inspector.model.memory import batch_size
-from inspector.model.memory.batch_size import MOST, SHARE, line_bytes, prompts_that_fit
+from inspector.model.memory.batch_size import ELSEWHERE, MOST, MOST_ALONE, SHARE, line_bytes, prompts_that_fit
 from inspector.safeedit import exam
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Question
@@ -57,6 +57,16 @@ def test_it_has_a_bound_where_memory_is_no_matter_and_one_prompt_where_there_is_
     assert prompts_that_fit(llama, TOKENS, 2) == MOST and prompts_that_fit(llama, TOKENS, 2, most=30) == 30
     free(0)
     assert prompts_that_fit(llama, TOKENS, 2) == 1
+
+
+def test_an_accelerator_s_bound_is_its_own_whatever_answers_beside(llama, free):
+    free(2**40)
+    assert [prompts_that_fit(llama, TOKENS, 1, alone=alone) for alone in (False, True)] == [MOST, MOST_ALONE]
+    with labelled_devices():
+        there = from_parts(tiny_models.network("llama").to(FIRST), tiny_models.tokenizer(), "there")
+        free({FIRST: 2**40})
+        assert [prompts_that_fit(there, TOKENS, 1, alone=alone) for alone in (False, True)] == [ELSEWHERE] * 2
+        assert prompts_that_fit(there, TOKENS, 1, most=30) == 30
 
 
 def test_of_several_devices_the_fullest_decides(free):
