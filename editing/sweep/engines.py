@@ -198,11 +198,11 @@ def _require_room(nodes: Sequence[Mapping[str, Any]], cluster: Cluster) -> None:
         EditError: None could.
     """
     wanted = {"GPU": cluster.gpus_per_worker, "CPU": cluster.cpus_per_worker}
-    rooms = [node["Resources"] for node in nodes if node["Alive"]]
+    rooms: list[dict[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
     if any(all(room.get(kind, 0) >= count for kind, count in wanted.items()) for room in rooms):
         return
     beyond = [kind for kind, count in wanted.items() if all(room.get(kind, 0) < count for room in rooms)] or [*wanted]
-    largest = max(rooms, key=lambda room: [room.get(kind, 0) for kind in beyond], default={})
+    largest: dict[str, float] = max(rooms, key=lambda room: [room.get(kind, 0) for kind in beyond], default={})
     ways = {"GPU": "--gpus-per-worker (0 with --device cpu)", "CPU": "--cpus-per-worker"}
     raise EditError(
         f"No machine of this Ray cluster can hold a worker with {wanted['GPU']:g} GPUs and {wanted['CPU']:g} CPU "

@@ -134,7 +134,7 @@ def holding_less(
 
     Those that compute hold less, in whole MiB; what they leave goes to CPU memory or disk.
     """
-    computing = {device for device in may_hold if isinstance(device, int)} or {"cpu"}
+    computing: set[Device] = {device for device in may_hold if isinstance(device, int)} or {"cpu"}
     for beside in (need.loading + need.editing, need.loading + need.reading):
         less = {
             device: min(size, free.get(device, 0) - beside) if device in computing else size
