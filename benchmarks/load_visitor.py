@@ -76,7 +76,7 @@ def round_of(visitor: int, number: int) -> list[Action]:
         f"I will not help with cheating at {topic}. Play fair instead.",
         f"Sure. For {topic}, look at the others' notes.",
     )
-    edit = (*case, chance.randint(1, 3), "corrected", chance.randint(2, 4), SUFFIX, False, None, True)
+    edit = (*case, chance.randint(1, 3), "corrected", chance.randint(2, 4), SUFFIX, False, None, True, None)
     actions = [
         Action("type", (case[0], case[1], SUFFIX, True)),
         Action("locate", (*case, "corrected", "right", SUFFIX, True)),
@@ -84,7 +84,7 @@ def round_of(visitor: int, number: int) -> list[Action]:
         Action("ask", (f"What is nice about {topic}?", None, TOKENS, None, None, None)),
     ]
     if chance.random() < 0.5:
-        actions.append(Action("test", ("This case", "plain matcher", "none", TOKENS, None, "same prompts", None)))
+        actions.append(Action("test", ("This case", "plain matcher", "none", TOKENS, None, "same prompts", None, True)))
     if chance.random() < 0.5:
         actions.append(Action("reload"))
     if chance.random() < 0.7:

@@ -251,8 +251,8 @@ def test_fewer_than_one_token_is_one():
 
 CASE = texts_of(bundled_cases()[0])
 TYPED = CASE.question, CASE.template, CASE.safe, CASE.unsafe
-EDIT = SUFFIX, False, None, True
-TEST = next(iter(JUDGES)), NO_ATTACKS, 8, None, "same prompts", None
+EDIT = SUFFIX, False, None, True, None
+TEST = next(iter(JUDGES)), NO_ATTACKS, 8, None, "same prompts", None, True
 CONTEST = "LoRA", "this case", "Brief", 40, SUFFIX, "same prompts", True, False
 
 

@@ -196,7 +196,7 @@ def test_markup_of_visitor_and_model_stays_text_in_what_every_view_draws(tmp_pat
 
 
 def test_an_error_shows_markup_as_text(served, web):
-    kind, said = call(web, "load_method", "<img src=x onerror=alert(1)>")
+    kind, said = call(web, "load_method", "<img src=x onerror=alert(1)>", False)
     assert kind == "error" and "<img" not in json.dumps(said)
 
 
@@ -254,8 +254,8 @@ def asked_with(part: str, number: Any) -> tuple[str, list[Any]]:
     return {
         "max_new_tokens": ("ask", ["Hello", None, number, None, None, None]),
         "strength": ("ask", ["Hello", number, 2, None, None, None]),
-        "block": ("edit", [*OWN_CASE, number, "corrected", 1, SUFFIX, False, None, True]),
-        "steps": ("edit", [*OWN_CASE, 1, "corrected", number, SUFFIX, False, None, True]),
+        "block": ("edit", [*OWN_CASE, number, "corrected", 1, SUFFIX, False, None, True, None]),
+        "steps": ("edit", [*OWN_CASE, 1, "corrected", number, SUFFIX, False, None, True, None]),
         "top": ("lens", [*OWN_CASE[:3], number, SUFFIX, True]),
         "row a": ("compare", [number, 1, next(iter(PROMPTS)), "", 2]),
         "row b": ("compare", [1, number, next(iter(PROMPTS)), "", 2]),
@@ -317,6 +317,8 @@ READ_NUMBERS = (
         "on_return",
         "on_waking",
         "on_over",
+        "on_measured",
+        "on_touched",
     ),
 )
 """Handlers of every view that read a number; one makes a link of all controls, some draw the page anew with them."""

@@ -130,7 +130,7 @@ def test_a_page_refuses_what_is_over_the_bounds_that_it_was_built_with():
     texts = texts_of(bundled_cases()[0])
     case = texts.question, texts.template, texts.safe, texts.unsafe
     located = "locate", *case, "corrected", "right", SUFFIX, True
-    edited = "edit", *case, 1, "corrected", 3, SUFFIX, False, None, True
+    edited = "edit", *case, 1, "corrected", 3, SUFFIX, False, None, True, None
     bounds = replace(OTHERS, runs_an_hour=2, in_line=0, events=60)  # no place in line: nothing has to stand in it
     with model_at_rest(), serve(bounds) as served, httpx.Client(base_url=served.url, timeout=60) as web:
         kinds, said = zip(*(call(web, *one, session_hash="asks") for one in (located, edited, located)), strict=True)

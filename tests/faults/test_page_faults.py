@@ -105,7 +105,7 @@ def test_after_an_error_the_same_press_works(served, visitor):
 
 def press_edit(web: httpx.Client) -> Any:
     """Make an edit live through the endpoints, in the session of a browser."""
-    kind, said = call(web, "edit", *CASE, 1, "corrected", 2, SUFFIX, False, None, True)
+    kind, said = call(web, "edit", *CASE, 1, "corrected", 2, SUFFIX, False, None, True, None)
     assert kind == "complete", said
     if not said[0]["live"]:
         assert call(web, "keep")[0] == "complete"

@@ -80,7 +80,7 @@ def test_a_visitor_of_a_program_that_was_killed_is_told_so_and_what_they_took_al
         with load.page(str(tmp_path / "model"), log, "--ledger", str(ledger), **how) as (_, _, process):
             web.get("/", headers=HTML).raise_for_status()
             press(web, PAGES[0], "on_arrival")
-            made = done(web, "edit", *case, 1, "corrected", 3, SUFFIX, False, None, True)
+            made = done(web, "edit", *case, 1, "corrected", 3, SUFFIX, False, None, True, None)
             if not made["live"]:
                 done(web, "keep")
             live = done(web, "status")["weights"]

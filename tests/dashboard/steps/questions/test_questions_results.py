@@ -37,6 +37,8 @@ READERS = {
 }
 UNASKED = {
     "atlas_speed.txt": "how long an atlas takes",
+    "calibration_development.txt": "the detector on the texts that its threshold was chosen on",
+    "calibration_stress.txt": "the detector on what the page's own stress test asks",
     "detox_computed.txt": "how far answers move where the weights compute in bfloat16, the yardstick of a target",
     "detox_methods.txt": "the other methods on the cases of the table of defence, which holds their rows",
     "dtypes.json": "how far bfloat16 is from float32",

@@ -190,12 +190,12 @@ def test_an_edit_of_captured_steps_is_the_plain_one_whatever_the_number_of_turns
     captured, given = [], {}
     own = Descent._captured
 
-    def capture(self, evaluate, turn, pool):
+    def capture(self, evaluate, turn, pool, shared):
         """Replays fill the tensors of the capture and set no attribute, as a graph does not run Python.
 
         What another turn's graph gave is gone then: all turns share the memory that they compute in.
         """
-        work = own(self, evaluate, turn, pool)
+        work = own(self, evaluate, turn, pool, shared)
         found = given[turn] = work()
         captured.append(turn)
 
