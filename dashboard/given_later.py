@@ -25,6 +25,8 @@ class GivingBlocks(gr.Blocks):
         self.later = Later()
         self._known: Recent[str, set[int]] = Recent(PAGES)
         self._coming: Recent[str, dict[int, set[Any]]] = Recent(PAGES)
+        self._early: Recent[str, set[int]] = Recent(PAGES)
+        """What pages were given before their opening was heard of: an address may name what is opened."""
         super().__init__(*given, **named)
 
     def get_config_file(self) -> Any:
@@ -74,7 +76,7 @@ class GivingBlocks(gr.Blocks):
         page = named.get("session_hash") or ""
         known = self._known.get(page)
         if known is None and page and any(name == "load" for _, name in event.targets):
-            known = self._known[page] = set()  # a page that opens has what stands in the first view
+            known = self._known[page] = self._early.pop(page, set())  # besides that, what stands in the first view
             self._coming[page] = {}
         coming, opened = self._coming.get(page), self.later.opened_by(event)
         if opened is not None and coming is not None:
@@ -83,8 +85,11 @@ class GivingBlocks(gr.Blocks):
             output = await super().process_api(block_fn, *given, **named)
         if opened is not None:  # a browser presses once more where an answer was lost on its way
             output["data"], output["render_config"] = self._given(opened, event, output["data"])
+            known = self._known.get(page)
             if known is not None:
                 known.add(opened._id)
+            elif page:
+                self._early[page] = {*self._early.get(page, set()), opened._id}
         return output
 
     def _numbers(self, container: Any) -> set[int]:

@@ -105,6 +105,14 @@ def test_nothing_is_sent_to_a_part_that_was_not_given(small):
     assert call(small, "pressed", 4, "a program's")["data"] == ["new", 7], "nothing was opened"
 
 
+def test_what_a_page_opens_before_it_is_heard_that_it_opens_is_given_to_it_all_the_same(small):
+    page = secrets.token_hex()
+    call(small, "<lambda>", None, page)
+    assert call(small, "loaded", None, page)["data"] == ["new", 7]
+    assert call(small, "pressed", 4, page)["data"] == ["new", 7]
+    assert page not in small.page._early
+
+
 def test_of_a_page_of_which_nothing_is_known_any_more_none_reads_as_on_a_new_page(small):
     call(small, "pressed", None, "opened long ago")
     assert small.read[-1] == ("pressed", (3,))
