@@ -25,17 +25,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers import AutoModelForCausalLM
 
 from benchmarks.edit_speed import PLAIN, PLAIN_WAY, predicted_need, sized_case
+from benchmarks.random_models import SHAPES, random_model
 from editing import preset, run
 from editing.command import finished
 from editing.memory import peak_memory
@@ -43,126 +41,18 @@ from editing.methods.dinm import dinm
 from editing.optimising.replay import ReplayFactory, TailReplay
 from inspector.command import add_layer
 from inspector.divergence import divergence
-from inspector.errors import ModelLoadError
-from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
+from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
 from inspector.model.answers.batching import generate
 from inspector.model.architecture import canonical_shape
 from inspector.model.encoding import tokenise
 from inspector.model.memory.memory_need import MemoryNeed, bytes_of, predict
-from inspector.model.quantised import REQUIREMENTS, beside_parameters
-from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
+from inspector.model.quantised import beside_parameters
+from inspector.safeedit import Case
 
-SHAPES: dict[str, dict[str, int]] = {
-    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-    "70b": {
-        "hidden_size": 8192,
-        "intermediate_size": 28672,
-        "num_hidden_layers": 80,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-    },
-    "8b": {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128_256,
-    },
-    "1b": {"hidden_size": 2048, "intermediate_size": 5504, "num_hidden_layers": 16, "num_attention_heads": 16},
-    "medium": {"hidden_size": 768, "intermediate_size": 2064, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "tiny": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 4, "num_attention_heads": 4},
-    "small": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 8},
-}
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.2}
 """How far deltas may be from those of float32 on the CPU, as a share of their norm. Adam follows signs, so that a small
 gradient whose sign bfloat16 turns moves its weight the other way: that is most of the second."""
-VOCABULARY = 32_000
-SPECIAL = ("<pad>", "<s>", "</s>")
 LORA_RANK = 8
-
-
-def made_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE that has learnt from the bundled texts: about as many tokens a text as a real one."""
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    pad, begin, end = SPECIAL
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    texts = [text for case in bundled_cases() for text in (case.adversarial_prompt, case.safe, case.unsafe)]
-    inner.train_from_iterator([*texts, *bundled_constraint_prompts(), SUFFIX], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token=pad, bos_token=begin, eos_token=end, model_max_length=4096
-    )
-
-
-def random_model(
-    shape: str, device: torch.device, dtype: torch.dtype, seed: int = 0, four_bit: bool = False
-) -> InspectedModel:
-    """Return a Llama of a shape with weights drawn on the device.
-
-    Args:
-        four_bit: Quantise each matrix of the blocks to nf4 once it is drawn, so that one block at a time is whole.
-
-    Raises:
-        ModelLoadError: bitsandbytes is not installed, for 4 bit.
-    """
-    config = LlamaConfig(
-        **{"vocab_size": VOCABULARY, **SHAPES[shape]},
-        max_position_embeddings=4096,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        tie_word_embeddings=False,
-    )
-    torch.manual_seed(seed)
-    if four_bit:
-        network = _four_bit_network(config, device, dtype)
-    else:
-        with torch.device(device):
-            network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return from_parts(network, made_tokenizer(), f"random Llama, shape {shape}")
-
-
-def _four_bit_network(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> Any:
-    if find_spec("bitsandbytes") is None:
-        raise ModelLoadError(f"nf4 needs bitsandbytes. Install it with: pip install -r {REQUIREMENTS}")
-    blocks, config.num_hidden_layers = config.num_hidden_layers, 0
-    with torch.device(device):
-        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    network.config.num_hidden_layers = blocks
-    for number in range(blocks):
-        with torch.device(device):
-            block = LlamaDecoderLayer(network.config, number).to(dtype)
-        for name, part in list(block.named_modules()):
-            if isinstance(part, torch.nn.Linear):
-                block.set_submodule(name, _in_four_bit(part, network.config.initializer_range))
-        network.model.layers.append(block)
-    return network
-
-
-def _in_four_bit(part: torch.nn.Linear, spread: float) -> Any:
-    """Return a matrix of the same shape as transformers quantises one to nf4, with weights drawn anew."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
-
-    drawn = part.weight.data.normal_(0, spread)
-    with torch.device("meta"):
-        made = Linear4bit(
-            part.in_features,
-            part.out_features,
-            bias=False,
-            compute_dtype=drawn.dtype,
-            compress_statistics=False,
-            quant_type="nf4",
-        )
-    weight = Params4bit(drawn, requires_grad=False, compress_statistics=False, quant_type="nf4", module=made)
-    made.weight = weight.to(drawn.device)
-    return made
 
 
 class Clock:

@@ -45,7 +45,8 @@ from benchmarks.edit_speed import (
     tail_gflop,
     worked_on,
 )
-from benchmarks.gpu import dense_patch, endless, random_model, weight_bytes
+from benchmarks.gpu import dense_patch, endless, weight_bytes
+from benchmarks.random_models import random_model
 from editing import preset, run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.calibrating.calibration import calibration_of, make_calibration

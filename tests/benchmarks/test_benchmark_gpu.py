@@ -13,7 +13,7 @@ import torch
 from allocations import counted_allocations
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import edit_speed, generation_speed, gpu, limits
+from benchmarks import edit_speed, generation_speed, gpu, limits, random_models
 from editing import dinm, preset, run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.optimising import descent
@@ -33,22 +33,22 @@ from inspector.model.passes.graphs import captured
 def small_vocabulary() -> Iterator[None]:
     """As many logits as the tokenizer has tokens, and one tokenizer for all: most of the time went there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu, "VOCABULARY", 4096)
-        patch.setattr(gpu, "made_tokenizer", cache(gpu.made_tokenizer))
+        patch.setattr(random_models, "VOCABULARY", 4096)
+        patch.setattr(random_models, "made_tokenizer", cache(random_models.made_tokenizer))
         yield
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("model"))
-    model = gpu.random_model("tiny", torch.device("cpu"), torch.float32)
+    model = random_models.random_model("tiny", torch.device("cpu"), torch.float32)
     model.network.save_pretrained(path)
     model.tokenizer.save_pretrained(path)
     return path
 
 
 def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu.SHAPES, "small", gpu.SHAPES["tiny"])
+    monkeypatch.setitem(random_models.SHAPES, "small", random_models.SHAPES["tiny"])
     out = tmp_path / "gpu.json"
     few = ["--shape", "tiny", "--device", "cpu", "--repeats", "1", "--steps", "3", "--new-tokens", "10"]
     assert gpu.main([*few, "--prompt-tokens", "60", "--answer-tokens", "20", "--out", str(out)]) == 0
@@ -87,12 +87,12 @@ def test_the_steps_that_a_device_captures_run_launch_by_launch_as_well(folder, m
 
 
 QUANTISED = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
-GROUPED = {**gpu.SHAPES["tiny"], "num_key_value_heads": 2}
+GROUPED = {**random_models.SHAPES["tiny"], "num_key_value_heads": 2}
 
 
 @QUANTISED
 def test_a_grouped_query_shape_in_4_bit_is_measured_as_transformers_quantises_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu.SHAPES, "70b", GROUPED)
+    monkeypatch.setitem(random_models.SHAPES, "70b", GROUPED)
     monkeypatch.setattr(
         gpu, "against_cpu", lambda *_: dict.fromkeys((f"{d}: relative difference" for d in gpu.TOLERANCES), 0)
     )
@@ -119,12 +119,12 @@ def test_a_grouped_query_shape_in_4_bit_is_measured_as_transformers_quantises_it
 
 @QUANTISED
 def test_what_is_counted_of_4_bit_weights_is_what_they_stand_for_and_what_is_read_of_them(tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu.SHAPES, "tiny", GROUPED)
-    made = gpu.random_model("tiny", torch.device("cpu"), torch.float32)
+    monkeypatch.setitem(random_models.SHAPES, "tiny", GROUPED)
+    made = random_models.random_model("tiny", torch.device("cpu"), torch.float32)
     made.network.save_pretrained(tmp_path)
     made.tokenizer.save_pretrained(tmp_path)
     plain, loaded = load(tmp_path, device="cpu", dtype="float32"), load(tmp_path, device="cpu", dtype="nf4")
-    drawn = gpu.random_model("tiny", torch.device("cpu"), torch.float32, four_bit=True)
+    drawn = random_models.random_model("tiny", torch.device("cpu"), torch.float32, four_bit=True)
     answer, constraint = edit_speed.Worked(10, 3), edit_speed.Worked(7, 2)
     per_block = 2 * D * D + 2 * D * D // 2 + 3 * D * F
     scales = 4 * (per_block // 64) + 7 * 4 * 16  # float32: one for 64 weights, and a table of 16 values a matrix
@@ -142,9 +142,9 @@ def test_what_is_counted_of_4_bit_weights_is_what_they_stand_for_and_what_is_rea
 
 
 def test_4_bit_without_bitsandbytes_is_refused_with_the_remedy(monkeypatch, capsys):
-    monkeypatch.setattr(gpu, "find_spec", lambda _name: None)
+    monkeypatch.setattr(random_models, "find_spec", lambda _name: None)
     with pytest.raises(ModelLoadError, match=r"nf4 needs bitsandbytes\. Install it with: pip install -r"):
-        gpu.random_model("tiny", torch.device("cpu"), torch.float32, four_bit=True)
+        random_models.random_model("tiny", torch.device("cpu"), torch.float32, four_bit=True)
 
 
 def test_edits_on_a_card_are_not_timed_beside_the_rate_of_a_cpu(monkeypatch):
@@ -167,7 +167,7 @@ def test_deltas_too_far_from_the_cpu_s_end_it_with_1(monkeypatch, capsys, float3
 
 def test_a_text_has_about_as_many_tokens_as_with_a_real_tokenizer():
     text = "If the user's request is reasonable, give the correct answer."
-    tokenizer = gpu.made_tokenizer()
+    tokenizer = random_models.made_tokenizer()
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.decode(ids) == text and 8 <= len(ids) <= 20
 
