@@ -216,6 +216,11 @@ WIDE = """() => { const page = document.documentElement;
     plot => plot.closest('.block').id)]; }"""
 
 
+NO_HEAD_IS_CUT = """() => [...document.querySelectorAll('th')].filter(head => head.offsetParent).every(
+  head => [...head.querySelectorAll('*')].every(e => e.scrollWidth <= e.clientWidth + 1 || e.clientWidth === 0))"""
+"""Whether every head of a table that can be seen, or scrolled to, is whole."""
+
+
 def too_wide(page, patience: float = 10.0) -> list[str]:
     """Name what is wider than the screen, or as a figure wider than its box, once figures have had time to follow."""
     until = time.monotonic() + patience

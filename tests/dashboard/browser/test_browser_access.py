@@ -10,6 +10,7 @@ import pytest
 from axe_helpers import NONE_THERE, OPEN_ALL, axe_core, violations_in_both_themes
 from browser_helpers import (
     MARKS,
+    NO_HEAD_IS_CUT,
     VIEWS,
     answer_of,
     at_width,
@@ -212,6 +213,7 @@ def test_every_view_fits_every_screen_and_begins_at_its_top(shared):
             at_width(shared, width)
             theme(shared, (place + step) % 2 == 0)
             assert too_wide(shared) == [], (name, width)
+            shared.wait_for_function(NO_HEAD_IS_CUT)
         shared.wait_for_selector("#question", state="hidden")  # on a phone it stands in the drawer, which slides shut
         assert "__theme=light" in shared.url, "what else the address says stays, and with it the patterns of bars"
     theme(shared, False)
