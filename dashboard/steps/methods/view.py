@@ -45,9 +45,20 @@ def quick_one(standings: Sequence[Standing]) -> Standing | None:
     return next(quick, standings[0] if standings else None)
 
 
-def state_of_load(picked: str | None) -> dict[str, Any]:
-    """Return what the button says that makes the picked method's patch live, and whether it is on: it says why not."""
-    return {"value": LOAD if picked else f"{LOAD} (none is picked)", "interactive": bool(picked)}
+def state_of_load(kept: Compared | None = None) -> dict[str, Any]:
+    """Return what the button says that makes the picked method's patch live, and whether it is on: it says why not.
+
+    Args:
+        kept: The visitor's last run with the method that is picked.
+    """
+    if kept is None or not kept.method:
+        return {"value": f"{LOAD} (none is picked)", "interactive": False}
+    standing = kept.contest.named(kept.method) if kept.contest is not None else None
+    result = standing.result if standing is not None else None
+    if result is None or result.patch is not None:  # without a result the press says why
+        return {"value": LOAD, "interactive": True}
+    why = "it has none" if result.reminder is not None else "not kept: run it first"
+    return {"value": f"{LOAD} ({why})", "interactive": False}
 
 
 class MethodsRoom(Room):
@@ -110,7 +121,7 @@ class MethodsRoom(Room):
                     elem_id="methods-picked",
                 )
             with gr.Column(scale=2, min_width=200, elem_classes="buttons"):
-                self.load = gr.Button(elem_id="methods-load", **state_of_load(None))
+                self.load = gr.Button(elem_id="methods-load", **state_of_load())
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
                 gr.HTML(heading(3, "Source of the shift"))
@@ -183,7 +194,7 @@ class MethodsRoom(Room):
         self.context.carry(chosen=self.chosen, scope=self.scope, train_on=self.train_on, size=self.size)
         self.context.carry(way=self.way, routed=self.routed, tokens=self.tokens)
         self.context.lock(self.run)
-        self.context.lock(self.load, lambda session: gr.update(**state_of_load(session.slot(Compared).method)))
+        self.context.lock(self.load, lambda session: gr.update(**state_of_load(session.slot(Compared))))
         self.plane.hear()
         self.context.lock(self.routed, self._state_of_routed)
         self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed])
@@ -375,7 +386,7 @@ class MethodsRoom(Room):
 
     def _load(self, session: Session) -> Update:
         """Let the picked method's patch be made live, where nothing runs."""
-        state = state_of_load(session.slot(Compared).method)
+        state = state_of_load(session.slot(Compared))
         return {self.load: gr.Button(**{**state, "interactive": state["interactive"] and not session.busy})}
 
     def _picked(self, standing: Standing | None) -> Update:

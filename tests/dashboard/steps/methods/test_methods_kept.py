@@ -100,3 +100,14 @@ def test_a_patch_that_was_not_kept_cannot_be_loaded(visitor):
     session.slot(Compared).contest = replace(known, standings=lost)
     with pytest.raises(CaseError, match="Press Run methods"):
         next(methods.patch_of(tiny_model(), session, "SFT"))
+    session.slot(Compared).contest = known
+    for kept, title, why in (
+        (True, "SFT", ""),
+        (False, "SFT", "not kept: run it first"),
+        (True, "Self-Reminder", "it has none"),
+    ):
+        session.slot(Compared).contest = known if kept else replace(known, standings=lost)
+        visitor.do("on_method_picked", methods_picked=title)
+        assert visitor.usable["methods_load"] is (why == "") and why in visitor.screen["methods_load"]
+        drawn = visitor.reload()
+        assert why in drawn.standing("methods_load")
