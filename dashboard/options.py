@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from dashboard import public
@@ -70,14 +71,14 @@ def options() -> argparse.ArgumentParser:
     server.add_argument("--read-only", action="store_true", help="demo mode: bundled examples only, no free text")
     server.add_argument(
         "--keep-for",
-        type=_minutes,
+        type=_number_of("minutes", 1e6),
         default=120,
         metavar="MINUTES",
         help="keep what a visitor has done so long after they were last there; a reload finds it (default: 120)",
     )
     server.add_argument(
         "--session-memory",
-        type=_gigabytes,
+        type=_number_of("gigabytes", 1e6),
         default=4,
         metavar="GB",
         help="what all visitors' edits and results may hold together; the longest unseen go first (default: 4)",
@@ -87,7 +88,7 @@ def options() -> argparse.ArgumentParser:
     )
     server.add_argument(
         "--links-for",
-        type=_hours,
+        type=_number_of("hours", 1e5),
         default=168,
         metavar="HOURS",
         help="keep what a copied link stands for so long, in memory (default: 168, a week)",
@@ -105,22 +106,14 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 < minutes < 1e6:
-        raise argparse.ArgumentTypeError("give a number of minutes above 0")
-    return minutes
+def _number_of(what: str, below: float) -> Callable[[str], float]:
+    """Return what reads a number above 0 of something."""
 
+    def read(text: str) -> float:
+        number = float(text)
+        if not 0 < number < below:
+            raise argparse.ArgumentTypeError(f"give a number of {what} above 0")
+        return number
 
-def _hours(text: str) -> float:
-    hours = float(text)
-    if not 0 < hours < 1e5:
-        raise argparse.ArgumentTypeError("give a number of hours above 0")
-    return hours
-
-
-def _gigabytes(text: str) -> float:
-    gigabytes = float(text)
-    if not 0 < gigabytes < 1e6:
-        raise argparse.ArgumentTypeError("give a number of gigabytes above 0")
-    return gigabytes
+    read.__name__ = what  # argparse names what is no number by it
+    return read

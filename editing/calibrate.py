@@ -39,7 +39,7 @@ from inspector.safeedit.intervals import RESAMPLES, Estimate
 
 SPLITS = ("development", "score")
 PACKAGED, STRESS = "packaged", "stress"
-"""Collections of others, in place of a split."""
+"""In place of a split: collections of others, what a stress test asks."""
 
 
 def options() -> argparse.ArgumentParser:
