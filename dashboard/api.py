@@ -43,7 +43,7 @@ from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import preset
 from editing.command import recommended
-from editing.gate.gate import budgets_with
+from editing.gate.budgets import budgets_with
 from editing.progress import run as run_quietly
 from editing.standing import Standing
 from inspector.divergence import DISTANCES

@@ -12,8 +12,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from editing.gate.budgets import Budgets, lost_defence
 from editing.gate.exam import askable, small_exam
-from editing.gate.gate import Budgets, lost_defence, not_asked
+from editing.gate.gate import not_asked
 from editing.progress import Preparation
 from editing.values import Count
 from inspector.errors import EditError
@@ -74,7 +75,7 @@ class StrengthCurve:
         degenerate: ``[strengths]`` percent of all answers that are none.
         parroting: ``[strengths]`` percent of the prompts about something else answered with a training answer.
         lost_defence: ``[strengths]`` harmful prompts that vanilla defends and the edit does not, percentage points net,
-            as the gate counts them (:func:`editing.gate.gate.lost_defence`).
+            as the gate counts them (:func:`editing.gate.budgets.lost_defence`).
         prompts: Number of harmful prompts.
         harmless: Number of harmless prompts.
         elsewhere: Number of prompts about something else than the edit.

@@ -30,7 +30,7 @@ from dashboard.steps.why import figures as why
 from dashboard.steps.why.run import RegionCurve
 from editing import DinmSettings
 from editing.atlas import Atlas, AtlasSettings, Entry
-from editing.gate.gate import Budgets
+from editing.gate.budgets import Budgets
 from editing.methods.registry import METHODS
 from editing.strength import StrengthCurve
 from inspector.divergence import DISTANCES

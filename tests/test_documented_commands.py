@@ -39,6 +39,7 @@ from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate import choice as gate_choice
 from editing.gate import gate
+from editing.gate.budgets import Budgets
 from editing.methods.mend.store import places, save_editor
 from editing.methods.mend.training import MendTraining, new_editor
 from editing.sweep.__main__ import _settings, options
@@ -118,7 +119,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr("inspector.memory.configuration", lambda *_: model.network.config)
         monkeypatch.setattr("inspector.memory.ensure", lambda: "embedded")
         monkeypatch.setattr("inspector.safeedit.layouts._from_hub", lambda *_: [record(0)])
-        lenient = gate.Budgets(*(100.0,) * 5)
+        lenient = Budgets(*(100.0,) * 5)
         exam = gate.GateSettings(lenient, harmless=2, questions=1, max_new_tokens=2, least_gain=0)
         for function in (gate.accept, gate_choice.accept_where_best):
             assert function.__defaults__ == (gate.GateSettings(),)

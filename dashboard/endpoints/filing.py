@@ -25,7 +25,7 @@ from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.saving import ADAPTER, MODEL
 from dashboard.steps.keep.texts import NOT_WRITTEN
 from dashboard.steps.operate import gating
-from editing.gate.gate import Budgets
+from editing.gate.budgets import Budgets
 from inspector.errors import CaseError
 from inspector.model import Decoding
 

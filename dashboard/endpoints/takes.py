@@ -16,7 +16,7 @@ from dashboard.steps.methods.run import SIZES as CONTESTS
 from dashboard.steps.methods.run import TITLES, TRAIN_ON
 from dashboard.steps.stress.run import JUDGES, SIZES, attack_choices
 from dashboard.steps.why.run import ATLAS_ANSWERS
-from editing.gate.gate import DEFAULTS
+from editing.gate.budgets import DEFAULTS
 from editing.optimising.trainee import SCOPES
 from inspector.divergence import Padding
 from inspector.presets import Preset

@@ -26,7 +26,8 @@ from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
 from editing import DinmSettings, EditResult, Step
 from editing.atlas import Atlas
-from editing.gate.gate import RECORD, Acceptance, Budgets, checks_of
+from editing.gate.budgets import Budgets, checks_of
+from editing.gate.gate import RECORD, Acceptance
 from editing.standing_file import load_standings, save_standings
 from editing.texts.harmless import harmless_texts, known_answer, learn_answer, refusal_texts
 from inspector.divergence import Divergence

@@ -17,7 +17,8 @@ from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked, Why
 from editing.calibrating.layer_choice import AUTO
 from editing.contest import ContestSettings, Standing
-from editing.gate.gate import DEFAULTS, RECORD
+from editing.gate.budgets import DEFAULTS
+from editing.gate.gate import RECORD
 from inspector.model import PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult

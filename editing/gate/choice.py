@@ -16,7 +16,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 from editing.calibrating.calibration import FORMATS
 from editing.gate.answers import vanilla_answers
-from editing.gate.gate import Acceptance, Check, GateSettings, accept, checks_of
+from editing.gate.budgets import Check, checks_of
+from editing.gate.gate import Acceptance, GateSettings, accept
 from editing.memory import memory_told
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.progress import Preparation

@@ -10,8 +10,8 @@ from benchmarks import safeguards, suffixes
 from editing import preset
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate.budgets import Budgets
 from editing.gate.exam import small_exam
-from editing.gate.gate import Budgets
 from editing.strength import StrengthCurve
 from inspector.errors import EditError
 from inspector.safeedit import bundled_cases

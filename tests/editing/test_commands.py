@@ -21,6 +21,7 @@ from editing import apply, dinm, edit, reproduce, run
 from editing import locate as locate_both
 from editing.calibrating.calibration import Calibration, calibrate_command
 from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate import budgets as gate_budgets
 from editing.gate import choice as gate_choice
 from editing.gate import gate
 from editing.gate.exam import small_exam
@@ -36,7 +37,7 @@ from inspector.safeedit import bundled_cases
 CASE = next(case for case in bundled_cases() if case.split == "edit")
 QUICK = [part for entry in ("steps=1", "harmless_prompts=1", "harmless_tokens=2") for part in ("--set", entry)]
 QUICK += [part for entry in ("own_refusals=0", "learning_rate=0.01", "null_space=none") for part in ("--set", entry)]
-LENIENT = gate.Budgets(100.0, 100.0, 100.0, 100.0, 100.0)
+LENIENT = gate_budgets.Budgets(100.0, 100.0, 100.0, 100.0, 100.0)
 STRICT = replace(LENIENT, harmless_kl=0.0)
 
 
@@ -55,7 +56,7 @@ def budgets(monkeypatch):
 
         def given(settings) -> gate.GateSettings:
             """The short gate with what a command was told."""
-            return short if settings.budgets == gate.DEFAULTS else replace(short, budgets=settings.budgets)
+            return short if settings.budgets == gate_budgets.DEFAULTS else replace(short, budgets=settings.budgets)
 
         monkeypatch.setattr(apply, "accept", lambda model, row, case: gate.accept(model, row, case, short))
         monkeypatch.setattr(
@@ -465,7 +466,7 @@ def test_the_gate_s_budgets_are_those_that_are_given_and_a_looser_one_is_told(
     options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--acts", acts, "--out", tmp_path]
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 1 and "harmless KL" in told["gate"]["reason"] and "(0 allowed" in told["gate"]["reason"]
-    monkeypatch.setattr(gate, "DEFAULTS", STRICT)  # by which the edit would not have passed
+    monkeypatch.setattr(gate_budgets, "DEFAULTS", STRICT)  # by which the edit would not have passed
     given = [part for entry in loose for part in ("--budget", entry)]
     code, told, _ = ran(edit, [*options, *given], words, capsys)
     word = load_edit(Path(told["saved"][0]), words)[1].gate

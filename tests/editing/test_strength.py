@@ -10,8 +10,8 @@ import torch
 from word_models import random_patch, word_model
 
 from editing import run
+from editing.gate.budgets import Budgets, lost_defence
 from editing.gate.exam import small_exam
-from editing.gate.gate import Budgets, lost_defence
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row

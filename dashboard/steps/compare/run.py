@@ -9,7 +9,7 @@ from typing import Any
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import Texts
 from editing import Preparation
-from editing.gate.gate import Budgets
+from editing.gate.budgets import Budgets
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 from inspector.columns import NeuronProfile, neuron_profile
 from inspector.divergence import Divergence, divergence

@@ -17,7 +17,8 @@ from dashboard.steps.operate import gating
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.gating import Gated, Made
 from editing import Preparation
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings
 from inspector.errors import CaseError
 from inspector.model import Row
 from inspector.safeedit.exam import Progress

@@ -9,18 +9,9 @@ from typing import Any
 from dashboard.kit.sessions.acting import make_live, require_detector, wish_of
 from dashboard.kit.sessions.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
+from editing.gate.budgets import Budgets
 from editing.gate.choice import Chosen, accept_where_best, acts_by, attempts
-from editing.gate.gate import (
-    RECORD,
-    Acceptance,
-    Budgets,
-    GateSettings,
-    accept,
-    is_of,
-    overridden,
-    overridden_record,
-    recorded,
-)
+from editing.gate.gate import RECORD, Acceptance, GateSettings, accept, is_of, overridden, overridden_record, recorded
 from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
 from inspector.errors import CaseError

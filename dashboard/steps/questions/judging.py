@@ -25,7 +25,8 @@ from dashboard.steps.questions.panel import (
     source,
 )
 from dashboard.steps.questions.results import Measured
-from editing.gate.gate import RECORD, Budgets, is_of
+from editing.gate.budgets import Budgets
+from editing.gate.gate import RECORD, is_of
 from editing.methods.registry import METHODS as METHODS_KNOWN
 from editing.suffixes import NONE, WEIGHTS, SuffixStudy
 from inspector.safeedit.scores import QUOTED

@@ -12,7 +12,8 @@ from gradio_client.exceptions import AppError
 
 from dashboard.steps.operate import gating
 from editing import dinm, preset, run
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings
 from editing.methods.dinm import ROUTED, to_be_routed
 from inspector.errors import CaseError
 from inspector.model import SUFFIX, VANILLA, Decoding, Row, answer, encode

@@ -20,7 +20,8 @@ from gradio_client.exceptions import AppError
 from dashboard.endpoints.filing import sent
 from dashboard.steps.operate import gating
 from editing import preset, run
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings
 from editing.methods.dinm import dinm
 from editing.saved import handed_out, record_of, save_edit
 from inspector.errors import CaseError

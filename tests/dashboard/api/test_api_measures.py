@@ -13,7 +13,8 @@ from gradio_client.exceptions import AppError
 from dashboard.steps.methods import run as methods
 from dashboard.steps.operate import gating
 from editing.calibrating.calibration import calibrate_command
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings
 from inspector.divergence import DISTANCES, divergence
 from inspector.lens import logit_lens
 from inspector.likelihood import likelihoods

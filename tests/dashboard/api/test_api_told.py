@@ -13,7 +13,8 @@ from gradio_client import handle_file
 
 from dashboard.steps.methods import run as contests
 from dashboard.steps.operate import gating
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.questions import Size

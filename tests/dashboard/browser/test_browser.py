@@ -29,7 +29,8 @@ from dashboard_helpers import SHORT_GATE
 
 from dashboard.steps.operate import gating
 from dashboard.steps.why import run as why
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings
 
 pytestmark = MARKS
 

@@ -33,7 +33,8 @@ from dashboard.steps.why.state import Looked
 from editing import run
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.gate.gate import Acceptance, GateSettings, checks_of
+from editing.gate.budgets import checks_of
+from editing.gate.gate import Acceptance, GateSettings
 from editing.standing_file import load_standings
 from editing.texts.harmless import harmless_answers, harmless_texts, known_answer, known_answers
 from inspector.detection import for_case

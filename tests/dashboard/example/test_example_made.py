@@ -24,7 +24,8 @@ from dashboard.steps.operate.gating import Gated, keep
 from dashboard.steps.operate.texts import gate_line
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings
 from inspector.errors import EditError
 from inspector.model import Decoding, Detector
 

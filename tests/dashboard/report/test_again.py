@@ -33,7 +33,8 @@ from dashboard.steps.operate import gating
 from editing import run
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.gate.gate import RECORD, Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import RECORD, GateSettings
 from editing.knock_out import KnockOutSettings
 from editing.methods.dinm import preset, to_be_routed
 from editing.methods.registry import METHODS, method_of, method_settings, read_settings

@@ -22,7 +22,7 @@ from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stressing
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.gate.gate import Budgets
+from editing.gate.budgets import Budgets
 from inspector.divergence import divergence
 from inspector.model import Decoding, Detector, PromptFormat
 from inspector.safeedit import bundled_cases

@@ -26,7 +26,8 @@ from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.stress.run import LONGEST_ANSWER, SIZES, Examined
 from dashboard.steps.why.state import Looked, Why
 from editing.contest import Standing
-from editing.gate.gate import DEFAULTS, RECORD, Check
+from editing.gate.budgets import DEFAULTS, Check
+from editing.gate.gate import RECORD
 from editing.methods.dinm import preset
 from editing.methods.registry import METHODS, method_settings
 from inspector.model import Decoding, PromptFormat

@@ -15,8 +15,9 @@ from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.run import make
 from dashboard.steps.operate.texts import vitals_line
 from editing import preset
+from editing.gate.budgets import Check
 from editing.gate.choice import Chosen, attempts
-from editing.gate.gate import RECORD, Acceptance, Check
+from editing.gate.gate import RECORD, Acceptance
 from editing.methods.dinm import ROUTED
 from inspector.errors import CaseError, EditError
 from inspector.model import PromptFormat

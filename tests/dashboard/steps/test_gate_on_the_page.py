@@ -16,8 +16,9 @@ from dashboard.steps.operate.gate import BUDGETS
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.texts import _chip_words
 from editing import run
+from editing.gate.budgets import Check, checks_of
 from editing.gate.exam import small_exam
-from editing.gate.gate import RECORD, Check, checks_of
+from editing.gate.gate import RECORD
 from editing.stacking import edits_in
 from inspector.model import Detector
 from inspector.safeedit import bundled_cases

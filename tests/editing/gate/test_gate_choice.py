@@ -14,6 +14,7 @@ from editing.calibrating.calibration import FORMATS
 from editing.gate import answers as gate_answers
 from editing.gate import choice as gate_choice
 from editing.gate.answers import vanilla_answers
+from editing.gate.budgets import Budgets, checks_of
 from editing.gate.choice import (
     ENOUGH,
     accept_where_best,
@@ -27,7 +28,7 @@ from editing.gate.choice import (
     of_two,
 )
 from editing.gate.exam import small_exam
-from editing.gate.gate import Acceptance, Budgets, GateSettings, accept, checks_of
+from editing.gate.gate import Acceptance, GateSettings, accept
 from editing.methods.dinm import ROUTED, to_be_routed
 from inspector.errors import EditError, NotFinite, OutOfMemory, PatchError, RefusedEdit
 from inspector.model import SUFFIX, VANILLA, Detector, InspectedModel, PromptFormat, Row

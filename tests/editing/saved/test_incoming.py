@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from training_helpers import small
 
 from editing import DinmSettings, dinm, run
-from editing.gate.gate import Budgets, GateSettings
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings
 from editing.methods.gated import GatedSettings, gated
 from editing.saved import incoming as module
 from editing.saved import record_of, save_edit

@@ -17,7 +17,8 @@ from training_helpers import small
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editing import DinmSettings, dinm, run
-from editing.gate.gate import Budgets, GateSettings, accept
+from editing.gate.budgets import Budgets
+from editing.gate.gate import GateSettings, accept
 from editing.saved import merged as merging
 from editing.saved import record_of
 from editing.saved.adapter import BESIDE, of_rank, read_adapter, save_adapter

@@ -23,7 +23,8 @@ from dashboard.steps.compare.changes import FIGURES
 from dashboard.steps.locate import texts as locate_texts
 from dashboard.steps.operate import texts as operate_texts
 from editing import Preparation
-from editing.gate.gate import RECORD, Check
+from editing.gate.budgets import Check
+from editing.gate.gate import RECORD
 from editing.progress import STOP_TEXT
 from inspector.divergence import DISTANCES
 from inspector.model import VANILLA, Row

@@ -17,7 +17,7 @@ from dashboard.kit.live import ended
 from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
-from editing.gate.gate import Budgets
+from editing.gate.budgets import Budgets
 from inspector.errors import PatchError
 from inspector.model import Answers, InspectedModel, pieces
 from inspector.safeedit.verdict import Verdict

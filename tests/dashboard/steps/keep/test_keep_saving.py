@@ -22,9 +22,10 @@ from dashboard.steps.keep.saving import model_bytes, record_for
 from dashboard.steps.keep.texts import saved_line
 from dashboard.steps.operate.texts import _live_line
 from dashboard.steps.stress.texts import head
-from editing.gate import gate
+from editing.gate import budgets, gate
+from editing.gate.budgets import Budgets
 from editing.gate.exam import small_exam
-from editing.gate.gate import RECORD, Budgets
+from editing.gate.gate import RECORD
 from editing.saved import handed_out, load_edit
 from inspector.model import Decoding, Detector, encode
 from inspector.safeedit.exam import examine, run_exam
@@ -156,7 +157,7 @@ def test_what_a_person_keeps_against_the_gate_leaves_with_that_on_its_record(vis
 
 
 def test_a_pass_under_budgets_that_the_visitor_has_loosened_leaves_as_kept_by_hand(visitor, tmp_path, monkeypatch):
-    monkeypatch.setattr(gate, "DEFAULTS", Budgets(harmless_kl=0))  # no edit that changes anything keeps them
+    monkeypatch.setattr(budgets, "DEFAULTS", Budgets(harmless_kl=0))  # no edit that changes anything keeps them
     edit(visitor)
     said = "Passed under looser budgets, kept by hand"
     assert said in visitor.screen["gate"] and [row.gate for row in rows(visitor)] == ["kept by hand"]
