@@ -24,16 +24,10 @@ from inspector.command import add_spread, finished, say, tell
 from inspector.errors import ArchitectureError, ModelLoadError
 from inspector.model.architecture import require_dense, require_paths
 from inspector.model.embedded import ensure
-from inspector.model.loading import (
-    DTYPES,
-    QUANTISED,
-    chosen_device,
-    configuration,
-    read_max_memory,
-    spread_options,
-)
+from inspector.model.loading import DTYPES, QUANTISED, configuration
 from inspector.model.memory.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
 from inspector.model.memory.spread_need import Device, placed, rooms
+from inspector.model.placement import chosen_device, read_max_memory, spread_options
 
 _Bytes = Mapping[Device, int]
 MADE = ("int8", "nf4")

@@ -26,9 +26,10 @@ from dashboard.kit.running.queue import Elsewhere
 from editing.memory import give_back_model, memory_told
 from inspector.errors import CaseError, InspectorError, ModelLoadError, OutOfMemory
 from inspector.model import InspectedModel, embedded, load
-from inspector.model.loading import chosen_device, configuration, predicted
+from inspector.model.loading import configuration, predicted
 from inspector.model.memory.halving import when_memory_runs_out
 from inspector.model.memory.memory_need import bytes_of, free_memory, remedies, told
+from inspector.model.placement import chosen_device
 
 KEPT = 2
 """Models that stay loaded beside the page's own: as many as one comparison may need."""

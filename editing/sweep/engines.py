@@ -19,7 +19,7 @@ from editing.sweep.vanilla import Batch, answered, shared_batches, told
 from editing.sweep.work import texts_of, work
 from inspector.errors import EditError
 from inspector.model import InspectedModel, load, read_max_memory, read_paths
-from inspector.model.loading import chosen_device
+from inspector.model.placement import chosen_device
 from inspector.safeedit.cases import Case
 from inspector.safeedit.judges import load_judge
 from inspector.safeedit.known import Answer, Asked, Known

@@ -3,9 +3,10 @@
 from inspector.model.answers.generation import Answers, Decoding, answer, pieces, stream
 from inspector.model.encoding import Encoded, encode
 from inspector.model.inspected import InspectedModel
-from inspector.model.loading import from_parts, load, max_memory_entries, placing, read_max_memory, read_paths
+from inspector.model.loading import from_parts, load, read_paths
 from inspector.model.patches.detector import Detector, Hidden
 from inspector.model.patches.patch import VANILLA, Delta, Patch, Row, Taught
+from inspector.model.placement import max_memory_entries, placing, read_max_memory
 from inspector.model.prompt_format import SUFFIX, PromptFormat
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,6 @@ from inspector.model.memory.halving import ran_out
 from inspector.model.memory.memory_need import (
     MemoryNeed,
     bytes_of,
-    free_memory,
     predict,
     quantised_in,
     require_room,
@@ -28,10 +26,9 @@ from inspector.model.memory.memory_need import (
 )
 from inspector.model.memory.spread_need import require_spread_room, rooms
 from inspector.model.patches.patch import fingerprint
+from inspector.model.placement import MaxMemory, chosen_device, given_placing, in_bytes, spread_options
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
-MaxMemory = Mapping[int | str, int | str]
-"""What each device may hold of a model, in bytes or as ``20GiB``; devices are card numbers and ``cpu``."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTISED = ("nf4", "fp4", "int8", "fp8")
 """Types of quantised weights: made while loading (not FP8), or as a checkpoint has them already."""
@@ -111,7 +108,7 @@ def load(
     try:
         model = from_parts(network, tokenizer, name, paths)
         model.revision = revision
-        model.placed = _placed(device, device_map, max_memory)
+        model.placed = given_placing(device, device_map, max_memory)
     except ImportError as error:  # what multiplies FP8 matrices is a package of its own
         raise ModelLoadError(
             f"'{name}' cannot be computed with here: {first_line(error)}. Install what it names, or use a checkpoint "
@@ -143,26 +140,6 @@ def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str]
     )
 
 
-def _placed(device: str, device_map: str | None, max_memory: MaxMemory | None) -> dict[str, Any]:
-    """Return what was said of where a model's parts go."""
-    named = {"device": None if device == "auto" else device, "device_map": device_map, "max_memory": max_memory}
-    return {name: given for name, given in named.items() if given}
-
-
-def placing(model: InspectedModel) -> dict[str, Any]:
-    """Return the options with which :func:`load` puts a model's parts where they are.
-
-    What was said of them when it was loaded; of a model that was put together elsewhere, what differs from where they
-    would go by themselves.
-    """
-    if model.placed:
-        return dict(model.placed)
-    if not model.on_one_device:
-        return {"device_map": "auto"}
-    kind = model.device.type
-    return {} if kind == chosen_device("auto").type else {"device": kind}
-
-
 def read_paths(entries: Sequence[str]) -> dict[str, str] | None:
     """Read ``NAME=DOTTED.PATH`` entries, such as ``blocks=model.layers``; ``None`` for no entry.
 
@@ -173,65 +150,6 @@ def read_paths(entries: Sequence[str]) -> dict[str, str] | None:
         if not all(entry.partition("=")):
             raise ModelLoadError(f"'{entry}' is no NAME=DOTTED.PATH. Write for example blocks=model.layers.")
     return dict(entry.partition("=")[::2] for entry in entries) or None
-
-
-def read_max_memory(entries: Sequence[str]) -> MaxMemory | None:
-    """Read ``DEVICE=SIZE`` entries, such as ``0=70GiB`` and ``cpu=200GiB``; ``None`` for no entry.
-
-    Raises:
-        ModelLoadError: An entry is of another form.
-    """
-    found: dict[int | str, int | str] = {}
-    for entry in entries:
-        read = re.fullmatch(r"(cpu|\d+)=(\d+(?:\.\d+)?)([KMG])(i?)B", entry, re.IGNORECASE)
-        if read is None:
-            raise ModelLoadError(f"'{entry}' is no DEVICE=SIZE. Write a card's number or cpu: 0=70GiB, cpu=200GiB.")
-        name, size, unit, binary = read.groups()
-        whole = float(size) * (1024 if binary else 1000) ** (1 + "KMG".index(unit.upper()))
-        found[int(name) if name.isdecimal() else name.lower()] = round(whole)
-    return found or None
-
-
-def max_memory_entries(max_memory: MaxMemory) -> list[str]:
-    """Write what each device may hold as the entries that :func:`read_max_memory` reads to the same bytes."""
-    return [f"{name}={size if isinstance(size, str) else _size(size)}" for name, size in max_memory.items()]
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes in the largest unit that divides it, in thousands to the byte where none does."""
-    for power, unit in reversed(tuple(enumerate(("KiB", "MiB", "GiB"), start=1))):
-        if count % 1024**power == 0:
-            return f"{count // 1024**power}{unit}"
-    return f"{count / 1000:.3f}KB"
-
-
-def spread_options(device: torch.device, device_map: str | None, max_memory: MaxMemory | None) -> dict[str, Any]:
-    """Return the options that spread a model; none for one device.
-
-    Raises:
-        ModelLoadError: They do not go together.
-    """
-    if device_map is None:
-        if max_memory:
-            raise ModelLoadError("What each device may hold is for a spread model. Add --device-map auto.")
-        return {}
-    if device_map != "auto":
-        raise ModelLoadError(f"'{device_map}' is no way to spread a model. Use auto.")
-    if device.index is not None:
-        raise ModelLoadError(
-            f"A spread model is not loaded on {device} alone. Leave --device out and name the cards with --max-memory."
-        )
-    if max_memory is None and device.type == "cpu":
-        max_memory = {"cpu": int(0.9 * free_memory(device))}  # as transformers does, but on no card
-    return {"device_map": device_map, **({"max_memory": dict(max_memory)} if max_memory else {})}
-
-
-def _in_bytes(max_memory: MaxMemory | None) -> dict[int | str, int] | None:
-    from accelerate.utils import convert_file_size_to_int
-
-    if max_memory is None:
-        return None
-    return {device: convert_file_size_to_int(size) for device, size in max_memory.items()}
 
 
 def _read_pretrained(
@@ -255,7 +173,7 @@ def _read_pretrained(
         options |= spread
         plain = str(dtype).removeprefix("torch.")
         if spread:
-            may_hold = _in_bytes(spread.get("max_memory"))
+            may_hold = in_bytes(spread.get("max_memory"))
             require_spread_room(predict(config, quantised or plain, plain), *rooms(may_hold))
         else:
             require_room(config, quantised or plain, plain, target)
@@ -432,23 +350,6 @@ def _explain(where: str, revision: str | None, error: Exception) -> str:
         "spelling and the connection (private models need 'hf auth login'), or start without --model for "
         f"the embedded {embedded.NAME}."
     )
-
-
-def chosen_device(device: str) -> torch.device:
-    """Return the device of ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-
-    Raises:
-        ModelLoadError: There is no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ModelLoadError(f"'{device}' is no device. Use auto, cpu, cuda or cuda:1.") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ModelLoadError(f"There is no CUDA device for '{device}'. Use --device cpu or auto.")
-    return chosen
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -94,18 +94,6 @@ def test_what_the_configuration_alone_refuses_is_refused_before_any_weight_is_lo
         load(tmp_path, device="cpu", paths=paths)
 
 
-@pytest.mark.parametrize("name", ["tpu7", "", "cuda:x"])
-def test_a_device_that_does_not_exist_is_refused_with_the_valid_ones(name):
-    with pytest.raises(ModelLoadError, match=r"no device.*auto, cpu, cuda"):
-        load("anything", device=name)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_a_cuda_device_is_refused():
-    with pytest.raises(ModelLoadError, match=r"no CUDA device for 'cuda:1'.*--device cpu"):
-        load("anything", device="cuda:1")
-
-
 def test_a_data_type_that_does_not_exist_is_refused_with_the_valid_ones():
     with pytest.raises(
         ModelLoadError, match=r"'int4' is no data type.*auto, float32, bfloat16, float16, nf4, fp4, int8 or fp8"
