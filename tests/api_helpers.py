@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
-from dashboard_helpers import free_port, served_example, short_examples, tiny_model
+from dashboard_helpers import free_port, tiny_model
+from example_helpers import served_example, short_examples
 from gradio_client import Client
 
 from dashboard.kit.sessions.typed import texts_of

@@ -16,16 +16,9 @@ import gradio.mcp
 import httpx
 import pytest
 import torch
-from dashboard_helpers import (
-    SHORT_GATE,
-    free_port,
-    model_at_rest,
-    save_listed,
-    served_example,
-    short_examples,
-    tiny_model,
-)
+from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, save_listed, tiny_model
 from documents import PROGRAMS, README, blocks, variables
+from example_helpers import served_example, short_examples
 
 import app
 from dashboard.kit.shelf import Shelf

@@ -9,7 +9,8 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Page, Visitor, open_page, tiny_model
+from dashboard_helpers import QUICK, Page, Visitor, tiny_model
+from example_helpers import open_page
 from memory_faults import passes
 
 from dashboard.kit.limits import Runs

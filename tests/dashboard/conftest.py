@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dashboard_helpers import SHORT_GATE, TYPED, Page, Visitor, model_at_rest, open_page
+from dashboard_helpers import SHORT_GATE, TYPED, Page, Visitor, model_at_rest
+from example_helpers import open_page
 
 from dashboard.steps.operate import gating
 from inspector.model import InspectedModel

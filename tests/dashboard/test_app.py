@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_model
+from dashboard_helpers import free_port, model_at_rest, tiny_model
+from example_helpers import short_examples
 
 import app
 import inspector.model

@@ -11,7 +11,8 @@ import httpx
 import pytest
 import torch
 from attack_helpers import opened, press, serve
-from dashboard_helpers import Clock, Visitor, open_page, seen, tiny_model
+from dashboard_helpers import Clock, Visitor, seen, tiny_model
+from example_helpers import open_page
 
 from dashboard import calibrating
 from dashboard.calibrating import Calibrating, CalibratingLine

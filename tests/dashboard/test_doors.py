@@ -14,7 +14,8 @@ import gradio as gr
 import gradio.routes
 import httpx
 import pytest
-from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, served_example, short_examples, tiny_model
+from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, tiny_model
+from example_helpers import served_example, short_examples
 from gradio_client import Client
 
 from benchmarks.start import WEIGHTS

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
-from dashboard_helpers import Page, finished_example, short_examples, tiny_model
+from dashboard_helpers import Page, tiny_model
+from example_helpers import finished_example, short_examples
 
 from dashboard.calibrating import CalibratingLine
 from dashboard.example.make import Example

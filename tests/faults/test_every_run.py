@@ -15,8 +15,9 @@ from typing import Any
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import SHORT_GATE, Page, Visitor, open_page, tiny_model
+from dashboard_helpers import SHORT_GATE, Page, Visitor, tiny_model
 from every_run import RUNS, SECRET, Run, Stage, handler_of
+from example_helpers import open_page
 from memory_faults import no_memory, passes
 
 from dashboard.kit.running.reserving import LEFT_LINE, RUNNING

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from axe_helpers import told_if_left_out
 from browser_helpers import ARTIFACTS, CHROMIUM, open_anew, opened
-from dashboard_helpers import SHORT_GATE, finished_example, model_at_rest
+from dashboard_helpers import SHORT_GATE, model_at_rest
+from example_helpers import finished_example
 
 from dashboard.kit.running.queue import Line
 from dashboard.kit.sessions.visitors import Sessions

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from browser_helpers import MARKS, WAIT
-from dashboard_helpers import finished_example, tiny_model
+from dashboard_helpers import tiny_model
+from example_helpers import finished_example
 
 from dashboard.house import REPORTERS
 from dashboard.kit.sharing.parts import Visit

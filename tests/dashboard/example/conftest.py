@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dashboard_helpers import short_examples
+from example_helpers import short_examples
 
 from dashboard.example import make as making
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Page, Visitor, Window, own_question, short_examples, tiny_model
-from example_helpers import make_example
+from dashboard_helpers import QUICK, Page, Visitor, Window, own_question, tiny_model
+from example_helpers import make_example, short_examples
 
 from dashboard.example.make import Example
 from dashboard.house import LATER, House

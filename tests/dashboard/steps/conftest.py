@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dashboard_helpers import Page, open_page, tiny_model
+from dashboard_helpers import Page, tiny_model
+from example_helpers import open_page
 from routing_helpers import ABOUT, as_given
 
 from editing.calibrating.calibration import Calibration

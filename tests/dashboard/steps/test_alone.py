@@ -12,7 +12,8 @@ import gradio as gr
 import pandas
 import plotly.graph_objects as go
 import pytest
-from dashboard_helpers import finished_example, tiny_model
+from dashboard_helpers import tiny_model
+from example_helpers import finished_example
 
 from dashboard.example.make import Example
 from dashboard.house import STEPS, House

@@ -9,7 +9,8 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import Visitor, open_page, seen
+from dashboard_helpers import Visitor, seen
+from example_helpers import open_page
 
 from dashboard.kit.sessions.typed import Texts, texts_of
 from dashboard.steps.case import run

@@ -6,7 +6,8 @@ from html import unescape
 
 import pytest
 import torch
-from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, seen, tiny_model
+from dashboard_helpers import QUICK, Page, Visitor, assert_idle, seen, tiny_model
+from example_helpers import open_page
 from routing_helpers import ABOUT
 
 from dashboard.edit_events import act, asked_for

@@ -13,7 +13,8 @@ from pathlib import Path
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import QUICK, Page, Visitor, open_page, seen
+from dashboard_helpers import QUICK, Page, Visitor, seen
+from example_helpers import open_page
 
 from dashboard import api
 from dashboard.kit.door.handing import HandedOut

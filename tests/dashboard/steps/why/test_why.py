@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_question, seen
+from dashboard_helpers import QUICK, Visitor, assert_idle, own_question, seen
+from example_helpers import open_page
 
 from dashboard.kit.drawing import html as kit_html
 from dashboard.kit.later import page_with
