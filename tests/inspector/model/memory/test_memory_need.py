@@ -217,3 +217,9 @@ def test_what_runs_out_while_loading_is_told_and_any_other_error_goes_on():
 @pytest.mark.parametrize(("size", "words"), [(39_500_000_000, "40"), (1_230_000_000, "1.2"), (54_000_000, "0.054")])
 def test_sizes_are_told_with_two_digits(size, words):
     assert told(size) == words
+
+
+def test_the_bytes_of_a_network_are_those_of_its_parameters_and_buffers_tied_ones_once():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    network[1].weight = network[0].weight
+    assert sum(bytes_of(network).values()) == 4 * (9 + 3 + 3 + 3 + 3 + 3 + 3) + 8
