@@ -22,8 +22,8 @@ from typing import Any
 
 from inspector.command import add_spread, finished, say, tell
 from inspector.errors import ArchitectureError, ModelLoadError
-from inspector.model.architecture import require_dense, require_paths
 from inspector.model.embedded import ensure
+from inspector.model.families import require_dense, require_paths
 from inspector.model.loading import DTYPES, QUANTISED, configuration
 from inspector.model.memory.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
 from inspector.model.memory.spread_need import Device, placed, rooms

@@ -11,7 +11,8 @@ import torch
 
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import embedded
-from inspector.model.architecture import require_supported, resolve
+from inspector.model.architecture import resolve
+from inspector.model.families import require_supported
 from inspector.model.gguf_file import SMALLER, first_line, read_gguf, require_all_weights
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory.halving import ran_out
@@ -65,7 +66,7 @@ def load(
         max_memory: What of it each device may hold, for ``auto``; devices that are not named hold nothing of it, and
             what is left stays on disk.
         paths: Dotted paths that complete the architecture map, see
-            :data:`inspector.model.architecture.OVERRIDES`.
+            :data:`inspector.model.families.OVERRIDES`.
         tell: Hears how far the embedded model is where it has to be downloaded and converted.
 
     Raises:

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from inspector.model.answers.by_length import passes_of
-from inspector.model.architecture import FAMILIES
 from inspector.model.counted import Counted, only_counted
+from inspector.model.families import FAMILIES
 from inspector.model.inspected import InspectedModel
 from inspector.model.patches.patch import Row
 
