@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dashboard.kit.drawing.glossary import marked
 from dashboard.kit.drawing.html import heading
 from dashboard.kit.drawing.plain import escape
-from dashboard.steps.questions import editing, judging, locating
+from dashboard.steps.questions import editing, judging, locating, reaching
 from dashboard.steps.questions.panel import Held, Panel, Part
 
 HEADING = heading(
@@ -37,8 +37,8 @@ QUESTIONS = (
     Question("Does it erase or bypass, and by which measure?", editing.erase),
     Question("Why do answers repeat, and what was done?", judging.repeating),
     Question("What does it cost, up to billions of parameters?", editing.cost),
-    Question("What does the suffix do?", judging.suffix),
-    Question("Does it generalise across categories?", judging.categories),
+    Question("What does the suffix do?", reaching.suffix),
+    Question("Does it generalise across categories?", reaching.categories),
     Question("Is there a better way to locate?", locating.better),
     Question("Which neurons carry it?", locating.neurons),
     Question("What are the safeguards?", judging.safeguards),
