@@ -29,6 +29,7 @@ from measured_helpers import (
 from benchmarks.load import missed_in
 from benchmarks.load_result import WRONG
 from dashboard.steps.questions import results
+from dashboard.steps.questions.printed import Measured
 from inspector.safeedit.cases import CATEGORIES
 
 
@@ -123,7 +124,7 @@ def test_methods_in_the_table_are_those_of_the_result():
     text = result("methods.txt")
     found, erased = results.scores(text), results.erasing(text)
 
-    def spread(one: results.Measured) -> list[str]:
+    def spread(one: Measured) -> list[str]:
         if one.forced:
             return [rounded(one.mean)]
         digits = 0 if abs(one.mean) >= 100 else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dashboard.steps.questions.results import NUMBER, Measured, assert_found, found_in, interval
+from dashboard.steps.questions.printed import NUMBER, Measured, assert_found, found_in, interval
 from inspector.safeedit.harmful_sets import SETS
 
 _HARMFUL, _HARMLESS = "harmful, found", "harmless, false alarms"

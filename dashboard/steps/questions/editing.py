@@ -21,6 +21,7 @@ from dashboard.steps.questions.panel import (
     said,
     source,
 )
+from dashboard.steps.questions.printed import Measured
 from editing import preset
 from editing.methods.dinm import to_be_routed
 
@@ -195,8 +196,8 @@ def cost(held: Held) -> Panel:
         pairs = [(run, edit) for run in runs.values() for edit in run["edits"]]
         labels = [f"{_device(run)}, layer {edit['block']}" for run, edit in pairs]
 
-        def times(key: str) -> list[results.Measured | None]:
-            return [results.Measured(edit[key]) for _, edit in pairs]
+        def times(key: str) -> list[Measured | None]:
+            return [Measured(edit[key]) for _, edit in pairs]
 
         kept = Part(
             GPU,

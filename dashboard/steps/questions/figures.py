@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.drawing.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark, whiskers
 from dashboard.steps.questions.detectors import Detection
-from dashboard.steps.questions.results import CategoryMatrix, Measured, Trials
+from dashboard.steps.questions.printed import Measured
+from dashboard.steps.questions.results import CategoryMatrix, Trials
 from editing import Step
 from inspector.safeedit.cases import CATEGORIES
 

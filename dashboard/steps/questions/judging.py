@@ -23,7 +23,7 @@ from dashboard.steps.questions.panel import (
     said,
     source,
 )
-from dashboard.steps.questions.results import Measured
+from dashboard.steps.questions.printed import Measured, Table
 from editing.gate.budgets import Budgets
 from editing.gate.gate import RECORD, is_of
 from inspector.safeedit.scores import QUOTED
@@ -90,7 +90,7 @@ def repeating(held: Held) -> Panel:
     )
 
 
-def _quoted(found: results.Table) -> dict[str, tuple[str, list[Measured | None]]]:
+def _quoted(found: Table) -> dict[str, tuple[str, list[Measured | None]]]:
     """Return how many prompts were given a training sentence, where that was measured."""
     series = {
         name: (colour, [line.get(name) for line in found.values()])

@@ -7,6 +7,7 @@ from dashboard.kit.drawing.html import reading
 from dashboard.kit.drawing.plots import EDITED, VANILLA
 from dashboard.steps.questions import figures, results
 from dashboard.steps.questions.panel import Held, Panel, Part, and_told, cases, nothing, percent, plain, said, source
+from dashboard.steps.questions.printed import Measured
 from inspector.locators import LOCATORS as LOCATORS_KNOWN
 
 CALIBRATE, LOCATORS, METHODS, DETOX = "calibration.txt", "locators.txt", "methods.txt", "detox.txt"
@@ -115,7 +116,7 @@ def better(held: Held) -> Panel:
 REGRETS = "What each locator loses"
 
 
-def _beaten(truth: dict[str, results.Measured]) -> str:
+def _beaten(truth: dict[str, Measured]) -> str:
     """Say how many locators that look at the case do better than the fixed choice."""
     looked = [name for name in truth if not name.startswith("always") and name != CHANCE]
     fewer = sum(truth[name].mean < truth["always 2/3"].mean for name in looked)

@@ -12,7 +12,7 @@ from dashboard.kit.drawing.html import reading
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.questions import results
-from dashboard.steps.questions.results import Measured
+from dashboard.steps.questions.printed import Measured
 
 FIRST = "The edit that is to act only where harm is detected, Operate's first where the model has a detector"
 """How a sentence about the routed edit begins."""

@@ -20,7 +20,7 @@ from dashboard.steps.questions.panel import (
     said,
     source,
 )
-from dashboard.steps.questions.results import Measured
+from dashboard.steps.questions.printed import Measured
 from editing.methods.registry import METHODS as METHODS_KNOWN
 from editing.suffixes import NONE, WEIGHTS, SuffixStudy
 

@@ -11,6 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dashboard.steps.questions.printed import (
+    INTERVAL,
+    NUMBER,
+    Measured,
+    Table,
+    assert_found,
+    cell_of,
+    cut,
+    found_in,
+    interval,
+    table,
+)
 from editing.suffixes import NONE, WEIGHTS
 from inspector.safeedit.cases import CATEGORIES
 
@@ -42,29 +54,7 @@ CAVEATS = {
 }
 """What has changed since a result was measured, for the output with this SHA-256 alone: a new one takes it away."""
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
-NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 _Read = TypeVar("_Read")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A mean with its 95 % interval, where one was printed.
-
-    Attributes:
-        mean: The number.
-        low: Lower end.
-        high: Upper end.
-        forced: It is so by construction.
-    """
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    forced: bool = False
-
-
-Table = dict[str, dict[str, Measured]]
-"""Lines by name, each with its columns by name."""
 
 
 Conditions = dict[tuple[str, str], dict[str, Measured]]
@@ -234,14 +224,14 @@ def scores(text: str) -> Table:
     found: Table = {}
     for title in ("The paper's table", "Beyond the paper"):
         lines = text[text.index(title) :].splitlines()
-        heads = _cut(lines[1])
+        heads = cut(lines[1])
         for line, below in itertools.pairwise(lines[2:]):
             if not line.strip():
                 break
-            cells = _cut(line)
+            cells = cut(line)
             if line.startswith(" ") or len(cells) != len(heads) + 1:
                 continue
-            ends = [re.match(rf"({NUMBER})-({NUMBER}) ", f"{cell} ") for cell in _cut(below)]
+            ends = [re.match(rf"({NUMBER})-({NUMBER}) ", f"{cell} ") for cell in cut(below)]
             ends += [None] * (len(heads) - len(ends))
             for name, cell, end in zip(heads, cells[1:], ends, strict=True):
                 low, high = map(float, end.groups()) if end else (None, None)
@@ -262,41 +252,6 @@ def recipes(text: str) -> Table:
     return found
 
 
-def table(text: str, first: str, after: str = "") -> Table:
-    """Read a table whose cells are ``mean [low, high]``.
-
-    Args:
-        first: Its first head, or how its head line begins.
-        after: What stands somewhere above it.
-
-    Raises:
-        ValueError: There is none.
-    """
-    lines = text[text.index(after) :].splitlines()
-    head = re.compile(rf"(^|\s\s){re.escape(first)}(\s\s|$)")
-    start = next((n for n, line in enumerate(lines) if head.search(line)), None)
-    if start is None:
-        raise ValueError(f"no table that begins with {first}")
-    heads = _cut(lines[start])
-    heads = heads[heads.index(first) :] if first in heads and first != "regret" else heads[1:]
-    found: Table = {}
-    cell = rf"({NUMBER})(?: ?\[({NUMBER}), ({NUMBER})\])?(?: \(\d+\))?(\*?)"
-    for line in lines[start + 1 :]:
-        named = re.match(r"(\S.*?)(?=\s{2,}-?\d)", line)
-        if named is None:
-            break
-        cells = re.findall(cell, line[named.end() :])
-        if len(cells) > len(heads):
-            break
-        found[named[1]] = {
-            head: Measured(_float(mean), _float(low), _float(high), bool(star))
-            for head, (mean, low, high, star) in zip(heads, cells, strict=False)  # vanilla took no time
-        }
-    if not found:
-        raise ValueError(f"no table that begins with {first}")
-    return found
-
-
 def speeds(text: str) -> dict[str, list[float]]:
     """Read ``edit_speed.txt``: seconds of an edit by layer, the plain way and by tail replay (first table)."""
     start = text.index("block   plain s")
@@ -312,9 +267,9 @@ def judge(text: str) -> dict[str, Measured]:
         ``accuracy``, ``precision`` and ``recall`` of "refused" on rows that were never read; ``harm``, the agreement
         with people's judgement of harm.
     """
-    refused = found_in(rf"(?s)unseen.*?judge embedded +({_INTERVAL}) +({_INTERVAL}) +({_INTERVAL})", text)
+    refused = found_in(rf"(?s)unseen.*?judge embedded +({INTERVAL}) +({INTERVAL}) +({INTERVAL})", text)
     harm = found_in(
-        rf"(?m)^all .*judge embedded +({_INTERVAL})", text[text.index("2. Answered as a stand-in for harmful") :]
+        rf"(?m)^all .*judge embedded +({INTERVAL})", text[text.index("2. Answered as a stand-in for harmful") :]
     )
     cells = re.findall(rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\]", " ".join((*refused.groups(), harm[1])))
     return dict(zip(("accuracy", "precision", "recall", "harm"), map(interval, cells), strict=True))
@@ -332,13 +287,13 @@ def device(text: str) -> Mapping[str, Any]:
 def suffixes(text: str) -> Conditions:
     """Read ``suffixes.txt``: what each suffix does with the vanilla and with the edited weights."""
     lines = text[text.index("weights  suffix") :].splitlines()
-    heads = _cut(lines[0])[2:]
+    heads = cut(lines[0])[2:]
     found: Conditions = {}
     for line in lines[1:]:
-        cells = _cut(line)
+        cells = cut(line)
         if len(cells) != 2 + len(heads):
             break
-        read = {head: _cell(cell) for head, cell in zip(heads, cells[2:], strict=True)}
+        read = {head: cell_of(cell) for head, cell in zip(heads, cells[2:], strict=True)}
         found[cells[0], cells[1]] = {head: value for head, value in read.items() if value is not None}
     names = [NONE, *(name for weights, name in found if weights == WEIGHTS[0])]
     for weights, name in itertools.product(WEIGHTS, names):
@@ -356,7 +311,7 @@ def matrix(text: str) -> CategoryMatrix:
     lines = text[text.index("Percent safe on held-out prompts") :].splitlines()[2:]
     rows: dict[str, tuple[float | None, ...]] = {}
     for line in lines:
-        name, *cells = _cut(line)
+        name, *cells = cut(line)
         if len(cells) != len(CATEGORIES):
             break
         rows[name] = tuple(None if cell == "-" else float(cell) for cell in cells)
@@ -393,50 +348,3 @@ def guarded(text: str) -> Guarded:
     return Guarded(
         made[1], made[3], int(made[2]), int(threads[1]), float(took[1]), float(took[2]), took[3] == "Refused"
     )
-
-
-_INTERVAL = rf"{NUMBER} \[{NUMBER}, {NUMBER}\]"
-
-
-def found_in(pattern: str, text: str) -> re.Match[str]:
-    """Return what a pattern finds in a result.
-
-    Raises:
-        ValueError: It finds nothing.
-    """
-    found = re.search(pattern, text)
-    if found is None:
-        raise ValueError("the result looks otherwise than it did")
-    return found
-
-
-def interval(cells: Sequence[str]) -> Measured:
-    """Return a mean with its interval from three printed numbers."""
-    mean, low, high = map(float, cells)
-    return Measured(mean, low, high)
-
-
-def _cut(line: str) -> list[str]:
-    return re.split(r"\s{2,}", line.strip())
-
-
-def _float(text: str) -> Any:
-    return float(text.replace(",", "")) if text else None
-
-
-def assert_found(*found: Any) -> None:
-    """Check that all parts of a result were found.
-
-    Raises:
-        ValueError: One was not.
-    """
-    if not all(found):
-        raise ValueError("the result looks otherwise than it did")
-
-
-def _cell(text: str) -> Measured | None:
-    """Read a mean with its interval, where it has one; ``None`` for nothing measured."""
-    if text == "-":
-        return None
-    found = found_in(rf"\A({NUMBER})(?: \[({NUMBER}), ({NUMBER})\])?\Z", text)
-    return Measured(_float(found[1]), _float(found[2]), _float(found[3]))

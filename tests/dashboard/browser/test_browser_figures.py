@@ -22,7 +22,7 @@ from dashboard.kit.drawing.plots import EDITED, VANILLA
 from dashboard.steps.compare import figures as compare_figures
 from dashboard.steps.locate import figures as locate_figures
 from dashboard.steps.questions import figures as question_figures
-from dashboard.steps.questions.results import Measured
+from dashboard.steps.questions.printed import Measured
 from dashboard.steps.why import figures as why_figures
 
 pytestmark = MARKS

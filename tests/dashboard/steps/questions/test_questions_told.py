@@ -16,7 +16,7 @@ from questions_helpers import NOBODY, study
 from dashboard.kit.drawing.plots import EDITED
 from dashboard.steps.questions import figures, results
 from dashboard.steps.questions.panel import percent
-from dashboard.steps.questions.results import Measured
+from dashboard.steps.questions.printed import Measured
 from dashboard.steps.questions.texts import QUESTIONS, answer
 from editing.suffixes import WEIGHTS
 from inspector.safeedit.cases import CATEGORIES
