@@ -25,6 +25,11 @@ SCORED = (
     "attacks of that split where it lacks some, say what the edit gains and loses"
 )
 """What the gate scores, for people."""
+THRESHOLD = (
+    "The detector's threshold was chosen with these harmless prompts and others of their split, so they say little of "
+    "how often it fires where no harm is: a stress test asks prompts that it was not chosen with."
+)
+"""What the gate's harmless prompts cannot tell of a routed edit, for people."""
 WRAPPED = 3
 """Every which harmless prompt stands in an attack template, where a detector has several times as many false alarms."""
 

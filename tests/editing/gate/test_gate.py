@@ -12,7 +12,7 @@ from word_models import loud_patch, random_patch, word_model
 from editing import run
 from editing.gate.budgets import Budgets, Check
 from editing.gate.choice import accept_where_best
-from editing.gate.exam import small_exam
+from editing.gate.exam import THRESHOLD, small_exam
 from editing.gate.gate import GateSettings, accept, overridden, overridden_record, recorded
 from editing.texts.harmless import harmless_texts
 from inspector.errors import EditError, TooLong
@@ -137,6 +137,7 @@ def test_what_keeps_every_budget_and_does_nothing_is_refused_and_can_be_kept_by_
     )
     assert "every third one in an attack template" in found.reading and progress[-1].fraction == 1.0
     assert "6 harmless prompts, 4 harmful questions and 5 of the case's own prompts" in found.reading
+    assert THRESHOLD not in found.reading
     kept = overridden(found)
     assert kept.accepted and kept.reason == f"Refused, and overridden by hand: {found.broken}."
     assert overridden_record(found.record()) == kept.record()
@@ -196,6 +197,7 @@ def test_a_routed_edit_is_held_to_what_it_does_where_it_acts(words):
     silent = run(accept(words, Row(bad, detector=detector(words, 1e9)), CASE, QUICK))
     assert [check.name for check in silent.checks if not check.passed] == ["gain"], "it acts on no prompt at all"
     assert all(reply.held_back for reply in silent.exam.replies)
+    assert silent.reading.endswith(THRESHOLD)
     firing = run(accept(words, Row(bad, detector=detector(words, -1e9)), CASE, QUICK))
     always = run(accept(words, Row(bad), CASE, QUICK))
     assert [check.value for check in firing.checks] == [check.value for check in always.checks]
