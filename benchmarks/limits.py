@@ -20,7 +20,6 @@ A table is printed. Exit codes: 0; 2 when it cannot be done.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -46,6 +45,7 @@ from benchmarks.edit_speed import (
     worked_on,
 )
 from benchmarks.gpu import dense_patch, endless, weight_bytes
+from benchmarks.limits_result import HEAD, Measured, write
 from benchmarks.random_models import random_model
 from editing import preset, run
 from editing.atlas import AtlasSettings, make_atlas
@@ -68,50 +68,12 @@ from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
 
 PARTS = ("locate", "first", "edit", "atlas", "pair", "stress", "size", "length", "rows", "calibration")
-GROWING = ("edit", "size", "length", "rows")
-"""Parts of which a plot is drawn."""
 SIZES = ("tiny", "small", "medium")
 """Shapes of random models that are edited."""
 STEPS = 10
 """Updates of an edit, the paper's number."""
 COPIED = 1 << 26
 """Numbers that are copied: more than any cache holds."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One piece of work.
-
-    Attributes:
-        part: What is done.
-        setting: How much of it: a layer, a length, a number of rows or a size.
-        seconds: Its time.
-        plain: That of the plain way; ``None`` where there is none.
-        limit: What the machine's rate or bandwidth allows; ``None`` where it is not counted.
-        peak: Growth of memory, MiB.
-        predicted: What :mod:`inspector.model.memory.memory_need` predicts of it, MiB; ``None`` where it says nothing of
-            such work: it knows one edit, and two rows that are read.
-    """
-
-    part: str
-    setting: str
-    seconds: float
-    plain: float | None = None
-    limit: float | None = None
-    peak: float | None = None
-    predicted: float | None = None
-
-    def line(self) -> str:
-        """Return a line of the table."""
-        ratio = "" if self.plain is None else f"{self.plain / self.seconds:.2f}"
-        share = "" if self.limit is None else f"{self.limit / self.seconds:.0%}"
-        plain = "" if self.plain is None else f"{self.plain:.3f}"
-        peak, predicted = ("" if size is None else f"{size:.0f}" for size in (self.peak, self.predicted))
-        times = f"{self.seconds:9.3f} {plain:>9s} {ratio:>7s} {share:>7s}"
-        return f"{self.part:12s} {self.setting:24s} {times} {peak:>7s} {predicted:>9s}"
-
-
-HEAD = f"{'':12s} {'':24s} {'seconds':>9s} {'plain':>9s} {'times':>7s} {'share':>7s} {'peak':>7s} {'predicted':>9s}"
 
 
 @dataclass(frozen=True)
@@ -355,13 +317,16 @@ def lengths(model: InspectedModel, of: Machine, prompts: tuple[int, ...]) -> Ite
         yield Measured("length", f"{length} + 40 tokens, edit", seconds, plain, limit, peak, expected)
 
 
+def titled(model: InspectedModel, of: Machine) -> str:
+    """Return what stands above the table: model, type and the machine's own limits."""
+    return f"{model.name}, {model.dtype_name}; {of.rate:.0f} GFLOP/s, copies {of.bandwidth:.1f} GB/s"
+
+
 def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace) -> tuple[Machine, list[Measured]]:
     """Measure the chosen parts, printing each as it comes."""
     case = sized_case(model, options.prompt_tokens, options.answer_tokens)
     of = machine(model, options.answer_tokens)
-    print(
-        f"{model.name}, {model.dtype_name}; {of.rate:.0f} GFLOP/s, copies {of.bandwidth:.1f} GB/s\n{HEAD}", flush=True
-    )
+    print(f"{titled(model, of)}\n{HEAD}", flush=True)
     work: dict[str, Callable[[], Iterator[Measured]]] = {
         "locate": lambda: locating(model, case, of),
         "first": lambda: first_steps(model, case),
@@ -380,32 +345,6 @@ def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace
             print(measured.line(), flush=True)
             found.append(measured)
     return of, found
-
-
-def plot(found: list[Measured], path: Path) -> None:
-    """Draw how cost grows: measured, plain way and limit, a panel a part."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    parts = [part for part in GROWING if sum(one.part == part for one in found) > 1]
-    figure, axes = pyplot.subplots(1, max(1, len(parts)), figsize=(4 * max(1, len(parts)), 3.6), squeeze=False)
-    for axis, part in zip(axes[0], parts, strict=False):
-        chosen = [one for one in found if one.part == part]
-        labels = [one.setting.replace(", ", ",\n") for one in chosen]
-        for name, colour, mark in (("plain", "#999999", "s"), ("seconds", "#CC79A7", "o"), ("limit", "#0072B2", "^")):
-            values = [getattr(one, name) for one in chosen]
-            label = {"plain": "plain way", "seconds": "measured", "limit": "machine's limit"}[name]
-            axis.plot(
-                labels, [float("nan") if v is None else v for v in values], marker=mark, color=colour, label=label
-            )
-        axis.set(title=part, yscale="log", ylabel="seconds")
-        axis.tick_params(axis="x", labelsize=7)
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -430,12 +369,8 @@ def main(arguments: list[str] | None = None) -> None:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "machine": asdict(of),
-            "measured": [asdict(one) for one in found],
         }
-        options.out.with_suffix(".json").write_text(json.dumps(about, indent=1))
-        title = f"{model.name}, {model.dtype_name}; {of.rate:.0f} GFLOP/s, copies {of.bandwidth:.1f} GB/s"
-        options.out.with_suffix(".txt").write_text("\n".join([title, HEAD, *(one.line() for one in found)]) + "\n")
-        plot(found, options.out.with_suffix(".svg"))
+        write(options.out, titled(model, of), about, found)
 
 
 if __name__ == "__main__":
