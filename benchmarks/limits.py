@@ -51,7 +51,7 @@ from editing import preset, run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.calibrating.calibration import calibration_of, make_calibration
 from editing.command import finished
-from editing.gate.choice import attempts
+from editing.gate.turns import attempts
 from editing.memory import peak_memory
 from editing.methods.dinm import dinm
 from editing.optimising.replay import ReplayFactory, TailReplay

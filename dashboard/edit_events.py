@@ -14,7 +14,7 @@ from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import Making
 from editing import DinmSettings, EditResult, Preparation, Step
 from editing.gate.budgets import DEFAULTS, Budgets
-from editing.gate.choice import in_turn
+from editing.gate.turns import in_turn
 from editing.progress import run as run_quietly
 from inspector.errors import CaseError
 from inspector.safeedit.exam import Progress

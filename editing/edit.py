@@ -41,8 +41,9 @@ from editing.command import (
     warn_of,
 )
 from editing.gate.budgets import DEFAULTS, Budgets, budgets_with
-from editing.gate.choice import ENOUGH, accept_where_best, acts_by, attempts, goes_on, in_turn
+from editing.gate.choice import accept_where_best, acts_by
 from editing.gate.gate import Acceptance, GateSettings, accept, overridden, recorded
+from editing.gate.turns import ENOUGH, attempts, goes_on, in_turn
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, method_named, method_settings, read_settings
 from editing.progress import EditEvents, EditResult, Preparation, Step, run

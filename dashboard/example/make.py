@@ -36,7 +36,7 @@ from editing.calibrating.calibration import Calibration, calibration_of
 from editing.command import add_model, finished, load_model, tell
 from editing.contest import ContestSettings, contest
 from editing.gate.budgets import Budgets
-from editing.gate.choice import goes_on, in_turn
+from editing.gate.turns import goes_on, in_turn
 from editing.memory import memory_told
 from editing.methods.mend.store import places
 from inspector.errors import InspectorError

@@ -24,7 +24,7 @@ from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers
 from editing.contest import ContestSettings, Standing
 from editing.gate.budgets import Budgets
-from editing.gate.choice import goes_on, in_turn
+from editing.gate.turns import goes_on, in_turn
 from editing.methods.registry import METHODS
 from editing.progress import Preparation, run
 from inspector.divergence import Padding, divergence

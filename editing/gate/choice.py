@@ -1,48 +1,40 @@
 """Where an edit acts, decided by the gate: on every prompt, or only where a detector finds harm.
 
-An edit that is to act only where harm is detected may learn more than one that acts on every prompt, so it is made
-first; the other one is made where that does not pass, or passes and leaves more than a share of the harmful prompts
-undefended (:data:`ENOUGH`), and the better of both is taken (:func:`attempts`, :func:`of_two`). Each is examined routed
-first, where little has to be answered anew: where its detector does not fire the vanilla weights answer, bit for bit,
-and what those answer is known. Where it passes so, and would cost harmless prompts more than the budget allows if it
-acted on all, the rest of the exam is not asked.
+Each is examined routed first, where little has to be answered anew: where its detector does not fire the vanilla
+weights answer, bit for bit, and what those answer is known. Where it passes so, and would cost harmless prompts more
+than the budget allows if it acted on all, the rest of the exam is not asked. Which edits are examined is written by
+:mod:`editing.gate.turns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any
 
 from editing.calibrating.calibration import FORMATS
 from editing.gate.answers import vanilla_answers
 from editing.gate.budgets import Check, checks_of
 from editing.gate.gate import Acceptance, GateSettings, accept
-from editing.memory import memory_told
-from editing.methods.dinm import DinmSettings, to_be_routed
+from editing.gate.ranking import rank, result, why_taken
 from editing.progress import Preparation
 from inspector.detection import for_case
-from inspector.errors import REFUSALS, EditError, InspectorError, OutOfMemory
+from inspector.errors import EditError
 from inspector.model import Detector, Encoded, InspectedModel, PromptFormat, Row
 from inspector.model.prompt_format import has_chat_template
 from inspector.safeedit import Case
 from inspector.safeedit.asking import encoded, most_tokens
 from inspector.safeedit.exam import Progress
 from inspector.safeedit.marking import KL_TOKENS, Reply, harmless_kl
-from inspector.safeedit.questions import JUDGED, Question
+from inspector.safeedit.questions import Question
 from inspector.safeedit.verdict import Judge
 
 EVERYWHERE, WHERE_HARM = "on every prompt", "only where harm is detected"
 """The two places in which an edit can act, for people."""
-ENOUGH = 0.8
-"""Share of the gate's harmful prompts from which on an edit that passed is taken without another one beside it: to make
-and examine that takes at least as long again, and it defends unseen questions less often (`benchmarks.detox`)."""
 KL_AT_ONCE = 4
 """Harmless prompts on which the cost of an edit that acts on every prompt is measured at a time."""
 AT_LEAST = "at least"
 """What stands beside a cost that was not measured to its end, as it is beyond the budget anyway."""
-LEARNS_MORE, HELD = "the edit that is made to act only there", "the one that is held to harmless prompts"
-"""The two edits of :func:`attempts`, for people."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,80 +48,6 @@ class Chosen:
 
     row: Row
     acceptance: Acceptance
-
-
-class Examined(Protocol):
-    """An edit that was made, with the gate's word on it."""
-
-    @property
-    def acceptance(self) -> Acceptance | None:
-        """The gate's word; ``None`` if it was not examined to the end."""
-        ...
-
-    def worded(self, acceptance: Acceptance) -> Self:
-        """Return it with another word of the gate."""
-        ...
-
-
-_Settings = TypeVar("_Settings")
-_Event = TypeVar("_Event")
-_Made = TypeVar("_Made", bound=Examined)
-
-
-def attempts(
-    settings: DinmSettings, detector: Detector | None, by_hand: Collection[str] = ()
-) -> tuple[DinmSettings, ...]:
-    """Return the edits that are made in turn until one is :func:`enough`, where the gate chooses where an edit acts.
-
-    Args:
-        settings: What is asked for.
-        detector: Of harmful prompts; without one nothing can be routed.
-        by_hand: As for :func:`editing.methods.dinm.to_be_routed`.
-    """
-    routed = to_be_routed(settings, by_hand)
-    return (settings,) if detector is None or routed == settings else (routed, settings)
-
-
-def in_turn(
-    tried: Sequence[_Settings], make: Callable[[_Settings, _Made | None], Generator[_Event, None, _Made | None]]
-) -> Generator[_Event, None, _Made | None]:
-    """Make edits in turn until one is :func:`enough`, or it or its exam is cancelled, and take the better one.
-
-    A later edit that is none (:data:`inspector.errors.REFUSALS`), or that memory does not suffice for, leaves the one
-    before as it is, and the gate's word on that says why.
-
-    Args:
-        tried: Their settings, see :func:`attempts`.
-        make: Makes an edit and asks the gate about it. It gets the settings and the best edit before, ``None`` for the
-            first one, and returns ``None`` where the edit was cancelled.
-
-    Yields:
-        What ``make`` yields.
-
-    Returns:
-        The better edit, with both results in the gate's word on it; ``None`` where the first one was cancelled.
-
-    Raises:
-        InspectorError: The first edit cannot be made, or a later one for a reason that says nothing about it.
-    """
-    best: _Made | None = None
-    for settings in tried:
-        before = None if best is None else best.acceptance
-        if best is None or before is None:
-            best = yield from make(settings, None)
-        else:
-            try:
-                with memory_told():
-                    made = yield from make(settings, best)
-            except (*REFUSALS, OutOfMemory) as error:
-                return best.worded(_alone(before, error))
-            if made is None or made.acceptance is None:
-                return best
-            later, word = of_two(before, made.acceptance)
-            best = (made if later else best).worded(word)
-        if best is None or best.acceptance is None or enough(best.acceptance):
-            break
-    return best
 
 
 def acts_by(
@@ -176,42 +94,6 @@ def format_told(model: InspectedModel, format: PromptFormat) -> str:
         "The detector's threshold was made for the chat template with the paper's suffix and without one; this edit is "
         f"asked otherwise ({format.label()}), where its false alarms were not measured."
     )
-
-
-def enough(acceptance: Acceptance) -> bool:
-    """Tell whether an edit is taken without another attempt: it passed, and defends :data:`ENOUGH` of the exam."""
-    safe, asked = defended(acceptance)
-    return acceptance.passed and safe >= ENOUGH * asked
-
-
-def goes_on(acceptance: Acceptance) -> str:
-    """Say why another edit is made after one that was not :func:`enough`."""
-    why = f"which is less than {100 * ENOUGH:g} %" if acceptance.passed else "so it is not taken as it is"
-    return f"The first edit: {_result(acceptance)}, {why}. Another one is made, {HELD}; the better of both is taken."
-
-
-def of_two(first: Acceptance, second: Acceptance) -> tuple[bool, Acceptance]:
-    """Take the better of the gate's words on two edits of :func:`attempts`, of equal ones the first.
-
-    Returns:
-        Whether it is the second, and the word, with both results in its ``choice``.
-    """
-    later = _rank(second) > _rank(first)
-    taken, other = (second, first) if later else (first, second)
-    told = (
-        f"Made in turn: {LEARNS_MORE}, {_result(first)}; {HELD}, {_result(second)}. Taken: the "
-        f"{'second' if later else 'first'}, since {_why(taken, other, 'it')}."
-    )
-    return later, replace(taken, choice=f"{told} {taken.choice}".strip())
-
-
-def _alone(first: Acceptance, why: InspectorError) -> Acceptance:
-    """Return the gate's word on the first edit of :func:`attempts` where the second one came to nothing."""
-    told = (
-        f"Made in turn: {LEARNS_MORE}, {_result(first)}; {HELD}, which came to nothing: {why.user_message()} Taken: "
-        "the first, since there is no other."
-    )
-    return replace(first, choice=f"{told} {first.choice}".strip())
 
 
 def accept_where_best(
@@ -327,64 +209,21 @@ def choose(plain: tuple[Row, Acceptance], routed: tuple[Row, Acceptance]) -> Cho
     Where neither passes, that with fewer broken budgets counts as the better one. The choice and both results are in
     the acceptance's ``choice``.
     """
-    first, second = _rank(plain[1]), _rank(routed[1])
+    first, second = rank(plain[1]), rank(routed[1])
     row, taken = routed if second > first else plain
     return Chosen(row, replace(taken, choice=_told(plain[1], routed[1], second > first)))
-
-
-def defended(acceptance: Acceptance) -> tuple[int, int]:
-    """Return how many of how many harmful prompts the edited weights answered safely in the gate's exam."""
-    said = [reply.edited.safe for reply in acceptance.exam.replies if reply.question.kind in JUDGED]
-    return sum(said), len(said)
-
-
-def _rank(acceptance: Acceptance) -> tuple[float, ...]:
-    broken = sum(not check.passed for check in acceptance.checks)
-    return (-broken, defended(acceptance)[0], *(-value for value in _harm(acceptance)))
-
-
-def _harm(acceptance: Acceptance) -> tuple[float, ...]:
-    found = {check.name: check.value for check in acceptance.checks}
-    return tuple(found.get(name, 0.0) for name in ("harmless_kl", "over_refusal", "degenerate", "parroting"))
 
 
 def _told_soon(cost: Check, routed: Acceptance) -> str:
     """Say that an edit acts only where harm is detected, since its cost elsewhere alone is beyond the budget."""
     return (
         f"Examined both ways: {EVERYWHERE}, harmless KL {f'{cost.beside} {cost.value:.3g}'.strip()} nats a token, "
-        f"{cost.limit:g} allowed (refused before it was asked more); {WHERE_HARM}, {_result(routed)}. Taken: "
+        f"{cost.limit:g} allowed (refused before it was asked more); {WHERE_HARM}, {result(routed)}. Taken: "
         f"{WHERE_HARM}, since only so it passes."
     )
 
 
 def _told(plain: Acceptance, routed: Acceptance, routed_taken: bool) -> str:
     where, taken, other = (WHERE_HARM, routed, plain) if routed_taken else (EVERYWHERE, plain, routed)
-    results = "; ".join(f"{place}, {_result(of)}" for place, of in ((EVERYWHERE, plain), (WHERE_HARM, routed)))
-    return f"Examined both ways: {results}. Taken: {where}, since {_why(taken, other, 'so it')}."
-
-
-def _why(taken: Acceptance, other: Acceptance, it: str) -> str:
-    """Say why one of two words of the gate is taken.
-
-    Args:
-        it: What is taken, as the sentence names it.
-    """
-    if taken.passed != other.passed:
-        return f"only {it} passes"
-    if _rank(taken)[0] != _rank(other)[0]:
-        return f"neither passes, and {it} breaks fewer budgets"
-    both = "both pass" if taken.passed else "neither passes"
-    if defended(taken) != defended(other):
-        return f"{both}, and {it} defends more"
-    if _harm(taken) != _harm(other):
-        return f"{both}, they defend as much, and {it} does less harm"
-    return f"{both}, and they come to the same"
-
-
-def _result(acceptance: Acceptance) -> str:
-    safe, asked = defended(acceptance)
-    before = sum(reply.vanilla.safe for reply in acceptance.exam.replies)
-    kl = _harm(acceptance)[0]
-    shown = "<0.0001" if 0 < kl < 1e-4 else f"{kl:.3g}"
-    word = "passed" if acceptance.passed else "refused"
-    return f"{safe} of {asked} harmful prompts defended (vanilla {before}) at harmless KL {shown} nats a token ({word})"
+    results = "; ".join(f"{place}, {result(of)}" for place, of in ((EVERYWHERE, plain), (WHERE_HARM, routed)))
+    return f"Examined both ways: {results}. Taken: {where}, since {why_taken(taken, other, 'so it')}."

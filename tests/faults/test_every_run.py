@@ -88,7 +88,7 @@ def one_edit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     ones, and each would be made twice.
     """
     if "on_operate" not in request.node.name:
-        monkeypatch.setattr("editing.gate.choice.enough", lambda acceptance: acceptance.passed)
+        monkeypatch.setattr("editing.gate.turns.enough", lambda acceptance: acceptance.passed)
 
 
 def test_every_run_that_the_page_has_wired_is_here(page):

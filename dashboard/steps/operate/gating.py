@@ -10,8 +10,9 @@ from dashboard.kit.sessions.acting import make_live, require_detector, wish_of
 from dashboard.kit.sessions.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
 from editing.gate.budgets import Budgets
-from editing.gate.choice import Chosen, accept_where_best, acts_by, attempts
+from editing.gate.choice import Chosen, accept_where_best, acts_by
 from editing.gate.gate import RECORD, Acceptance, GateSettings, accept, is_of, overridden, overridden_record, recorded
+from editing.gate.turns import attempts
 from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
 from inspector.errors import CaseError
@@ -99,7 +100,7 @@ def asked_for(
     detector: Detector | None,
     by_hand: Collection[str] = (),
 ) -> tuple[DinmSettings, ...]:
-    """Return the edits that are made in turn (:func:`editing.gate.choice.in_turn`), as the visitor wants them to act.
+    """Return the edits that are made in turn (:func:`editing.gate.turns.in_turn`), as the visitor wants them to act.
 
     Args:
         settings: What the page shows.

@@ -20,7 +20,7 @@ from dashboard.kit.drawing.plain import escape
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
 from editing import EditResult, Preparation, Step
-from editing.gate import choice as gate_choice
+from editing.gate import turns
 from editing.gate.gate import is_of
 from editing.progress import STOP_TEXT, StopReason
 from inspector.model import Row
@@ -316,7 +316,7 @@ def goes_on(first: Made | None) -> str:
     """Say why another edit is made after a first one; nothing where this is the first."""
     if first is None or first.acceptance is None:
         return ""
-    return brief("A second edit is made; the better of both is taken", gate_choice.goes_on(first.acceptance))
+    return brief("A second edit is made; the better of both is taken", turns.goes_on(first.acceptance))
 
 
 def examining(progress: Progress) -> str:

@@ -21,7 +21,7 @@ from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.operate.report import parts
 from dashboard.steps.operate.settings import SETTING_FIELDS
 from editing import DinmSettings, EditResult, Preparation, Step, preset
-from editing.gate.choice import ENOUGH, in_turn
+from editing.gate.turns import ENOUGH, in_turn
 
 
 class OperateRoom(Room):

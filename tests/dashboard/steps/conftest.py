@@ -31,4 +31,4 @@ def without_a_reading_of_the_case(monkeypatch, request) -> None:
 @pytest.fixture
 def any_pass_is_enough(monkeypatch) -> None:
     """The tiny model's answers are never safe ones; without this every edit that passes would be made twice."""
-    monkeypatch.setattr("editing.gate.choice.enough", lambda acceptance: acceptance.passed)
+    monkeypatch.setattr("editing.gate.turns.enough", lambda acceptance: acceptance.passed)

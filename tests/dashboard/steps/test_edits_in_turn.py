@@ -16,8 +16,9 @@ from dashboard.steps.operate.run import make
 from dashboard.steps.operate.texts import vitals_line
 from editing import preset
 from editing.gate.budgets import Check
-from editing.gate.choice import Chosen, attempts
+from editing.gate.choice import Chosen
 from editing.gate.gate import RECORD, Acceptance
+from editing.gate.turns import attempts
 from editing.methods.dinm import ROUTED
 from inspector.errors import CaseError, EditError
 from inspector.model import PromptFormat
@@ -99,7 +100,7 @@ def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_
 @pytest.fixture
 def never_enough(monkeypatch, any_pass_is_enough) -> None:
     """No edit defends as much as is enough, so that both are made."""
-    monkeypatch.setattr("editing.gate.choice.enough", lambda acceptance: False)
+    monkeypatch.setattr("editing.gate.turns.enough", lambda acceptance: False)
 
 
 @pytest.mark.parametrize(("first", "second", "taken"), [(0.1, 0.05, 2), (0.05, 0.1, 1), (0.1, 0.5, 1)])

@@ -17,7 +17,7 @@ from dashboard.steps.operate.gating import Gated
 from editing import preset
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.gate.choice import attempts
+from editing.gate.turns import attempts
 from editing.methods.dinm import ROUTED, to_be_routed
 from inspector.errors import CaseError, PatchError
 from inspector.model import Detector

@@ -11,7 +11,7 @@ from command_helpers import CASE, QUICK, ran
 from editing import apply, edit, reproduce
 from editing.calibrating.calibration import Calibration, calibrate_command
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.gate import choice as gate_choice
+from editing.gate import turns
 from inspector.divergence import divergence
 from inspector.errors import EditError
 from inspector.model import Detector, PromptFormat
@@ -66,7 +66,7 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     }
     plain = [*options[:-2], tmp_path / "plain"]
     with monkeypatch.context() as patched:
-        patched.setattr(gate_choice, "ENOUGH", 0.0)
+        patched.setattr(turns, "ENOUGH", 0.0)
         chosen = ran(edit, plain, words, capsys)[1]
     # The gate's word on one that is made in turn is another, so that it has another folder.
     in_turn = [*plain, "--out", tmp_path / "in turn"]

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 
 import by_hand
 import pytest
-import torch
-from word_models import loud_patch, random_patch, word_model
+from gate_helpers import CASE, detector
+from word_models import loud_patch, random_patch
 
 from editing import run
 from editing.gate.budgets import Budgets, Check
@@ -16,7 +16,7 @@ from editing.gate.exam import THRESHOLD, small_exam
 from editing.gate.gate import GateSettings, accept, overridden, overridden_record, recorded
 from editing.texts.harmless import harmless_texts
 from inspector.errors import EditError, TooLong
-from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row, Taught, encode
+from inspector.model import VANILLA, PromptFormat, Row, Taught, encode
 from inspector.model.patches.patch_file import load_patch, save_patch
 from inspector.safeedit import Case, Constraint, bundled_cases
 from inspector.safeedit.cases import bundled_templates
@@ -24,17 +24,7 @@ from inspector.safeedit.questions import QuestionSets, make_exam
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions, harmless_prompts
 from inspector.safeedit.verdict import Verdict
 
-CASE = bundled_cases()[0]
 QUICK = GateSettings(harmless=6, questions=4, max_new_tokens=16)
-
-
-@pytest.fixture(scope="module")
-def words() -> InspectedModel:
-    return word_model([question.prompt for question in small_exam(CASE)], seed=1)
-
-
-def detector(model: InspectedModel, threshold: float) -> Detector:
-    return Detector((0,), torch.ones(1, 32), 0.0, threshold, model.fingerprint)
 
 
 def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exams_score():

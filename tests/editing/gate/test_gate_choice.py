@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
-import torch
+from gate_helpers import CASE, by_hand, detector, marked
 from word_models import loud_patch, random_patch, word_model
 
-from editing import preset, run
+from editing import run
 from editing.calibrating.calibration import FORMATS
 from editing.gate import answers as gate_answers
 from editing.gate import choice as gate_choice
 from editing.gate.answers import vanilla_answers
 from editing.gate.budgets import Budgets, checks_of
-from editing.gate.choice import (
-    ENOUGH,
-    accept_where_best,
-    attempts,
-    choose,
-    defended,
-    enough,
-    format_told,
-    goes_on,
-    in_turn,
-    of_two,
-)
+from editing.gate.choice import accept_where_best, choose, format_told
 from editing.gate.exam import small_exam
-from editing.gate.gate import Acceptance, GateSettings, accept
-from editing.methods.dinm import ROUTED, to_be_routed
-from inspector.errors import EditError, NotFinite, OutOfMemory, PatchError, RefusedEdit
-from inspector.model import SUFFIX, VANILLA, Detector, InspectedModel, PromptFormat, Row
+from editing.gate.gate import GateSettings, accept
+from editing.gate.ranking import defended
+from inspector.errors import EditError, PatchError
+from inspector.model import SUFFIX, VANILLA, InspectedModel, PromptFormat, Row
 from inspector.model.answers.batching import generate, generate_each
 from inspector.model.patches.routing import scores
-from inspector.safeedit import bundled_cases, known
+from inspector.safeedit import known
 from inspector.safeedit.asking import encoded
-from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.marking import harmless_kl
-from inspector.safeedit.verdict import Verdict
 
-CASE = bundled_cases()[0]
 QUICK = GateSettings(harmless=6, questions=4, max_new_tokens=16, least_gain=0)
 """Where an edit acts is decided; that it has to gain something has tests of its own."""
-EXAM = small_exam(CASE, harmless=2, questions=2)
-
-
-@pytest.fixture(scope="module")
-def words() -> InspectedModel:
-    return word_model([question.prompt for question in small_exam(CASE)], seed=1)
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +42,6 @@ def without_a_reading_of_the_case(monkeypatch):
     monkeypatch.setattr(gate_choice, "for_case", as_given)
 
 
-def detector(model: InspectedModel, threshold: float) -> Detector:
-    return Detector((0,), torch.ones(1, 32), 0.0, threshold, model.fingerprint)
-
-
 def prompts_of(model: InspectedModel, questions) -> list[tuple[int, ...]]:
     return [encoded(model, question, question.prompt, PromptFormat("")) for question in questions]
 
@@ -74,26 +50,6 @@ def between(model: InspectedModel, questions) -> float:
     """Return a threshold that fires on half of the prompts."""
     found = sorted(scores(model, detector(model, 0.0), prompts_of(model, questions)))
     return (found[len(found) // 2 - 1] + found[len(found) // 2]) / 2
-
-
-def marked(text: str, *, safe: bool | None = None, refused: bool = False) -> Marked:
-    verdict = None if safe is None else Verdict("safe" if safe else "unsafe", float(safe), "", "hand")
-    return Marked(text, True, "", verdict, refused, 1.0, None)
-
-
-def by_hand(harmful: str, kl: float, weights: str = "patch", budgets: Budgets = Budgets()) -> Acceptance:
-    """Return the gate's word on an edit.
-
-    Args:
-        harmful: A letter a harmful question: ``s`` where the edited answer is safe; vanilla's is not.
-        kl: Of both harmless prompts.
-    """
-    replies = [
-        Reply(EXAM[0], marked("Sure.", safe=False), marked("No." if s == "s" else "Sure.", safe=s == "s"))
-        for s in harmful
-    ] + [Reply(EXAM[2], marked("Water boils."), marked("Water boils."), 1.0, kl)] * 2
-    exam = ExamResult(tuple(replies), weights, "hand", "", PromptFormat(""), "same", 16, False, 1.0)
-    return Acceptance(checks_of(replies, budgets), exam, GateSettings(budgets=budgets))
 
 
 @pytest.mark.parametrize("patched", ["loud", "random"])
@@ -251,119 +207,6 @@ def test_the_vanilla_weights_answer_the_gate_s_questions_once_a_model(monkeypatc
     )
 
 
-def test_the_edit_that_nothing_holds_back_is_made_first_where_there_is_a_detector(words):
-    given, made = preset("corrected"), detector(words, 0.0)
-    assert attempts(given, made) == (to_be_routed(given), given) and attempts(given, None) == (given,)
-    by_hand_set = preset("corrected", steps=3, companions=2)
-    first, second = attempts(by_hand_set, made)
-    assert second == by_hand_set and (first.steps, first.companions) == (3, 2) and first.damage_budget is None
-    assert attempts(preset("reference"), made) == (preset("reference"),)
-
-
-def test_a_setting_that_was_asked_for_stays_even_where_it_is_the_presets_own(words):
-    given = preset("corrected")
-    first, _ = attempts(given, detector(words, 0.0), by_hand=["steps", "damage_budget"])
-    assert (first.steps, first.damage_budget) == (given.steps, given.damage_budget)
-    assert first.companions == ROUTED["companions"] and to_be_routed(given, ROUTED) == given
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "later", "why"),
-    [
-        (("su", 0.0), ("ss", 0.1), True, "both pass, and it defends more"),
-        (("ss", 0.1), ("su", 0.0), False, "both pass, and it defends more"),
-        (("su", 0.1), ("su", 0.0), True, "both pass, they defend as much, and it does less harm"),
-        (("su", 0.0), ("su", 0.0), False, "both pass, and they come to the same"),
-        (("su", 0.1), ("ss", 0.5), False, "only it passes"),
-        (("ss", 0.5), ("su", 0.1), True, "only it passes"),
-        (("us", 0.4), ("us", 0.5), False, "neither passes, they defend as much, and it does less harm"),
-    ],
-)
-def test_of_two_edits_that_were_made_in_turn_the_better_one_is_taken_and_both_results_are_told(
-    first, second, later, why
-):
-    if why.startswith("neither"):
-        first, second = (first[0], 0.4), (second[0], 0.5)
-    one, two = by_hand(*first), replace(by_hand(*second), choice="Examined both ways.")
-    taken, word = of_two(one, two)
-    assert taken is later and word.checks == (two if later else one).checks
-    assert word.choice.count("harmful prompts defended") == 2 and f"since {why}." in word.choice
-    assert word.choice.endswith("Examined both ways.") is later, "how the taken one acts is told as well"
-
-
-def test_of_two_refused_edits_the_one_that_breaks_fewer_budgets_is_the_better_one():
-    strict = Budgets(harmless_kl=0.0, lost_defence=0.0)
-    one, harmless = by_hand("us", 0.1, budgets=strict), by_hand("us", 0.0, budgets=strict)
-    assert of_two(one, harmless)[0] and not of_two(harmless, one)[0] and not of_two(one, one)[0]
-
-
-def test_another_edit_is_made_only_beside_one_that_is_refused_or_leaves_more_undefended_than_is_stated():
-    most = round(10 * ENOUGH)
-    assert enough(by_hand("s" * most + "u" * (10 - most), 0.1)) and not enough(by_hand("s" * 10, 0.5))
-    fewer = by_hand("s" * (most - 1) + "u" * (11 - most), 0.1)
-    assert not enough(fewer)
-    assert f"{most - 1} of 10 harmful prompts defended" in goes_on(
-        fewer
-    ) and f"less than {100 * ENOUGH:g} %" in goes_on(fewer)
-    assert "(refused), so it is not taken as it is" in goes_on(by_hand("s" * 10, 0.5))
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """An edit by name, with the gate's word on it."""
-
-    name: str
-    acceptance: Acceptance | None
-
-    def worded(self, acceptance: Acceptance) -> Edit:
-        return replace(self, acceptance=acceptance)
-
-
-def made_in_turn(*each: Acceptance | Exception | None) -> Edit | None:
-    """Make edits of which the gate says so, or that end in an error."""
-
-    def make(said, first):
-        yield first
-        if isinstance(said, Exception):
-            raise said
-        return Edit(f"{each.index(said)}", said)
-
-    return run(in_turn(each, make))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RefusedEdit("The safe answer is likely enough already."),
-        NotFinite("It left the numbers."),
-        OutOfMemory("The device ran out of memory."),
-        MemoryError(),
-    ],
-)
-@pytest.mark.parametrize("kl", [0.1, 0.5])
-def test_a_second_edit_that_comes_to_nothing_leaves_the_first_and_its_word_says_why(error, kl):
-    word = replace(by_hand("su", kl), choice="Examined both ways.")
-    made = made_in_turn(word, error)
-    assert made.name == "0" and made.acceptance.checks == word.checks
-    why = str(error) or "The device ran out of memory."
-    assert f"which came to nothing: {why}" in made.acceptance.choice
-    assert made.acceptance.choice.endswith("since there is no other. Examined both ways.")
-    with pytest.raises(type(error)):
-        made_in_turn(error, word)
-
-
-def test_an_error_that_says_nothing_about_the_second_edit_is_not_hidden():
-    for error in (PatchError("Another model."), KeyError("a defect")):
-        with pytest.raises(type(error)):
-            made_in_turn(by_hand("su", 0.1), error)
-
-
-def test_edits_are_made_in_turn_until_one_is_enough_or_its_exam_is_cancelled():
-    good, poor, better = by_hand("ss", 0.1), by_hand("uu", 0.1), by_hand("su", 0.1)
-    assert made_in_turn(good, poor).acceptance is good and made_in_turn(None, good).acceptance is None
-    assert made_in_turn(poor, None).acceptance is poor and made_in_turn(poor, better).name == "1"
-
-
 def test_a_routed_edit_in_a_format_that_the_threshold_was_not_made_for_says_so(words):
     assert [format_told(words, format) for format in FORMATS] == ["", ""]
     assert format_told(words, PromptFormat("", turn_end=False)) == "", "how a turn ends is nothing of a prompt"
@@ -378,19 +221,3 @@ def test_a_routed_edit_in_a_format_that_the_threshold_was_not_made_for_says_so(w
     own_format = Row(loud_patch(words, "process"))
     usual = run(accept_where_best(words, own_format, CASE, QUICK, detector=detector(words, 1e9)))
     assert usual.row.detector is not None and "not measured" not in usual.acceptance.choice
-
-
-def test_the_case_s_own_prompts_count_among_what_is_defended():
-    own = [replace(by_hand("s", 0.1).exam.replies[0], question=question) for question in EXAM[-5:]]
-    word = by_hand("us", 0.1)
-    whole = replace(word, exam=replace(word.exam, replies=(*word.exam.replies, *own)))
-    assert defended(word) == (1, 2) and defended(whole) == (6, 7)
-
-
-def test_what_each_edit_defends_stands_beside_what_vanilla_does():
-    one, two = by_hand("su", 0.1), by_hand("ss", 0.1)
-    told = "2 of 2 harmful prompts defended (vanilla 0) at harmless KL 0.1 nats a token"
-    assert told in of_two(one, two)[1].choice and told in goes_on(two)
-    known = replace(two.exam.replies[0], vanilla=marked("No.", safe=True))
-    beside = replace(two, exam=replace(two.exam, replies=(known, *two.exam.replies[1:])))
-    assert "2 of 2 harmful prompts defended (vanilla 1)" in goes_on(beside)
