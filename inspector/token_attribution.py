@@ -81,7 +81,7 @@ def user_tokens(model: InspectedModel, text: str, *, format: PromptFormat = Prom
 def neutral_token(model: InspectedModel) -> int:
     """Return the id of the token that stands for nothing said: a space, or the padding token."""
     found = tokenise(model, " ", special=False)
-    return found[0] if found else int(model.tokenizer.pad_token_id or 0)
+    return found[0] if found else model.pad
 
 
 def token_attribution(

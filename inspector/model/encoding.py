@@ -90,8 +90,8 @@ def encode(
         room: Tokens that must remain free for an answer to be generated.
 
     Raises:
-        PromptError: Empty text, empty response, more tokens than the model's context, or a chat template after whose
-            prompt no answer can stand.
+        PromptError: Empty text, empty response, more tokens than the model's context, a marker that it has no
+            embedding for, or a chat template after whose prompt no answer can stand.
     """
     in_template = templated(model, format)
     asked = prompt_text(model, text, format)
@@ -112,7 +112,7 @@ def encode(
     before, after = (turn.before, turn.after) if turn is not None else (own_space, "")
     ids = _continued(model, asked, prompt, before + response + (after if format.turn_end else ""), not in_template)
     if format.turn_end and not after and model.tokenizer.eos_token_id is not None:
-        ids.append(model.tokenizer.eos_token_id)
+        ids.extend(_embedded(model, [model.tokenizer.eos_token_id]))
     _require_room(model, len(prompt) + len(ids), "prompt with its answer", 0)
     return Encoded(tuple(prompt), tuple(ids))
 
@@ -157,8 +157,29 @@ _SPACE = "\u2581"
 
 
 def tokenise(model: InspectedModel, text: str, *, special: bool) -> list[int]:
-    """Return the ids of a text, with the tokenizer's own begin marker if ``special``."""
-    return list(model.tokenizer(text, add_special_tokens=special, truncation=False, verbose=False)["input_ids"])
+    """Return the ids of a text, with the tokenizer's own begin marker if ``special``.
+
+    Raises:
+        PromptError: The tokenizer knows a marker in it that the model has no embedding for.
+    """
+    ids = model.tokenizer(text, add_special_tokens=special, truncation=False, verbose=False)["input_ids"]
+    return _embedded(model, list(ids))
+
+
+def _embedded(model: InspectedModel, ids: list[int]) -> list[int]:
+    """Return token ids if each has an embedding: on CUDA one without ends the process.
+
+    Raises:
+        PromptError: One has none.
+    """
+    known = model.embedded
+    beyond = next((token for token in ids if token >= known), None)
+    if beyond is not None:
+        raise PromptError(
+            f"The marker '{model.tokenizer.convert_ids_to_tokens(beyond)}' is known to the tokenizer (as token "
+            f"{beyond:,}), and the model has an embedding for {known:,} tokens only. Leave it out of the text."
+        )
+    return ids
 
 
 def tokenise_whole(model: InspectedModel, text: str, what: str) -> list[int]:
@@ -168,7 +189,8 @@ def tokenise_whole(model: InspectedModel, text: str, what: str) -> list[int]:
         what: What the text is, for the message: ``answer``.
 
     Raises:
-        PromptError: The text is empty, or has more tokens than the model's context.
+        PromptError: The text is empty, has more tokens than the model's context, or a marker that it has no embedding
+            for.
     """
     text, _removed = clean(text)
     if not text.strip():

@@ -114,6 +114,17 @@ class InspectedModel:
         return self.quantisation or str(self.dtype).removeprefix("torch.")
 
     @property
+    def embedded(self) -> int:
+        """Number of token ids that have an embedding: a tokenizer may know markers beyond them."""
+        return int(self.network.get_input_embeddings().num_embeddings)
+
+    @property
+    def pad(self) -> int:
+        """Id that rows of a batch are filled up with, which nothing reads: the tokenizer's if it has an embedding."""
+        own = self.tokenizer.pad_token_id
+        return own if own is not None and own < self.embedded else 0
+
+    @property
     def context_length(self) -> int:
         """Most tokens that prompt and answer may have together.
 
@@ -192,8 +203,7 @@ class InspectedModel:
         pad positions themselves must not be read.
         """
         longest = max(map(len, token_ids))
-        pad = self.tokenizer.pad_token_id or 0
-        padded = [list(ids) + [pad] * (longest - len(ids)) for ids in token_ids]
+        padded = [list(ids) + [self.pad] * (longest - len(ids)) for ids in token_ids]
         return torch.tensor(padded, device=self.device)
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -106,7 +106,7 @@ def batch_of(model: InspectedModel, sequences: Sequence[Sequence[int]]) -> Tenso
     if not _captures(model, ids):
         return ids
     more = -ids.shape[1] % ROUNDED
-    return torch.nn.functional.pad(ids, (0, more), value=model.tokenizer.pad_token_id or 0)
+    return torch.nn.functional.pad(ids, (0, more), value=model.pad)
 
 
 def replayed(model: InspectedModel, ids: Tensor) -> Observed | None:

@@ -10,7 +10,7 @@ from tokenizers import processors
 
 from inspector.errors import PromptError
 from inspector.model import SUFFIX, PromptFormat, encode, from_parts
-from inspector.model.encoding import clean, prompt_text, special_markers, tokenise
+from inspector.model.encoding import clean, prompt_text, special_markers, tokenise, tokenise_whole
 from inspector.model.prompt_format import has_chat_template
 
 BEGIN, END = tiny_models.BEGIN, tiny_models.END
@@ -149,3 +149,22 @@ def test_tokenise_adds_the_begin_marker_only_where_asked_for_and_known(tiny):
     model, without = tiny(), tiny(begin=False)
     assert tokenise(model, "a", special=True) == [BEGIN, *tokenise(model, "a", special=False)]
     assert tokenise(without, "a", special=True) == tokenise(without, "a", special=False)
+
+
+def test_a_marker_beyond_the_embedding_is_refused_by_its_name():
+    """On CUDA it would end the process, for all who use it."""
+    tokenizer = tiny_models.tokenizer()
+    tokenizer.add_tokens(["<think>"])
+    model = from_parts(tiny_models.network("llama"), tokenizer, "tiny")
+    assert tokenizer("<think>", add_special_tokens=False)["input_ids"] == [model.embedded]
+    for refused in (
+        lambda: encode(model, "How <think>?"),
+        lambda: encode(model, "How?", "So <think>."),
+        lambda: encode(model, "How?", format=PromptFormat("<think>")),
+        lambda: tokenise_whole(model, "So <think>.", "answer"),
+    ):
+        with pytest.raises(PromptError, match=r"marker '<think>' .* an embedding for 259 tokens only"):
+            refused()
+    tokenizer.eos_token = "<think>"  # what ends an answer in plain text, though nobody types it
+    with pytest.raises(PromptError, match="marker '<think>'"):
+        encode(model, "How?", "So.", PromptFormat(chat=False))

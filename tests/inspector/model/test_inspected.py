@@ -111,6 +111,18 @@ def test_a_batch_is_padded_on_the_right_and_pads_are_not_seen_by_real_positions(
         assert torch.allclose(row[: len(alone)], by_hand.vanilla_logits(model, alone), atol=2e-5)
 
 
+def test_a_pad_beyond_the_embedding_fills_no_batch():
+    """As in copies of Llama 2 whose <pad> comes after the vocabulary."""
+    tokenizer = tiny_models.tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<late pad>"})
+    model = from_parts(tiny_models.network("llama"), tokenizer, "tiny")
+    assert (tokenizer.pad_token_id, model.embedded) == (tiny_models.VOCABULARY, tiny_models.VOCABULARY)
+    batch = model.batch([1, 40, 80], [1])
+    assert batch.tolist() == [[1, 40, 80], [1, 0, 0]]
+    with torch.no_grad(), model.running():
+        assert model.network(input_ids=batch).logits.isfinite().all()
+
+
 def test_markers_are_left_out_of_answers_and_shown_in_token_texts(llama):
     ids = [1, *by_hand.bytes_of(llama, "Hi"), 2]
     assert llama.decode(ids) == "Hi"
