@@ -20,7 +20,7 @@ from editing.gate.gate import not_asked
 from editing.optimising.trainee import shared_copy
 from editing.progress import EditEvents, EditResult, Preparation, part_of
 from inspector.errors import EditError, PatchError
-from inspector.model import Decoding, Delta, InspectedModel, Patch, Row
+from inspector.model import Decoding, Delta, InspectedModel, Patch, PromptFormat, Row
 from inspector.model.architecture import canonical_weight
 from inspector.model.offloaded import held
 from inspector.safeedit import Case
@@ -51,11 +51,7 @@ def stacked(first: Patch, second: Patch) -> Patch:
             f"The patches {first.identifier} and {second.identifier} were made for different base models "
             f"({first.fingerprint} and {second.fingerprint}). Stack edits of one model."
         )
-    if first.format != second.format:
-        raise PatchError(
-            f"The patches {first.identifier} and {second.identifier} were made in different prompt formats, and a "
-            "patch is asked in one. Make the second edit in the format of the first."
-        )
+    require_same_format(first, second.format)
     deltas = {delta.module: delta for delta in first.deltas}
     for delta in second.deltas:
         earlier = deltas.get(delta.module)
@@ -64,6 +60,27 @@ def stacked(first: Patch, second: Patch) -> Patch:
     method = " + ".join(part["method"] for part in parts)
     taught = tuple(dict.fromkeys((*first.taught, *second.taught)))
     return Patch(tuple(deltas.values()), first.fingerprint, method, {STACK: parts}, first.format, taught)
+
+
+def require_same_format(first: Patch, format: PromptFormat) -> None:
+    """Check that an edit on top of another one puts its questions as that one does: a stack is asked in one format.
+
+    Whether answers are taught with the end of a turn plays no part in asking, and may differ.
+
+    Args:
+        first: The edit below.
+        format: That of the edit on top.
+
+    Raises:
+        PatchError: The suffixes differ, or one is asked in the chat template and the other is not.
+    """
+    own = first.format
+    if own.open() != format.open():
+        raise PatchError(
+            f"Patch {first.identifier} was made in another prompt format than the edit on top of it, and a stack is "
+            f"asked in one. Make the second edit in the format of the first: its suffix is '{own.suffix}', and it was "
+            f"made {'in the chat template' if own.chat else 'in plain text'}."
+        )
 
 
 def scaled(patch: Patch, strength: float) -> Patch:
@@ -121,7 +138,12 @@ def carrying(model: InspectedModel, patch: Patch) -> InspectedModel:
     return replace(model, network=network, architecture=architecture)
 
 
-def edit_on_top(model: InspectedModel, first: Row, edit: Callable[[InspectedModel], EditEvents]) -> EditEvents:
+def edit_on_top(
+    model: InspectedModel,
+    first: Row,
+    edit: Callable[[InspectedModel], EditEvents],
+    format: PromptFormat | None = None,
+) -> EditEvents:
     """Make a second edit with the first one live.
 
     Whatever the second edit is held to is what the model with the first one says: its constraint and budget are about
@@ -131,6 +153,7 @@ def edit_on_top(model: InspectedModel, first: Row, edit: Callable[[InspectedMode
         first: The edit that is there, with its strength. A detector is left to the caller: it routes the stack as one.
         edit: Starts the second edit on the model that it is given, for example
             ``lambda carrying: dinm(carrying, case, block, settings)``.
+        format: The prompt format of the second edit where it is known: one that does not fit is refused before it runs.
 
     Yields:
         What the second edit yields.
@@ -140,10 +163,12 @@ def edit_on_top(model: InspectedModel, first: Row, edit: Callable[[InspectedMode
 
     Raises:
         EditError: There is no first patch, the second edit changes prompts and no weights, or that of the edit.
-        PatchError: See :func:`carrying` and :func:`stacked`.
+        PatchError: See :func:`carrying`, :func:`stacked` and :func:`require_same_format`.
     """
     if first.patch is None:
         raise EditError("There is no edit of weights to stack another one on. Make the first edit, or edit vanilla.")
+    if format is not None:
+        require_same_format(first.patch, format)
     below = scaled(first.patch, first.strength)
     result: EditResult = yield from edit(carrying(model, below))
     if result.reminder is not None:

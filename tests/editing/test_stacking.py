@@ -12,6 +12,7 @@ from training_helpers import ATOL, IDS, SMALL, small, written
 
 from editing import EditResult, dinm, preset, run
 from editing.gate.exam import small_exam
+from editing.knock_out import knock_out
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
 from editing.saved.record import check_record, record_of
@@ -207,6 +208,28 @@ def test_what_cannot_be_stacked_is_refused_with_the_remedy(llama, tiny, case):
     told = SelfReminderSettings(before="Be good.", after="", harmless_prompts=1, harmless_tokens=2)
     with pytest.raises(EditError, match="cannot be stacked"):
         run(edit_on_top(llama, Row(first), lambda carried: self_reminder(carried, case, BLOCK, told)))
+
+
+def test_an_edit_in_another_format_is_refused_before_it_runs(llama, case):
+    first, started = by_hand.patch(llama, BLOCK), []
+
+    def second(carried: InspectedModel):
+        started.append(carried)
+        return dinm(carried, case, BLOCK, SETTINGS)
+
+    for format in (PromptFormat(""), PromptFormat(chat=False)):
+        with pytest.raises(PatchError, match=r"in the format of the first: its suffix is 'If .* in the chat template"):
+            run(edit_on_top(llama, Row(first), second, format))
+    assert not started
+
+
+def test_an_edit_that_learns_to_end_its_answer_goes_on_top_of_a_knock_out(llama, case, monkeypatch):
+    """Both are asked alike: the end of a turn plays no part in a question."""
+    monkeypatch.setattr("editing.knock_out.refuse_harm", lambda *_: None)  # whichever neuron it is
+    below = run(knock_out(llama, case, BLOCK, [3]))
+    assert below.patch.format == PromptFormat().open() and SETTINGS.format.turn_end
+    both = run(on_top(llama, Row(below.patch), case))
+    assert edits_in(both.patch) == 2
 
 
 def test_both_cases_are_examined_with_the_first_edit_and_with_both(llama, case):

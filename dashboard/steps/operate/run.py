@@ -42,7 +42,7 @@ def make(
 
     Raises:
         CaseError: An edit on top is asked for, and none is live.
-        PatchError: The live edit was made in another prompt format.
+        PatchError: The live edit is asked in another prompt format; said before the edit runs.
     """
     session.limits.require_steps(settings.steps)
     case, cancel = case_of(texts), session.cancelled.is_set
@@ -54,7 +54,7 @@ def make(
         raise CaseError("No edit is live, so there is none to edit on top of. Untick 'On top', or press Operate first.")
     below = Below(live, session.weights, session.detector)
     result = yield from edit_on_top(
-        model, below.row, lambda carrying: dinm(carrying, case, block, settings, cancel=cancel)
+        model, below.row, lambda carrying: dinm(carrying, case, block, settings, cancel=cancel), settings.format
     )
     return result, None if result.patch is None else Made(LiveEdit(case, result), below)
 

@@ -326,8 +326,9 @@ def test_on_top_is_off_with_its_reason_where_no_edit_is_live(visitor):
     assert visitor.screen["on_top"] is False
 
 
-def test_an_edit_on_top_in_another_prompt_format_is_refused_and_names_the_remedy(visitor):
+def test_an_edit_on_top_in_another_prompt_format_is_refused_before_it_runs(visitor, monkeypatch):
     before = visitor.session.live
+    monkeypatch.setattr("dashboard.steps.operate.run.dinm", lambda *_, **__: pytest.fail("the edit ran"))
     with pytest.raises(gr.Error, match="in the format of the first"):
         visitor.do("on_edit", **QUICK, on_top=True, suffix="Be good.")
     assert visitor.session.live is before
