@@ -7,12 +7,14 @@ import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 
 from inspector.errors import OutOfMemory
+from inspector.model import InspectedModel
 from inspector.model.memory.halving import running_out_as
-from inspector.model.memory.memory_need import free_memory
+from inspector.model.memory.memory_need import free_memory, smaller_types
 
 INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""
@@ -69,18 +71,31 @@ def peak_memory(*devices: torch.device) -> Iterator[MemoryPeak]:
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
+def memory_told(model: InspectedModel | None = None, settings: Any = None) -> Iterator[None]:
     """Turn running out of memory, on any device, into an error of this program's family.
+
+    Args:
+        model: Whose work it is, where that is known: the error names a type only that takes less than its own.
+        settings: Of the edit that is made, if it is one: the error names what takes less than they do.
 
     Raises:
         OutOfMemory: The device or the process has no memory left; what was cached on the device is given back.
     """
-    told = OutOfMemory(
-        "The device ran out of memory. Shorten prompt and answers, watch fewer harmless prompts, train LoRA "
-        "factors instead of full weights, or load the model in bfloat16."
-    )
-    with running_out_as(told):
+    with running_out_as(OutOfMemory(f"The device ran out of memory. {_less(model, settings)}")):
         yield
+
+
+def _less(model: InspectedModel | None, settings: Any) -> str:
+    """Say what takes less memory than this model and an edit with these settings, in one sentence."""
+    ways = ["shorten prompt and answers"]
+    if getattr(settings, "harmless_prompts", 2) > 1:
+        ways.append("watch fewer harmless prompts")
+    if getattr(settings, "scope", None) == "full":
+        ways.append("train LoRA factors instead of full weights")
+    smaller = ("a smaller type",) if model is None else smaller_types(model.network.config, model.dtype_name)
+    ways.append(f"load the model in {smaller[0]}" if smaller else "use a larger machine")
+    first, *others = ways
+    return f"{first.capitalize()}{''.join(f', {way}' for way in others[:-1])}, or {others[-1]}."
 
 
 def require_free_memory(

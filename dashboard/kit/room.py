@@ -227,7 +227,7 @@ class Context(Reserving):
             began = bus.told(News.BEGAN, session, values)
             yield {**began, clock: message(starting)} if starting else began
             try:
-                with memory_told():
+                with memory_told(self.model):
                     last_word = yield from running(session, values, address)
             except Exception as error:  # whatever it was, the page must be usable again
                 yield {**bus.told(News.ENDED, session, values), clock: stopped(error)}

@@ -11,12 +11,14 @@ import functools
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import ParamSpec
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from editing.memory import memory_told
 from editing.optimising.replay import Replay, ReplayFactory, TailReplay
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from inspector.model import InspectedModel
@@ -31,7 +33,8 @@ def once_smaller(edit: Callable[_Given, EditEvents]) -> Callable[_Given, EditEve
     :attr:`EditResult.smaller` says that it did. Steps that were told before memory ran out are not told again.
 
     Args:
-        edit: Makes the edit, with the keyword ``smaller`` that says how; one that fails must leave nothing behind.
+        edit: Makes the edit of a ``model`` with ``settings``, with the keyword ``smaller`` that says how; one that
+            fails must leave nothing behind.
     """
 
     @functools.wraps(edit)
@@ -53,7 +56,9 @@ def once_smaller(edit: Callable[_Given, EditEvents]) -> Callable[_Given, EditEve
         # No longer within the handler, which holds the error and all below it.
         yield Preparation("Memory ran out: once more, with half as many texts at once", 0.0)
         named["smaller"] = True
-        result = yield from _again(edit(*given, **named), told)
+        asked = signature(edit).bind(*given, **named).arguments
+        with memory_told(asked.get("model"), asked.get("settings")):
+            result = yield from _again(edit(*given, **named), told)
         return replace(result, smaller=True, seconds=time.perf_counter() - started)
 
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from editing import run
 from editing.atlas import AtlasSettings, group, make_atlas
 from editing.measured import measured_step
 from editing.memory import memory_told
+from editing.methods.sft import SftSettings
 from editing.optimising.null_space import harmless_moment, known_moments
 from editing.optimising.training import Pair
 from editing.strength import StrengthSettings, strength_curve
@@ -227,6 +229,22 @@ def test_every_way_of_saying_that_there_is_no_memory_is_told_with_the_remedy(err
     assert ran_out(error)
     with pytest.raises(OutOfMemory, match=r"ran out of memory\. Shorten"), memory_told():
         raise error
+
+
+@pytest.mark.parametrize(
+    ("dtype", "way"),
+    [
+        ("float32", "load the model in bfloat16"),
+        ("bfloat16", "load the model in nf4"),
+        ("nf4", "use a larger machine"),
+        ("fp8", "use a larger machine"),
+    ],
+)
+def test_the_remedy_is_a_type_that_takes_less_than_the_model_s_own(llama, monkeypatch, dtype, way):
+    monkeypatch.setattr(InspectedModel, "dtype_name", dtype)
+    less = f"The device ran out of memory. Shorten prompt and answers, watch fewer harmless prompts, or {way}."
+    with pytest.raises(OutOfMemory, match=f"^{re.escape(less)}$"), memory_told(llama, SftSettings()):
+        raise MemoryError
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from training_helpers import SMALL, small
 
 from dashboard.steps.operate.texts import finished
 from editing import DinmSettings, Preparation, Step, run
-from editing.memory import memory_told
 from editing.methods.delman import DelmanSettings
 from editing.methods.dpo import DpoSettings
 from editing.methods.ext_sub import ExtSubSettings
@@ -127,12 +126,18 @@ def test_an_edit_that_does_not_fit_smaller_either_is_told_and_changes_nothing(ll
     plain = made(llama, case, name)
     with pytest.MonkeyPatch.context() as patch:
         tried = full(patch)
-        with pytest.raises(OutOfMemory, match=r"ran out of memory\. Shorten"), memory_told():
+        with pytest.raises(OutOfMemory, match=r"harmless prompts, or load the model in bfloat16\.$"):
             made(llama, case, name)
     assert len(tried) == 2, "once, and once smaller"
     by_hand.assert_at_rest(llama, by_hand.hooks(llama.network))
     again = made(llama, case, name)
     assert again.patch.identifier == plain.patch.identifier and not again.smaller
+
+
+def test_full_training_that_does_not_fit_is_told_to_train_less(llama, case, monkeypatch):
+    full(monkeypatch)
+    with pytest.raises(OutOfMemory, match="harmless prompts, train LoRA factors instead of full weights, or load"):
+        run(METHODS["sft"].run(llama, case, 1, small(SftSettings, scope="full")))
 
 
 def test_another_error_is_no_reason_to_make_an_edit_again(llama, case, monkeypatch):

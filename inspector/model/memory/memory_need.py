@@ -232,7 +232,7 @@ def require_room(config: Any, dtype: str, rest: str, device: torch.device) -> No
     need, free = predict(config, dtype, rest), free_memory(device)
     if need.read <= free:
         if need.edit > free:
-            smaller = [name for name in _smaller(config, dtype) if predict(config, name).edit <= free]
+            smaller = [name for name in smaller_types(config, dtype) if predict(config, name).edit <= free]
             way = f"load it with --dtype {smaller[0]}" if smaller else "use a larger machine"
             _warn_of_edits(need.edit - need.weights, free - need.weights, device, way)
         return
@@ -272,7 +272,7 @@ def _warn_of_edits(needed: int, free: int, device: torch.device, way: str) -> No
     )
 
 
-def _smaller(config: Any, dtype: str) -> Sequence[str]:
+def smaller_types(config: Any, dtype: str) -> Sequence[str]:
     """Return the types that take less, the one that rounds least first; a checkpoint's own type stays."""
     return _SMALLER.get(dtype, ()) if quantised_in(config) is None else ()
 
@@ -287,7 +287,7 @@ def remedies(config: Any, dtype: str, free: int, device: torch.device) -> list[s
         free: Bytes that are free.
         device: On what.
     """
-    fits = [name for name in _smaller(config, dtype) if predict(config, name).read <= free]
+    fits = [name for name in smaller_types(config, dtype) if predict(config, name).read <= free]
     spread = dtype not in _QUANTISED or (device.type == "cuda" and torch.cuda.device_count() > 1)
     return [*(f"--dtype {name}" for name in fits[:1]), *(["--device-map auto"] if spread else [])]
 
