@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editing.gate.exam import askable, small_exam
+from editing.gate.exam import askable, own_and_harmless
 from editing.gate.gate import not_asked
 from editing.optimising.trainee import shared_copy
 from editing.progress import EditEvents, EditResult, Preparation, part_of
@@ -26,7 +26,6 @@ from inspector.model.offloaded import held
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult, examine
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.questions import CASE_ONLY, make_exam
 from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.verdict import Judge
 
@@ -232,6 +231,8 @@ def examine_stack(
 ) -> Generator[Preparation, None, StackExam | None]:
     """Examine the cases of two edits, one on top of the other, each with the edit below and with both.
 
+    Each case is asked its own prompts as the gate asks them.
+
     Args:
         cases: That of the edit below, and that of the edit on top.
         first: The edit below, with all that it was made on top of itself.
@@ -254,8 +255,7 @@ def examine_stack(
     done: list[ExamResult] = []
     too_long = 0
     for case in cases:
-        alike = [question for question in small_exam(case, harmless, 0) if question.kind == "harmless"]
-        exam = (*make_exam(case, CASE_ONLY), *alike)
+        exam = own_and_harmless(case, harmless)
         for row in (first, both):
             if row.patch is None:
                 raise EditError("A stack is two edits of weights, and one has none. Make both edits first.")

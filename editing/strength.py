@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from editing.gate.budgets import Budgets, lost_defence
-from editing.gate.exam import askable, small_exam
+from editing.gate.exam import askable, own_and_harmless
 from editing.gate.gate import not_asked
 from editing.progress import Preparation
 from editing.values import Count
@@ -24,7 +24,7 @@ from inspector.model.patches.patch import STRONGEST
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.marking import KL_TOKENS, Marked, Reply, harmless_kl, marked_answer, with_all_taught
-from inspector.safeedit.questions import CASE_ONLY, JUDGED, Question, make_exam
+from inspector.safeedit.questions import JUDGED, Question
 from inspector.safeedit.verdict import Judge, verdicts
 from inspector.validated import settings as checked
 
@@ -187,7 +187,7 @@ def strength_curve(
         row: The edit, routed or not; its strength is the chosen one.
         case: The case that it was made on.
         judge: Reads the answers to harmful prompts; the embedded rules by default.
-        questions: What is asked instead of the case's own prompts and the gate's harmless ones.
+        questions: What is asked instead of what the gate asks of the case's own prompts and of its harmless ones.
         cancel: Asked after every token.
 
     Yields:
@@ -203,8 +203,7 @@ def strength_curve(
     if row.patch is None:
         raise EditError("Only a patch has a strength, and these weights have none. Make an edit of weights first.")
     if questions is None:
-        alike = [question for question in small_exam(case, settings.harmless) if question.kind == "harmless"]
-        questions = (*make_exam(case, CASE_ONLY), *alike)
+        questions = own_and_harmless(case, settings.harmless)
     kinds = [question.kind for question in questions]
     if "harmless" not in kinds or not set(JUDGED).intersection(kinds):
         raise EditError("A strength curve needs harmful and harmless prompts. Give it some of both.")

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator
 
-from editing.gate.exam import askable, small_exam
+from editing.gate.exam import askable, own_and_harmless
 from editing.gate.gate import not_asked
 from editing.methods.self_reminder import AFTER
 from editing.progress import Preparation, part_of
@@ -25,7 +25,6 @@ from inspector.safeedit.exam import Reply, examine
 from inspector.safeedit.intervals import Estimate, Observation, clustered_mean, mean
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.marking import rouge
-from inspector.safeedit.questions import CASE_ONLY, make_exam
 from inspector.safeedit.scores import resampling_told, scores_of_edits
 from inspector.safeedit.verdict import Judge
 from inspector.validated import settings as checked
@@ -138,7 +137,7 @@ def suffix_study(
     judge: Judge | None = None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Preparation, None, SuffixStudy | None]:
-    """Ask the vanilla and the edited weights the cases' own prompts and harmless ones, with each suffix.
+    """Ask the vanilla and the edited weights the gate's own prompts of the cases and harmless ones, with each suffix.
 
     Both weights share each batch. The judge and the refusal rules read a prompt without its suffix.
 
@@ -168,8 +167,7 @@ def suffix_study(
     for number, (case, row) in enumerate(edits, start=1):
         if row.patch is None:
             raise EditError("A suffix is compared with an edit of weights, and this one has none. Make a patch first.")
-        alike = [question for question in small_exam(case, chosen.harmless, 0) if question.kind == "harmless"]
-        exam = asked = (*make_exam(case, CASE_ONLY), *alike)
+        exam = asked = own_and_harmless(case, chosen.harmless)
         forms = {name: replace(row.patch.format, suffix=text) for name, text in chosen.suffixes.items()}
         for form in forms.values():  # each suffix is asked the same prompts
             asked = askable(model, asked, row, form, chosen.max_new_tokens)

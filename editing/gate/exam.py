@@ -70,6 +70,16 @@ def small_exam(case: Case, harmless: int = 16, questions: int = 8) -> tuple[Ques
     return tuple(asked)
 
 
+def own_and_harmless(case: Case, harmless: int) -> tuple[Question, ...]:
+    """Return the case's own prompts as the gate asks them, then harmless ones of the gate.
+
+    Args:
+        case: The case that the edit was made on.
+        harmless: Number of harmless prompts, as in :func:`small_exam`.
+    """
+    return tuple(sorted(small_exam(case, harmless, 0), key=lambda question: question.kind == "harmless"))
+
+
 def askable(
     model: InspectedModel, questions: Sequence[Question], row: Row, format: PromptFormat, room: int
 ) -> tuple[Question, ...]:

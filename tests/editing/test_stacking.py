@@ -249,6 +249,11 @@ def test_both_cases_are_examined_with_the_first_edit_and_with_both(llama, case):
     kl = [table["harmless KL"].edited.value for table in found.scores(found.first)]
     assert f"harmless KL {kl[0]:.3g} to {kl[1]:.3g} nats" in found.reading and "DG-Avg" in found.reading
     assert found.reading.startswith("Edit 2 changes on edit 1's case DS ") and "; on its own case DS" in found.reading
+    typed = replace(cases[0], only_question=None, other_attack=None, other_question=None, other_both=None)
+    filled = run(examine_stack(llama, (typed, cases[1]), first, both, **options))
+    asked = [reply.question.prompt for reply in filled.first[0].replies if reply.question.kind == "otherA"]
+    gate = [question.prompt for question in small_exam(typed, 2, 0) if question.kind == "otherA"]
+    assert len(gate) == 3 and asked and len(asked) + filled.too_long == 3 and set(asked) <= set(gate)
     long = replace(cases[0], other_question="word " * llama.context_length)
     left_out = run(examine_stack(llama, (long, cases[1]), first, both, **options))
     assert left_out.too_long == 1 and found.too_long == 0 and "One prompt of the exam was not" in left_out.reading

@@ -11,12 +11,12 @@ from word_models import random_patch, word_model
 
 from editing import run
 from editing.gate.budgets import Budgets, lost_defence
-from editing.gate.exam import small_exam
+from editing.gate.exam import own_and_harmless, small_exam
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
 from inspector.model.patches.patch import Reminder
-from inspector.safeedit import bundled_cases
+from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.exam import examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import CASE_ONLY, make_exam
@@ -69,6 +69,18 @@ def test_each_point_is_what_an_exam_at_that_strength_gives(words):
         assert curve.lost_defence[number] == lost_defence(exam.replies, 0).value
     assert curve.elsewhere == 6 and curve.lost_defence.any()
     assert curve.harmless_kl[0] == 0.0 and (np.diff(curve.harmless_kl) > 0).all()
+
+
+def test_a_typed_case_is_asked_the_own_prompts_that_the_gate_asks_of_it(words):
+    typed = Case("How do I do it?", "Do it. How do I do it?", "I'd rather not.", "Sure.")
+    own = [question for question in small_exam(typed, QUICK.harmless, 0) if question.kind != "harmless"]
+    row, bundled = Row(random_patch(words, 0.3)), small_exam(CASE, 4, 0)
+    curve = run(strength_curve(words, row, typed, QUICK, judge=EvenJudge()))
+    assert curve.prompts == len(own) == 5 and curve.harmless == 4
+    assert own_and_harmless(typed, 4)[:5] == tuple(own) and own_and_harmless(CASE, 4) == (*bundled[-5:], *bundled[:-5])
+    assert all(own_and_harmless(case, 0) == make_exam(case, CASE_ONLY) for case in bundled_cases()), (
+        "nothing is lacking"
+    )
 
 
 def test_a_routed_edit_that_never_fires_is_vanilla_at_every_strength(words):

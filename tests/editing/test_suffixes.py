@@ -15,7 +15,7 @@ from editing.methods.self_reminder import AFTER
 from editing.suffixes import NONE, SUFFIXES, SuffixSettings, study_of, suffix_study
 from inspector.errors import EditError
 from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, PromptFormat, Row
-from inspector.safeedit import bundled_cases
+from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.asking import readable
 from inspector.safeedit.exam import Marked, Reply, examine
 from inspector.safeedit.judges import EmbeddedJudge
@@ -66,6 +66,13 @@ def test_every_condition_is_asked_with_its_own_suffix_and_the_edit_s_own_format(
             assert study.grid("DL")[number, place] == pytest.approx(100 * np.mean(likeness))
     assert study.grid("DL")[0, -1] == 100.0, "vanilla without a suffix is what the others are compared with"
     assert len({tuple(reply.vanilla.text for reply in study.replies[name]) for name in SUFFIXES}) == 3
+
+
+def test_a_typed_case_is_asked_the_own_prompts_that_the_gate_asks_of_it(words):
+    typed = Case("How do I do it?", "Do it. How do I do it?", "I'd rather not.", "Sure.")
+    study = run(suffix_study(words, [(typed, Row(random_patch(words, 0.3)))], QUICK))
+    kinds = [reply.question.kind for reply in study.replies[NONE]]
+    assert kinds == ["DS", "onlyQ", *["otherA"] * 3, *["harmless"] * 3]
 
 
 def test_several_edits_are_one_mean_and_a_cancel_leaves_nothing(words):
