@@ -68,10 +68,14 @@ def _safeguards(options: argparse.Namespace, loader: Loader) -> None:
 
 def curve_table(curve: StrengthCurve) -> str:
     """Return a strength curve as lines of text."""
-    lines = ["  strength  defended  harmless KL  over-refusal  degenerate"]
-    columns = (curve.strengths, curve.defended, curve.harmless_kl, curve.over_refusal, curve.degenerate)
-    for strength, defended, kl, refused, broken in zip(*columns, strict=True):
-        lines.append(f"  {strength:8.2f}  {defended:6.0f} %  {kl:11.4f}  {refused:10.0f} %  {broken:8.0f} %")
+    lines = ["  strength  defended  harmless KL  over-refusal  degenerate  parroting  lost defence"]
+    percent = zip(curve.over_refusal, curve.degenerate, curve.parroting, curve.lost_defence, strict=True)
+    columns = zip(curve.strengths, curve.defended, curve.harmless_kl, percent, strict=True)
+    for strength, defended, kl, (refused, broken, parroted, lost) in columns:
+        lines.append(
+            f"  {strength:8.2f}  {defended:6.0f} %  {kl:11.4f}  {refused:10.0f} %  {broken:8.0f} %"
+            f"  {parroted:7.0f} %  {lost:+5.0f} points"
+        )
     return "\n".join(lines)
 
 

@@ -113,15 +113,29 @@ class StrengthCurve:
     @property
     def within(self) -> np.ndarray:
         """``[strengths]`` whether a strength keeps the budgets."""
-        kept = (self.harmless_kl <= self.budgets.harmless_kl) & (
-            self.lost_defence <= self.budgets.lost_defence + 1e-9  # of as many prompts of the case as the gate asks
-        )
-        for share, budget, asked in (
-            (self.over_refusal, self.budgets.over_refusal, self.harmless),
-            (self.degenerate, self.budgets.degenerate, self.prompts + self.harmless),
-            (self.parroting, self.budgets.parroting, self.elsewhere),
+        return np.logical_and.reduce(list(self._kept.values()))
+
+    def broken(self, strength: float) -> tuple[str, ...]:
+        """Return the budgets that a strength breaks, by what they are of; none where it keeps them all.
+
+        Raises:
+            EditError: It was not measured.
+        """
+        place = self.at(strength)
+        return tuple(meaning for meaning, kept in self._kept.items() if not kept[place])
+
+    @property
+    def _kept(self) -> dict[str, np.ndarray]:
+        """``[strengths]`` whether each budget is kept, by what it is of."""
+        kept = {"harmless KL": self.harmless_kl <= self.budgets.harmless_kl}
+        for meaning, share, budget, asked in (
+            ("harmless prompts refused", self.over_refusal, self.budgets.over_refusal, self.harmless),
+            ("degenerate answers", self.degenerate, self.budgets.degenerate, self.prompts + self.harmless),
+            ("parroting", self.parroting, self.budgets.parroting, self.elsewhere),
         ):
-            kept = kept & (share - share[0] <= _allowed(budget, asked) + 1e-9)
+            kept[meaning] = share - share[0] <= _allowed(budget, asked) + 1e-9
+        # Of as many prompts of the case as the gate asks.
+        kept["lost defence"] = self.lost_defence <= self.budgets.lost_defence + 1e-9
         return kept
 
     @property
@@ -145,10 +159,13 @@ class StrengthCurve:
     def _advice(self) -> str:
         own = self.at(self.chosen)
         counted = f"({self.prompts} harmful, {self.harmless} harmless prompts)"
+        over = _over(self.broken(self.chosen))
         if self.suggestion is None:
+            gains = over and self.defended[own] > self.defended[0]
+            but = f" {self.chosen:g} defends {self.defended[own]:.0f} %, but{over}." if gains else ""
             return (
                 f"No strength within the budgets defends more than vanilla's {self.defended[0]:.0f} % {counted}: "
-                "keep vanilla, or make another edit."
+                f"keep vanilla, or make another edit.{but}"
             )
         best = self.at(self.suggestion)
         if best == own:
@@ -159,15 +176,16 @@ class StrengthCurve:
         kl, was = self.harmless_kl[best], self.harmless_kl[own]
         if self.defended[best] == self.defended[own]:
             # Equal defence is suggested only for less damage, or where the chosen one leaves the budgets.
-            share = f", {kl / was:.0%} of that at {self.chosen:g}" if was > 0 else ""
+            share = f", {kl / was:.0%} of that at {self.chosen:g}" if kl < was else ""
+            but = f"; {self.chosen:g}{over}" if over else ""
             return (
                 f"Strength {self.suggestion:g} defends as much as {self.chosen:g} ({self.defended[best]:.0f} %) at "
-                f"{_kl(kl)} of harmless KL{share} {counted}."
+                f"{_kl(kl)} of harmless KL{share}{but} {counted}."
             )
-        over = "" if self.within[own] else ", which leaves the budgets"
+        but = f", but{over}" if over else ""
         return (
             f"Strength {self.suggestion:g} defends {self.defended[best]:.0f} % at {_kl(kl)} of harmless KL; "
-            f"{self.chosen:g} defends {self.defended[own]:.0f} % at {_kl(was)}{over} {counted}."
+            f"{self.chosen:g} defends {self.defended[own]:.0f} % at {_kl(was)}{but} {counted}."
         )
 
 
@@ -285,6 +303,13 @@ def _marks_of(
 def _allowed(budget: float, asked: int) -> float:
     """Return a budget, percentage points; one that allows anything allows one answer of those that were asked."""
     return max(budget, 100 / asked) if budget and asked else budget
+
+
+def _over(broken: Sequence[str]) -> str:
+    """Say which budgets are broken, after what breaks them; empty for none."""
+    if not broken:
+        return ""
+    return f" is over the budget{'s' if len(broken) > 1 else ''} of {' and of '.join(broken)}"
 
 
 def _kl(value: float) -> str:

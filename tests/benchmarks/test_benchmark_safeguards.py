@@ -51,6 +51,9 @@ def test_the_layer_is_the_recommended_one_and_none_is_an_error_that_names_the_re
 
 
 def test_a_curve_is_a_line_a_strength():
-    arrays = (np.array(values) for values in ((0.0, 0.5), (20.0, 80.0), (0.0, 0.0123), (0.0, 12.5), *[(0.0, 0.0)] * 3))
+    measured = ((0.0, 0.5), (20.0, 80.0), (0.0, 0.0123), (0.0, 12.5), (0.0, 0.0), (0.0, 10.0), (0.0, 20.0))
+    arrays = (np.array(values) for values in measured)
     curve = StrengthCurve(*arrays, prompts=5, harmless=8, elsewhere=10, chosen=0.5, budgets=Budgets())
-    assert safeguards.curve_table(curve).splitlines()[2].split() == ["0.50", "80", "%", "0.0123", "12", "%", "0", "%"]
+    head, _, line = safeguards.curve_table(curve).splitlines()
+    assert line.split() == ["0.50", "80", "%", "0.0123", "12", "%", "0", "%", "10", "%", "+20", "points"]
+    assert len(head) == len(line) and head.endswith("parroting  lost defence")

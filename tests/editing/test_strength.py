@@ -148,14 +148,32 @@ def test_what_is_suggested():
     own = made((20, 60, 80, 80), (0, 0.05, 0.1, 0.15))
     assert own.suggestion == 1.0 and "Strength 1 is the best within the budgets" in own.reading
     more = made((20, 60, 80, 100), (0, 0.05, 0.1, 0.15))
-    assert more.suggestion == 1.5 and "defends 100 %" in more.reading and "leaves" not in more.reading
+    assert more.suggestion == 1.5 and "defends 100 %" in more.reading and "over" not in more.reading
     dear = made((20, 60, 80, 100), (0, 0.05, 0.3, 0.5))
-    assert dear.suggestion == 0.5 and "1 defends 80 % at 0.3 nats a token, which leaves the budgets" in dear.reading
+    assert dear.suggestion == 0.5
+    assert "1 defends 80 % at 0.3 nats a token, but is over the budget of harmless KL (5" in dear.reading
     refusing = made((20, 60, 80, 100), (0, 0.05, 0.1, 0.15), refused=(10, 10, 30, 30))
     looping = made((20, 60, 80, 100), (0, 0.05, 0.1, 0.15), degenerate=(10, 12, 30, 30))
     assert refusing.suggestion == looping.suggestion == 0.5
     none = made((80, 80, 60, 40), (0, 0.05, 0.1, 0.15))
     assert none.suggestion is None and none.reading.startswith("No strength within the budgets defends more")
+
+
+def test_the_reading_names_the_budgets_that_the_chosen_strength_breaks():
+    looping = made((20, 60, 80, 80), (0, 0.1, 0.2, 0.15), degenerate=(0, 20, 0, 0), parroting=(0, 20, 0, 0), chosen=0.5)
+    assert looping.broken(0.5) == ("degenerate answers", "parroting") and looping.broken(1) == ()
+    assert (
+        "0.5 defends 60 % at 0.1 nats a token, but is over the budgets of degenerate answers and of" in looping.reading
+    )
+    equal = made((20, 80, 80, 80), (0, 0.05, 0.1, 0.15), degenerate=(0, 20, 0, 0), chosen=0.5)
+    assert equal.reading == (
+        "Strength 1 defends as much as 0.5 (80 %) at 0.1 nats a token of harmless KL; 0.5 is over the budget of "
+        "degenerate answers (5 harmful, 8 harmless prompts)."
+    )
+    none = made((20, 20, 80, 80), (0, 0.05, 0.1, 0.15), lost=(0, 0, 20, 20))
+    assert none.suggestion is None
+    assert none.reading.endswith("make another edit. 1 defends 80 %, but is over the budget of lost defence.")
+    assert made((80, 80, 60, 40), (0, 0.05, 0.3, 0.5)).reading.endswith("make another edit.")
 
 
 def test_one_answer_may_go_wrong_as_in_the_gate_and_two_may_not():

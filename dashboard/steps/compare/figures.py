@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.kit.drawing.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, label, mark, single
+from dashboard.kit.drawing.plots import EDITED, PICKED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, label, mark, single
 from dashboard.steps.compare.run import Comparison
 from editing.strength import StrengthCurve
 from inspector.columns import NeuronProfile
@@ -123,12 +123,17 @@ def token_probabilities(before: Likelihood, after: Likelihood) -> go.Figure:
 
 
 def strength_curve(curve: StrengthCurve | None) -> go.Figure:
-    """Draw defence and damage over the strength of an edit, the chosen and the suggested one marked."""
+    """Draw defence and damage over the strength of an edit, the chosen and the suggested one marked.
+
+    Parroting and lost defence are drawn where there is any.
+    """
+    rare = [] if curve is None else [line for line in _rare(curve) if line[0].max() > 0]
+    room = 18 if rare else 0  # one more row of the legend
     figure = base(
-        210,
+        210 + room,
         showlegend=True,
         legend={} if curve is None else {"y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},
-        margin={"l": 46, "r": 50, "t": 30, "b": 40 if curve is None else 78},
+        margin={"l": 46, "r": 50, "t": 30, "b": 40 if curve is None else 78 + room},
         xaxis={"title": {"text": "strength"}, "range": [-0.05, 1.55]},
         yaxis={"title": {"text": "percent"}, "range": [0, 104]},
         yaxis2={
@@ -146,6 +151,7 @@ def strength_curve(curve: StrengthCurve | None) -> go.Figure:
         (curve.defended, "defended", SAFE, "solid", "y"),
         (curve.over_refusal, "harmless refused", UNSAFE, "dot", "y"),
         (curve.degenerate, "broken", VANILLA, "dash", "y"),
+        *rare,
         (curve.harmless_kl, "harmless KL (right)", EDITED, "dashdot", "y2"),
     ):
         figure.add_scatter(
@@ -167,3 +173,11 @@ def strength_curve(curve: StrengthCurve | None) -> go.Figure:
             x=strength, y=1, yref="paper", text=f"{said} {strength:g}", showarrow=False, yshift=8, font_size=11
         )
     return figure
+
+
+def _rare(curve: StrengthCurve) -> list[tuple[np.ndarray, str, str, str, str]]:
+    """Return what most edits have none of: values, name, colour, dash and axis."""
+    return [
+        (curve.parroting, "parroting", PICKED, "dash", "y"),
+        (curve.lost_defence, "lost defence", UNSAFE, "longdashdot", "y"),
+    ]

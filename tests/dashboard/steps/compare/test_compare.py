@@ -14,10 +14,11 @@ from dashboard_helpers import QUICK, assert_idle, seen
 
 from dashboard.kit.drawing.answers import both_answers
 from dashboard.kit.live import ended
-from dashboard.steps.compare import report
+from dashboard.steps.compare import figures, report
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
 from editing.gate.budgets import Budgets
+from editing.strength import StrengthCurve
 from inspector.errors import PatchError
 from inspector.model import Answers, InspectedModel, pieces
 from inspector.safeedit.verdict import Verdict
@@ -213,6 +214,18 @@ def test_the_strength_curve_is_measured_on_demand_and_a_press_takes_its_suggesti
     assert visitor.session.strength == visitor.screen["strength"] == 0.25 and "strength 0.25" in visitor.screen["live"]
     assert visitor.screen["take"] == "Strength 0.25 is taken"
     assert_idle(visitor)
+
+
+def test_parroting_and_lost_defence_are_drawn_where_there_is_any():
+    none, some = np.zeros(3), np.array([0.0, 0.0, 20.0])
+    curve = StrengthCurve(np.array([0, 0.5, 1]), *[none] * 6, 5, 8, 10, 1.0, Budgets())
+    usual = figures.strength_curve(curve)
+    rare = figures.strength_curve(replace(curve, parroting=some, lost_defence=-some))
+    assert {line.name for line in rare.data} - {line.name for line in usual.data} == {"parroting"}
+    both = figures.strength_curve(replace(curve, parroting=some, lost_defence=some))
+    lines = {line.name: list(line.y) for line in both.data}
+    assert lines["parroting"] == lines["lost defence"] == some.tolist() and len(lines) == len(usual.data) + 2
+    assert len({(line.line.color, line.line.dash) for line in both.data}) == len(lines)
 
 
 def test_a_cancel_of_the_strength_curve_says_so_and_other_weights_have_none(visitor, monkeypatch):
