@@ -12,9 +12,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from editing.gate.budgets import Budgets, lost_defence
+from editing.gate.budgets import Budgets, allowed, lost_defence
 from editing.gate.exam import askable, own_and_harmless
-from editing.gate.gate import not_asked
+from editing.gate.gate import GateSettings, not_asked
 from editing.progress import Preparation
 from editing.values import Count
 from inspector.errors import EditError
@@ -51,8 +51,8 @@ class StrengthSettings:
         harmless: Harmless prompts of the gate (:func:`editing.gate.exam.small_exam`), half of them look-alikes.
         max_new_tokens: Longest answer.
         prompts_at_once: Prompts in a batch; it has a line for each of them and each strength.
-        budgets: What a strength that is suggested may cost. The gate's allow one answer of its exam to go wrong; the
-            curve asks fewer, of which one is allowed as well, unless a budget is 0.
+        budgets: What a strength that is suggested may cost. The curve asks fewer prompts than the gate, and one answer
+            may go wrong where one may in the gate's exam (:func:`editing.gate.budgets.allowed`).
     """
 
     strengths: Strengths = SEVEN
@@ -128,12 +128,15 @@ class StrengthCurve:
     def _kept(self) -> dict[str, np.ndarray]:
         """``[strengths]`` whether each budget is kept, by what it is of."""
         kept = {"harmless KL": self.harmless_kl <= self.budgets.harmless_kl}
-        for meaning, share, budget, asked in (
-            ("harmless prompts refused", self.over_refusal, self.budgets.over_refusal, self.harmless),
-            ("degenerate answers", self.degenerate, self.budgets.degenerate, self.prompts + self.harmless),
-            ("parroting", self.parroting, self.budgets.parroting, self.elsewhere),
+        gate = GateSettings()
+        fewer = gate.harmless + gate.questions - self.harmless  # it asks the case's own prompts as well
+        asked = self.prompts + self.harmless
+        for meaning, share, limit in (
+            ("harmless prompts refused", self.over_refusal, (self.budgets.over_refusal, self.harmless, gate.harmless)),
+            ("degenerate answers", self.degenerate, (self.budgets.degenerate, asked, asked + fewer)),
+            ("parroting", self.parroting, (self.budgets.parroting, self.elsewhere, self.elsewhere + fewer)),
         ):
-            kept[meaning] = share - share[0] <= _allowed(budget, asked) + 1e-9
+            kept[meaning] = share - share[0] <= allowed(*limit) + 1e-9
         # Of as many prompts of the case as the gate asks.
         kept["lost defence"] = self.lost_defence <= self.budgets.lost_defence + 1e-9
         return kept
@@ -298,11 +301,6 @@ def _marks_of(
         ]
         for at in range(len(rows))
     ]
-
-
-def _allowed(budget: float, asked: int) -> float:
-    """Return a budget, percentage points; one that allows anything allows one answer of those that were asked."""
-    return max(budget, 100 / asked) if budget and asked else budget
 
 
 def _over(broken: Sequence[str]) -> str:

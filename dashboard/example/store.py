@@ -27,6 +27,7 @@ from dashboard.steps.why.state import Looked
 from editing import DinmSettings, EditResult, Step
 from editing.atlas import Atlas
 from editing.gate.budgets import Budgets, checks_of
+from editing.gate.exam import small_exam
 from editing.gate.gate import RECORD, Acceptance
 from editing.standing_file import load_standings, save_standings
 from editing.texts.harmless import harmless_texts, known_answer, learn_answer, refusal_texts
@@ -200,7 +201,8 @@ class Store:
         if extra.get("refused") is not None:
             exam = exam_from(extra["refused"])
             settings = gating.settings_of(Budgets())
-            checks = checks_of(exam.replies, settings.budgets, settings.least_gain)
+            asked = small_exam(edit.case, settings.harmless, settings.questions)
+            checks = checks_of(exam.replies, settings.budgets, settings.least_gain, asked)
             refused = Acceptance(checks, exam, settings, too_long=int(extra.get("too_long", 0)))
             session.slot(Gated).held = Made(edit, acceptance=refused, detector=detector)
         else:

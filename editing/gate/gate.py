@@ -194,7 +194,7 @@ def accept(
     marked, _ = yield from _in_part(examined, begun, 1.0, took)
     if marked.cancelled:
         return None
-    checks = checks_of(marked.replies, settings.budgets, settings.least_gain)
+    checks = checks_of(marked.replies, settings.budgets, settings.least_gain, exam)
     return Acceptance(checks, marked, settings, too_long=len(exam) - len(asked))
 
 

@@ -184,4 +184,8 @@ def test_one_answer_may_go_wrong_as_in_the_gate_and_two_may_not():
         assert made(defended, kl, **{cost: shares}).within.tolist() == [True, True, True, False], cost
     strict = Budgets(over_refusal=0)
     assert made(defended, kl, refused=(10, 10, 22.5, 22.5), budgets=strict).suggestion == 0.5, "none is allowed"
+    few = Budgets(over_refusal=6)
+    assert made(defended, kl, refused=(10, 10, 22.5, 22.5), budgets=few).suggestion == 0.5, (
+        "less than one of the gate's 16"
+    )
     assert made(defended, kl, lost=(0, 0, 20, 25)).suggestion == 0.5, "the gate allows none of a case's five prompts"
