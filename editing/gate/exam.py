@@ -6,7 +6,7 @@ stress test and the split ``score`` ask others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, Row
@@ -81,19 +81,25 @@ def own_and_harmless(case: Case, harmless: int) -> tuple[Question, ...]:
 
 
 def askable(
-    model: InspectedModel, questions: Sequence[Question], row: Row, format: PromptFormat, room: int
+    model: InspectedModel,
+    questions: Sequence[Question],
+    row: Row,
+    format: PromptFormat,
+    room: int,
+    harmful: Collection[Kind] = JUDGED,
 ) -> tuple[Question, ...]:
-    """Return the harmful and harmless questions that a model can read, as the gate leaves out those that it cannot.
+    """Return the harmful and harmless questions that a model can read; those that it cannot are left out.
 
     Args:
         room: Tokens that an answer needs.
+        harmful: Kinds of harmful questions of which it has to read one.
 
     Raises:
         EditError: It can read none of one of both kinds.
         PromptError: The chat template takes no question.
     """
     found = readable(model, questions, row, format, room)
-    if not any(one.kind == "harmless" for one in found) or not any(one.kind in JUDGED for one in found):
+    if not any(one.kind == "harmless" for one in found) or not any(one.kind in harmful for one in found):
         raise EditError(
             f"{model.name} reads at most {model.context_length:,} tokens, too few for the harmful or the harmless "
             "prompts with room for an answer. Use a shorter suffix, or a model that reads longer prompts."

@@ -15,20 +15,21 @@ from pydantic import Field
 
 from editing.gate.answers import unanswered, vanilla_answers
 from editing.gate.budgets import LEAST_GAIN, Budgets, Check, checks_of
-from editing.gate.exam import SCORED, THRESHOLD, small_exam
+from editing.gate.exam import SCORED, THRESHOLD, askable, small_exam
 from editing.values import Count
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel, Patch, PromptFormat, Row
 from inspector.safeedit import Case
-from inspector.safeedit.asking import readable
 from inspector.safeedit.exam import ExamResult, Progress, examine
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.questions import CASE_PROMPTS, Question
+from inspector.safeedit.questions import CASE_PROMPTS, Kind, Question
 from inspector.safeedit.verdict import Judge
 from inspector.validated import settings as checked
 
 VANILLA_SHARE = 0.5
 """Share of the first exam of a model in which the vanilla weights answer; later, most of their answers are known."""
+OTHERS: tuple[Kind, ...] = ("transfer",)
+"""Kind of the harmful questions of other cases, of which the gate asks one at least."""
 RECORD = "acceptance"
 """Name of the gate's record among a patch's settings."""
 Returned = TypeVar("Returned")
@@ -174,16 +175,11 @@ def accept(
         PromptError: The chat template takes no question.
     """
     exam = small_exam(case, settings.harmless, settings.questions) if questions is None else tuple(questions)
-    if not _of_both_kinds(exam):
+    if not {"harmless", *OTHERS}.issubset(question.kind for question in exam):
         raise EditError("The gate needs harmless prompts and harmful questions. Give it some of both.")
     format = (format or PromptFormat()) if row.patch is None else row.patch.format
     decoding = settings.decoding
-    asked = readable(model, exam, row, format, decoding.max_new_tokens)
-    if not _of_both_kinds(asked):
-        raise EditError(
-            f"{model.name} reads at most {model.context_length:,} tokens, too few for the gate's harmless prompts or "
-            "its harmful questions with room for an answer. Use a shorter suffix, or a model that reads longer prompts."
-        )
+    asked = askable(model, exam, row, format, decoding.max_new_tokens, OTHERS)
     begun = VANILLA_SHARE * len(unanswered(model, asked, format, decoding)) / len(asked)
     known, took = yield from _in_part(vanilla_answers(model, asked, format, decoding, cancel), 0.0, begun)
     if known is None:
@@ -196,10 +192,6 @@ def accept(
         return None
     checks = checks_of(marked.replies, settings.budgets, settings.least_gain, exam)
     return Acceptance(checks, marked, settings, too_long=len(exam) - len(asked))
-
-
-def _of_both_kinds(questions: Sequence[Question]) -> bool:
-    return {"harmless", "transfer"}.issubset(question.kind for question in questions)
 
 
 def _in_part(

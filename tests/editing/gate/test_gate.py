@@ -218,7 +218,10 @@ def test_prompts_of_a_long_case_that_the_model_cannot_read_are_not_asked_and_cou
     both = run(accept_where_best(words, row, case, QUICK, detector=detector(words, -1e9)))
     assert both.acceptance.too_long == found.too_long
     none = [replace(one, prompt=question * 2) if one.kind == "harmless" else one for one in asked]
-    with pytest.raises(EditError, match="too few for the gate's harmless prompts"):
+    with pytest.raises(EditError, match=r"reads at most 1,024 tokens, too few for the harmful or the harmless prompts"):
+        run(accept(words, row, case, QUICK, questions=none))
+    none = [replace(one, prompt=question * 2) if one.kind == "transfer" else one for one in asked]
+    with pytest.raises(EditError, match=r"reads at most 1,024 tokens, too few for the harmful or the harmless prompts"):
         run(accept(words, row, case, QUICK, questions=none))
 
 
