@@ -234,8 +234,9 @@ def measured(
     """Return a table of :func:`measurements`."""
     lines = [
         f"{model.name}, {model.dtype_name}; texts of {_titled(split)}",
-        f"95 % intervals: all forms of a question together and all texts of a template, {RESAMPLES:,} resamples of "
-        "questions and templates where one stands for several; else Wilson's.",
+        f"95 % intervals: all forms of a question together and, where all texts stand in templates, all texts of one, "
+        f"{RESAMPLES:,} resamples of questions and templates where one stands for several; else Wilson's. Texts of one "
+        "single template have none.",
     ]
     for form, found in (known or measurements(model, detector, split)).items():
         auc = "none of one kind of prompts" if found.auc is None else f"{found.auc:.4f}"

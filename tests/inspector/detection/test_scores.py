@@ -74,6 +74,20 @@ def test_texts_of_a_template_are_resampled_together_and_each_template_has_a_line
     assert fired.templates[0] == ("t3", None, 100.0) and {row[2] for row in fired.templates[1:]} == {0.0}
 
 
+def test_texts_of_one_single_template_have_no_interval_and_it_is_said_why():
+    detector = Detector((0,), torch.ones(1, 4), 0.0, 1.0, "")
+    bare = [Sample(f"text {n}", True, f"text {n}") for n in range(16)]
+    texts = [replace(one, text=f"it: {one.bare}", template="t", language="it") for one in bare]
+    texts += [
+        replace(one, text=f"{n % 2}: {one.bare}", template=f"t{n % 2}", language="en") for n, one in enumerate(bare)
+    ]
+    found = measure([*bare, *texts], [2.0 * (n % 4 > 0) for n in range(48)], detector).found
+    one = found["in it"]
+    assert (one.value, one.n, one.low, one.high, one.resampled) == (75.0, 16, None, None, "no interval: one template")
+    assert found["in en"].resampled == "2 templates" and found["bare"].low is not None
+    assert found["up to 200 characters"].resampled == "16 questions", "bare and wrapped: of questions alone"
+
+
 def test_the_record_says_how_a_detector_does_on_texts_that_it_was_not_fitted_on():
     texts = [Sample("a", True, "a"), Sample("b", True, "b"), Sample("c", False, "c"), Sample("d", False, "d")]
     detector = Detector((0,), torch.ones(1, 4), 0.0, 1.0, "")
