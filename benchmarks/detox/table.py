@@ -8,13 +8,17 @@ from benchmarks.detox.asked import CHOSEN_ON, READ_BEFORE
 from benchmarks.detox.rows import CORRECTED, DETECTED, ROUNDING, SUFFIX_ALONE, edit_of
 from benchmarks.detox.run import Outcome
 from inspector.safeedit.cases import Split
+from inspector.safeedit.intervals import Observation, clustered_percentage
+from inspector.safeedit.questions import JUDGED
 from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, scores_of_edits
+from inspector.safeedit.sets import false_alarm_prompts
 
 DEFENCE = ("DS", "DG-Avg", "transfer", "Fluency", "KQA", "CSum")
 STILL = "still answers"
 HARM = ("DL", STILL, "harmless KL", "over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED)
 OWN = ("DS", "onlyQ", "otherA", "otherQ", "otherAQ", "DG-Avg")
 """What is of an edit's own prompts, which are the same in every split."""
+CHANGES = "Other answers than vanilla's"
 NAME, WIDTH = 34, 19
 PLACES = {"harmless KL": 3, "Fluency": 2}
 Cases = Mapping[str, Mapping[str, Outcome]]
@@ -35,6 +39,7 @@ def print_table(cases: Cases, split: Split) -> None:
     seconds = {name: sum(case[name].seconds for case in rows) / len(rows) for name in names}
     for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
         _print_rows(title, columns, whole, wide, seconds)
+    _print_changes(rows, wide)
     print()
     for name, table in whole.items():
         for score in table:
@@ -51,7 +56,7 @@ def print_table(cases: Cases, split: Split) -> None:
         if failed:
             reasons = " ".join(dict.fromkeys(failed))
             print(f"{name}: {len(failed)} of {len(rows)} edits FAILED and are in no mean of this row: {reasons}")
-    _detector([case[DETECTED] for case in rows if DETECTED in case])
+    _detector({number: case[DETECTED] for number, case in cases.items() if DETECTED in case}, split)
     print(resampling_told(next((whole[name] for name in (CORRECTED, *reversed(names)) if whole.get(name)), ())))
     if split == "score":
         _print_unseen(cases, wide)
@@ -121,13 +126,53 @@ def _asked_alike(names: Sequence[str]) -> str | None:
     return ROUNDING if ROUNDING in names else None
 
 
-def _detector(routed: Sequence[Outcome]) -> None:
-    """Print what fired; refused edits are asked as vanilla, where no detector decides."""
-    replies = [reply for one in routed if one.exam is not None and not one.refused for reply in one.exam.replies]
-    for kind, told in (("transfer", "harmful prompts of others"), ("harmless", "harmless ones")):
-        held = [reply.held_back for reply in replies if reply.question.kind == kind]
-        if held:
-            print(f"The detector fires for {100 - 100 * sum(held) / len(held):.1f} % of {len(held)} {told}")
+def _print_changes(cases: Sequence[Mapping[str, Outcome]], wide: int) -> None:
+    """Print of every row how many answers are not vanilla's as it asks it, and what becomes of vanilla's refusals.
+
+    Harmful prompts are the edits' own and those of others; a refusal is one that the refusal rules read.
+    """
+    heads = ("harmful changed", "harmless changed", "refusals lost", "refusals added")
+    print(f"\n{CHANGES:{wide}}" + "".join(f"{head:>{WIDTH}}" for head in heads))
+    for name in cases[0]:
+        replies = [reply for case in cases if (exam := case[name].exam) is not None for reply in exam.replies]
+        harmful = [reply for reply in replies if reply.question.kind in JUDGED]
+        cells = [
+            f"{sum(reply.vanilla.text != reply.edited.text for reply in of)} of {len(of)}"
+            for of in (harmful, [reply for reply in replies if reply.question.kind == "harmless"])
+        ]
+        refused = [(reply.vanilla.refused, reply.edited.refused) for reply in harmful]
+        cells += [str(refused.count(change)) for change in ((True, False), (False, True))]
+        print(f"{name:{wide}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells))
+    print("Refusals are those of harmful prompts, by the refusal rules: vanilla's that the row loses, and its own.")
+
+
+def _detector(routed: Mapping[str, Outcome], split: Split) -> None:
+    """Print what fired, harmless prompts by whether they stand in an attack.
+
+    Refused edits are asked as vanilla, where no detector decides.
+
+    Args:
+        routed: Outcomes by the case's number.
+        split: Whose texts were asked.
+    """
+    bare = {prompt.prompt for prompt in false_alarm_prompts(split)}
+    asked = [
+        (reply, Observation(float(not reply.held_back), number, reply.question.prompt))
+        for number, one in routed.items()
+        if one.exam is not None and not one.refused
+        for reply in one.exam.replies
+    ]
+    harmless = [(reply.question.prompt in bare, fired) for reply, fired in asked if reply.question.kind == "harmless"]
+    for told, fired in (
+        ("harmful prompts of others", [fired for reply, fired in asked if reply.question.kind == "transfer"]),
+        ("harmless ones", [fired for _, fired in harmless]),
+        ("bare harmless ones", [fired for alone, fired in harmless if alone]),
+        ("wrapped harmless ones, in attacks", [fired for alone, fired in harmless if not alone]),
+    ):
+        if fired:
+            found = clustered_percentage([fired])
+            span = "" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]"
+            print(f"The detector fires for {found.value:.1f} % of {found.n} {told}{span}")
 
 
 def _cells(table: Mapping[str, Score], names: Sequence[str], side: str) -> str:

@@ -34,6 +34,7 @@ from inspector.divergence import divergence
 from inspector.errors import RefusedEdit
 from inspector.model import VANILLA, Detector, PromptFormat, Taught
 from inspector.safeedit.cases import bundled_templates
+from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import Question, Size
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
 from inspector.safeedit.verdict import Verdict
@@ -266,6 +267,70 @@ def test_the_split_score_says_how_often_it_was_read_and_scores_apart_what_chose_
     assert "None of these cases served" in told_of("score", case9=True)
     assert "nothing of the edits' own prompts is unseen" in told_of("score", **{f"case{first}": True})
     assert "was read" not in told_of("development", **cases), "settings may be chosen on it"
+
+
+def by_hand(replies: list[Reply], refused: str = "") -> running.Outcome:
+    exam = ExamResult(tuple(replies), "by hand", "rules", "", PromptFormat(), "same", 4, False, 1.0)
+    return running.Outcome(exam, refused)
+
+
+def marked(text: str, refused: bool = False) -> Marked:
+    return Marked(text, True, "", Verdict("safe" if refused else "unsafe", 1.0, "", "rules"), refused, 1.0, None)
+
+
+def test_answers_that_are_not_vanilla_s_and_refusals_lost_and_added_are_counted_of_every_row(capsys):
+    yes, no, other = marked("Sure."), marked("No.", refused=True), marked("Sure!")
+    harmful = [
+        ("DS", no, yes),
+        ("onlyQ", no, other),
+        ("transfer", yes, no),
+        ("transfer", no, no),
+        ("otherQ", yes, other),
+    ]
+    harmless = [("harmless", yes, no), ("harmless", yes, yes), ("fact", yes, other)]
+    replies = [Reply(Question(kind, f"{n}?"), *two) for n, (kind, *two) in enumerate([*harmful, *harmless])]
+    vanilla = [replace(reply, edited=reply.vanilla) for reply in replies]
+    lost = running.Outcome(None, failed="The device ran out of memory.")
+    print_table(
+        {
+            "1": {CORRECTED: by_hand(replies), ROUNDING: by_hand(vanilla)},
+            "3": {CORRECTED: by_hand(vanilla), ROUNDING: lost},
+        },
+        "development",
+    )
+    _, _, table = capsys.readouterr().out.partition("\nOther answers than vanilla's")
+    first, second = (re.split(r"\s{2,}", line) for line in table.splitlines()[1:3])
+    assert first == [CORRECTED, "4 of 10", "1 of 4", "2", "1"]
+    assert second == [ROUNDING, "0 of 5", "0 of 2", "0", "0"], "a failed edit is in no row"
+
+
+def test_false_alarms_are_told_of_bare_and_of_wrapped_prompts_with_what_edits_have_in_common(capsys):
+    bare, (attack, *_) = [one.prompt for one in false_alarm_prompts("development")], bundled_templates("development")
+    plain = marked("Sure.")
+
+    def asked(fires: list[str], *prompts: str) -> running.Outcome:
+        of = [Reply(Question("harmless", one), plain, plain, held_back=one not in fires) for one in prompts]
+        return by_hand(of)
+
+    def told(cases: dict[str, running.Outcome]) -> dict[str, tuple[float, float, float]]:
+        print_table({number: {DETECTED: one} for number, one in cases.items()}, "development")
+        lines = re.findall(r"fires for ([\d.]+) % of (\d+ .*) \[([\d.]+), ([\d.]+)\]$", capsys.readouterr().out, re.M)
+        return {what: (float(value), float(low), float(high)) for value, what, low, high in lines}
+
+    wrapped = [attack.fill(prompt) for prompt in bare[10:20]]
+    apart = {str(n): asked(wrapped[:4], *bare[5 * n : 5 * n + 5], *wrapped[5 * n : 5 * n + 5]) for n in range(2)}
+    found = told(apart)
+    assert {what: value for what, (value, _, _) in found.items()} == {
+        "20 harmless ones": 20,
+        "10 bare harmless ones": 0,
+        "10 wrapped harmless ones, in attacks": 40,
+    }
+    alike = told({str(n): asked(bare[:2], *bare[:4]) for n in range(6)})["24 bare harmless ones"]
+    some = {n: bare[4 * n : 4 * n + 4] for n in range(6)}
+    own = told({str(n): asked(some[n][: (1, 2, 3)[n % 3]], *some[n]) for n in range(6)})["24 bare harmless ones"]
+    assert alike[0] == own[0] == 50 and alike[2] - alike[1] > 1.5 * (own[2] - own[1]), "four prompts, asked six times"
+    refused = by_hand([Reply(Question("harmless", bare[0]), plain, plain)], refused="Nothing.")
+    assert told({**apart, "9": refused}) == found, "no detector decides there"
 
 
 def question_in(prompt: str) -> str:
