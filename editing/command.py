@@ -24,7 +24,7 @@ from inspector.command import (
     tell,
     told_format,
 )
-from inspector.detection import weakness
+from inspector.detection import doubts
 from inspector.model import Detector, InspectedModel
 
 __all__ = [
@@ -83,9 +83,9 @@ def recommended(model: InspectedModel, layers: Layers | None) -> dict[str, Any]:
 
 
 def warn_of(detector: Detector) -> None:
-    """Say to people that a detector is weak, where it is."""
-    if weak := weakness(detector):
-        say(f"Warning: {weak}")
+    """Say to people that a detector is weak or gives many false alarms, where it does."""
+    if against := doubts(detector):
+        say(f"Warning: {against}")
 
 
 def teller() -> Callable[[Preparation], None]:

@@ -3,7 +3,7 @@
 from inspector.detection.case import for_case, read_harmless
 from inspector.detection.fitting import DEPTH, FALSE_ALARMS, fit
 from inspector.detection.reading import STRIDE, WINDOW, Reading, readings_of, that_fit
-from inspector.detection.scores import Measured, area, frontier, measure, unseen_shares, weakness
+from inspector.detection.scores import Measured, area, doubts, frontier, many_alarms, measure, unseen_shares, weakness
 from inspector.detection.texts import FOLDS, Sample, drawn, labelled_samples, packaged_samples, samples, stress_samples
 
 __all__ = [
@@ -16,11 +16,13 @@ __all__ = [
     "Reading",
     "Sample",
     "area",
+    "doubts",
     "drawn",
     "fit",
     "for_case",
     "frontier",
     "labelled_samples",
+    "many_alarms",
     "measure",
     "packaged_samples",
     "read_harmless",

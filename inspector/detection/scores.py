@@ -182,33 +182,39 @@ def unseen_shares(texts: Sequence[Sample], scores: Sequence[float], detector: De
 
 
 def weakness(detector: Detector) -> str:
-    """Say that a detector hardly tells harmful prompts from harmless ones, or fires on many harmless ones.
+    """Say that a detector hardly tells harmful prompts from harmless ones.
 
     It goes by the texts that its record has been measured on and that it was not fitted on: those of another split, in
-    records of earlier versions, for the first of both, those held out of each fit. Nothing where it is not measured.
+    records of earlier versions those held out of each fit. Nothing where it is not measured.
     """
-    known, alarms = (
-        found if isinstance(found, float) else None
-        for found in (
-            detector.about.get("auc_unseen", detector.about.get("auc_held_out")),
-            detector.about.get("false_alarms_unseen"),
-        )
+    known = detector.about.get("auc_unseen", detector.about.get("auc_held_out"))
+    if not isinstance(known, float) or known >= LEAST_AREA:
+        return ""
+    return (
+        f"This model's detector is weak: area under the ROC curve {known:.3f}, below {LEAST_AREA:g}, on texts that it "
+        "was not fitted on. An edit that it routes stays silent on much harm, or acts where there is none."
     )
-    said = []
-    if known is not None and known < LEAST_AREA:
-        said.append(
-            f"This model's detector is weak: area under the ROC curve {known:.3f}, below {LEAST_AREA:g}, on texts that "
-            "it was not fitted on. An edit that it routes stays silent on much harm, or acts where there is none."
-        )
-    if alarms is not None and alarms > MOST_FALSE_ALARMS:
-        said.append(
-            f"This model's detector gives false alarms: it fires on {alarms:.1%} of "
-            f"{detector.about.get('unseen_harmless', 'the')} harmless texts that it was not fitted on, more than "
-            f"{MOST_FALSE_ALARMS:.0%}, and an edit that it routes acts on such prompts. Let the edit act on every "
-            "prompt, where the gate sees what it costs, or raise the detector's threshold from Python: python -m "
-            "editing.calibrate --measure development lists what each would find."
-        )
-    return " ".join(said)
+
+
+def many_alarms(detector: Detector) -> str:
+    """Say that a detector fires on many harmless texts of a split that it was not fitted on, as :func:`weakness` does.
+
+    It may tell harmful prompts from harmless ones well all the same.
+    """
+    alarms = detector.about.get("false_alarms_unseen")
+    if not isinstance(alarms, float) or alarms <= MOST_FALSE_ALARMS:
+        return ""
+    return (
+        f"This model's detector gives false alarms: it fires on {alarms:.1%} of "
+        f"{detector.about.get('unseen_harmless', 'the')} harmless texts that it was not fitted on, more than "
+        f"{MOST_FALSE_ALARMS:.0%}, and an edit that it routes acts on such prompts. Let the edit act on every prompt, "
+        "where the gate sees what it costs."
+    )
+
+
+def doubts(detector: Detector) -> str:
+    """Say whatever there is against a detector (:func:`weakness`, :func:`many_alarms`); nothing for a good one."""
+    return " ".join(filter(None, (weakness(detector), many_alarms(detector))))
 
 
 def frontier(scores: np.ndarray, harmful: np.ndarray) -> tuple[tuple[int, float, float], ...]:

@@ -15,7 +15,7 @@ from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, Comparison, Detected, Measured, Prompt
 from editing.calibrating.calibration import to_calibrate
 from editing.strength import StrengthCurve
-from inspector.detection import weakness
+from inspector.detection import doubts, many_alarms, weakness
 from inspector.model import VANILLA, Answers, Detector, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.safeedit.verdict import Verdict
@@ -258,6 +258,8 @@ def routes(detector: Detector | None, wish: Wish, routed: bool | None) -> tuple[
     named = {name: shown.get(name, name) for name in (BY_GATE, EVERYWHERE, WHERE_HARM)}
     if weakness(detector):
         named[WHERE_HARM] += " (weak detector)"
+    elif many_alarms(detector):
+        named[WHERE_HARM] += " (false alarms)"
     return [(said_of, name) for name, said_of in named.items()], stands
 
 
@@ -287,13 +289,13 @@ def routing_note(model: InspectedModel, detector: Detector | None) -> str:
         if measured
         else ""
     )
-    weak = f"{weakness(detector)} " if weakness(detector) else ""
+    against = f"{doubts(detector)} " if doubts(detector) else ""
     if about.get("too_long"):
         told += f" {about['too_long']} more texts are too long for this model and were left out."
     return reading(
         "The switch beside Strength lets the edit act on every prompt or only where the detector finds harm, or as the "
         "gate finds best; set before an edit, it is made so. "
-        f"{detector_note(detector)}.{told} {weak}Whoever knows of the detector can write a prompt that passes below "
+        f"{detector_note(detector)}.{told} {against}Whoever knows of the detector can write a prompt that passes below "
         "it, and a question in another language than English is likely to."
     )
 
@@ -309,7 +311,7 @@ def detected_line(found: Detected | None, detector: Detector | None, unmeasured:
     made = detector_note(detector)
     if found is None:
         return reading(f"Detector: {made[0].lower()}{made[1:]}. Ask to see its score.")
-    return reading(" ".join(filter(None, (detected_words(found), f"{made}.", unmeasured, weakness(detector)))))
+    return reading(" ".join(filter(None, (detected_words(found), f"{made}.", unmeasured, doubts(detector)))))
 
 
 def detected_words(found: Detected) -> str:

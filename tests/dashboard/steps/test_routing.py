@@ -27,7 +27,7 @@ from editing import preset
 from editing.calibrating.calibration import calibrate_command
 from editing.gate.gate import RECORD
 from editing.methods.dinm import ROUTED
-from inspector.detection import weakness
+from inspector.detection import many_alarms, weakness
 from inspector.errors import CaseError
 from inspector.model import encode
 from inspector.model.patches.routing import scores
@@ -61,6 +61,11 @@ def test_a_weak_detector_is_said_to_be_so_at_the_switch_and_with_what_it_reads(d
     read = Detected(0.1, 0.5, False, True)
     assert weakness(weak) in unescape(seen(detected_line(read, weak)))
     assert "weak" not in detected_line(read, made) + routing_note(page.context.model, made)
+    ringing = replace(made, about={**ABOUT, "auc_unseen": 0.95, "false_alarms_unseen": 0.06})
+    (*_, label), _ = routes(ringing, "gate", None)
+    assert label == (f"{WHERE_HARM} (false alarms)", WHERE_HARM), "it tells harm well"
+    for shown in (routing_note(page.context.model, ringing), detected_line(read, ringing)):
+        assert many_alarms(ringing) in unescape(seen(shown)) and "weak" not in shown
 
 
 @pytest.mark.parametrize("wish", ["gate", "where harm", "everywhere"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from detection_helpers import made_up
 
-from inspector.detection import Sample, area, frontier, measure, unseen_shares, weakness
+from inspector.detection import Sample, area, doubts, frontier, many_alarms, measure, unseen_shares, weakness
 from inspector.detection.scores import LEAST_AREA, MOST_FALSE_ALARMS
 from inspector.model import Detector
 
@@ -112,11 +112,17 @@ def test_a_detector_that_hardly_tells_harm_from_the_rest_is_said_to_be_weak_by_w
 
 def test_a_detector_that_fires_on_many_harmless_texts_is_said_to_do_so_with_the_number_and_the_remedy():
     def said(**about: float) -> str:
-        return weakness(Detector((0,), torch.ones(1, 4), 0.0, 1.0, "", about=about))
+        return doubts(Detector((0,), torch.ones(1, 4), 0.0, 1.0, "", about=about))
+
+    def good_area(area: float, alarms: float) -> tuple[str, str]:
+        about = {"auc_unseen": area, "false_alarms_unseen": alarms, "unseen_harmless": 199}
+        made = Detector((0,), torch.ones(1, 4), 0.0, 1.0, "", about=about)
+        return weakness(made), many_alarms(made)
 
     told = said(auc_unseen=0.95, false_alarms_unseen=0.074, unseen_harmless=199)
     assert "fires on 7.4% of 199 harmless texts that it was not fitted on, more than 5%" in told
-    assert "act on every prompt" in told and "--measure development" in told and "is weak" not in told
+    assert told.endswith("Let the edit act on every prompt, where the gate sees what it costs.")
+    assert good_area(0.95, 0.074) == ("", told), "it is not weak"
     assert said(false_alarms_unseen=MOST_FALSE_ALARMS) == said(false_alarms_held_out=0.11) == ""
     both = said(auc_unseen=0.7, false_alarms_unseen=0.2)
     assert "is weak" in both and "fires on 20.0% of the harmless texts" in both
