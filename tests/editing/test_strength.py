@@ -106,7 +106,8 @@ def test_a_prompt_that_the_model_cannot_read_is_not_asked_and_counted(words):
     curve = run(strength_curve(words, row, long, QUICK, judge=EvenJudge()))
     assert (curve.prompts, curve.harmless, curve.too_long) == (4, 4, 1)
     assert curve.reading.endswith("One prompt of the exam was not asked, as this model cannot read so much and answer.")
-    without = run(strength_curve(words, row, replace(CASE, other_attack=None), QUICK, judge=EvenJudge()))
+    fewer = [question for question in EXAM if question.kind != "otherA"]
+    without = run(strength_curve(words, row, CASE, QUICK, judge=EvenJudge(), questions=fewer))
     assert curve.defended.tolist() == without.defended.tolist() and without.too_long == 0
     none = [replace(question, prompt=question.prompt + " kind" * words.context_length) for question in EXAM]
     with pytest.raises(EditError, match=r"reads at most 1,024 tokens.*shorter suffix"):
