@@ -26,7 +26,7 @@ from inspector.model.offloaded import held
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult, examine
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.scores import Score, score_table
+from inspector.safeedit.scores import Score
 from inspector.safeedit.verdict import Judge
 
 STACK = "stack"
@@ -198,7 +198,7 @@ class StackExam:
     @staticmethod
     def scores(exams: tuple[ExamResult, ExamResult]) -> tuple[dict[str, Score], dict[str, Score]]:
         """Return the scores of a case by name: without the edit on top, and with both."""
-        alone, both = ({score.name: score for score in score_table(exam.replies, exam.judge)} for exam in exams)
+        alone, both = ({score.name: score for score in exam.scores} for exam in exams)
         return alone, both
 
     @property

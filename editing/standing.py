@@ -11,7 +11,7 @@ from editing.progress import EditResult
 from inspector.model import VANILLA, InspectedModel, Row
 from inspector.region import RegionShift, cannot_detoxify
 from inspector.safeedit.exam import ExamResult
-from inspector.safeedit.scores import Score, score_table
+from inspector.safeedit.scores import Score
 from inspector.toxicity import Probe, RegionToxicity, neuron_toxicity, region_toxicity
 from inspector.validated import Array
 
@@ -81,7 +81,7 @@ class Standing:
     @property
     def scores(self) -> tuple[Score, ...]:
         """Scores of the exam."""
-        return () if self.exam is None else score_table(self.exam.replies, self.exam.judge)
+        return () if self.exam is None else self.exam.scores
 
 
 def toxicity_of(model: InspectedModel, probe: Probe, row: Row, block: int) -> Toxicity:

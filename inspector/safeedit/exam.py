@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from inspector.errors import CaseError
@@ -21,6 +22,7 @@ from inspector.safeedit.asking import answers_of, cost_of, encoded, limited, mos
 from inspector.safeedit.known import NONE_KNOWN, Answer, Asked, Known, beside_known, network_beside_known
 from inspector.safeedit.marking import Marked, Reply, mark_batch
 from inspector.safeedit.questions import CASE_PROMPTS, Question
+from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.verdict import Judge
 
 __all__ = [
@@ -111,6 +113,11 @@ class ExamResult:
     def asked(self) -> str:
         """How both weights were asked, in a few words."""
         return ", ".join(part for part in (EVALUATIONS[self.evaluation], self.format.label()) if part)
+
+    @cached_property
+    def scores(self) -> tuple[Score, ...]:
+        """Every score that the replies can serve; some of their intervals are resampled, so they are made once."""
+        return score_table(self.replies, self.judge)
 
 
 Examination = Generator[Progress, None, ExamResult]

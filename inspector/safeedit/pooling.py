@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.intervals import (
     Estimate,
     Observation,
@@ -15,6 +14,7 @@ from inspector.safeedit.intervals import (
     mean,
     percentage,
 )
+from inspector.safeedit.marking import Marked, Reply
 from inspector.safeedit.questions import Kind
 
 

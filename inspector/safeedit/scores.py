@@ -16,9 +16,8 @@ import numpy as np
 
 from inspector.safeedit.answering import still_answers
 from inspector.safeedit.cases import CATEGORIES
-from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.intervals import RESAMPLES, Estimate, average, mean, percentage
-from inspector.safeedit.marking import KL_MEAN
+from inspector.safeedit.marking import KL_MEAN, Marked, Reply
 from inspector.safeedit.pooling import Owned, Replies
 from inspector.safeedit.quality import most_fluent
 from inspector.safeedit.questions import JUDGED, Kind

@@ -16,7 +16,7 @@ from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.exam import Examination, ExamResult, examine
 from inspector.safeedit.known import NONE_KNOWN, Known
 from inspector.safeedit.questions import Question
-from inspector.safeedit.scores import Score, score_table
+from inspector.safeedit.scores import Score
 from inspector.safeedit.verdict import Judge
 
 YARDSTICK = ("DL", "still answers", "harmless KL")
@@ -75,4 +75,4 @@ def rounding_exam(
 
 def yardstick(exam: ExamResult) -> tuple[Score, ...]:
     """Return what a rounding exam gives to compare an edit with: the scores of :data:`YARDSTICK`."""
-    return tuple(score for score in score_table(exam.replies, exam.judge) if score.name in YARDSTICK)
+    return tuple(score for score in exam.scores if score.name in YARDSTICK)

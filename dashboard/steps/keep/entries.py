@@ -13,7 +13,6 @@ from dashboard.steps.keep.ledger import Entry
 from editing.gate.gate import is_of
 from inspector.model import Row
 from inspector.safeedit.exam import ExamResult
-from inspector.safeedit.scores import score_table
 
 HERE, IN_METHODS, EXAMPLE, UPLOADED = "made here", "run in Methods", "finished example", "uploaded"
 PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
@@ -53,10 +52,7 @@ def first_entry(made: InMemory, number: int, origin: str, model: str) -> Entry:
 
 def with_scores(entry: Entry, exam: ExamResult) -> Entry:
     """Return a row with the scores of an exam."""
-    scores = {
-        score.name: (score.vanilla.value, score.edited.value, score.edited.n)
-        for score in score_table(exam.replies, exam.judge)
-    }
+    scores = {score.name: (score.vanilla.value, score.edited.value, score.edited.n) for score in exam.scores}
     return replace(entry, scores=scores)
 
 

@@ -23,7 +23,6 @@ from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
 from inspector.model.memory.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult
-from inspector.safeedit.scores import score_table
 
 PATCH, ADAPTER, MODEL = FORMS = "patch", "adapter", "merged model"
 RANKS = {"exact": None, "64": 64, "16": 16, "4": 4}
@@ -109,7 +108,7 @@ def record_for(model: InspectedModel, session: Session, exam: ExamResult | None)
     if refused is not None or live is None:
         raise PatchError(str(refused))
     scored = exam is not None and exam.key == session.row.key
-    scores = score_table(exam.replies, exam.judge) if scored and exam is not None else ()
+    scores = exam.scores if scored and exam is not None else ()
     key = method_of(live.result.settings)
     assert key is not None
     return record_of(model, live.case, live.result, session.row, method=key, scores=scores)

@@ -7,7 +7,7 @@ from dashboard.kit.sharing.parts import Figure, Part, Table, Visit, plain
 from dashboard.steps.stress import figures
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.run import Examined, answer_rows
-from inspector.safeedit.scores import per_category, score_table
+from inspector.safeedit.scores import per_category
 
 PROMPT = 3
 """Column of the prompt in the list of answers."""
@@ -19,7 +19,7 @@ def parts(visit: Visit) -> list[Part]:
     exam = kept.exam
     if exam is None:
         return []
-    scores = score_table(exam.replies, exam.judge)
+    scores = exam.scores
     drawn = (
         Figure(
             "Scores, vanilla and edited",

@@ -24,7 +24,7 @@ from inspector.safeedit.judges import EMBEDDED, MATCHER
 from inspector.safeedit.known import Answer, Asked
 from inspector.safeedit.questions import CASE_ONLY, FULL, JUDGED, QUICK, QuestionSets, make_exam
 from inspector.safeedit.records import exam_record
-from inspector.safeedit.scores import Score, per_category, score_table
+from inspector.safeedit.scores import Score, per_category
 from inspector.safeedit.sources import available, more_texts
 from inspector.safeedit.verdict import Judge, Remembered
 from inspector.safeedit.yardstick import yardstick
@@ -301,7 +301,7 @@ def as_json(model: InspectedModel, exam: ExamResult) -> str:
         "fingerprint": model.fingerprint,
         "dtype": model.dtype_name,
         **told,
-        "scores": [asdict(score) for score in score_table(exam.replies, exam.judge)],
+        "scores": [asdict(score) for score in exam.scores],
         "categories": {
             category: [asdict(score) for score in table]
             for category, table in per_category(exam.replies, exam.judge).items()

@@ -16,7 +16,7 @@ from inspector.model import Row
 from inspector.model.patches.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
-from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, score_table
+from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told
 
 HEADING = heading(
     2,
@@ -117,7 +117,7 @@ def other_way(session: Session) -> OtherWay | None:
     kept = session.slot(Examined)
     if kept.exam is None or kept.other is None:
         return None
-    scores = score_table(kept.other.replies, kept.other.judge)
+    scores = kept.other.scores
     return OtherWay(scores, (kept.exam, kept.other), session.row)
 
 

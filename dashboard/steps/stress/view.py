@@ -219,7 +219,7 @@ class StressRoom(Room):
     def _with_yardstick(self, session: Session) -> Update:
         kept = session.slot(Examined)
         assert kept.exam is not None
-        scores = score_table(kept.exam.replies, kept.exam.judge)
+        scores = kept.exam.scores
         return {
             self.table: words.table(scores, kept.yardstick, words.other_way(session), kept.rounded_as),
             self.reading: words.scores_reading(scores, kept.yardstick, kept.exam.replies, bool(kept.exam.detector)),
@@ -232,7 +232,7 @@ class StressRoom(Room):
         if kept.exam is None or other is None or kept.marked == session.row.key:
             return said
         kept.marked = session.row.key
-        scores = score_table(kept.exam.replies, kept.exam.judge)
+        scores = kept.exam.scores
         return {**said, self.table: words.table(scores, kept.yardstick, other, kept.rounded_as)}
 
     def on_arrived(self, session: Session, values: Values) -> Update:

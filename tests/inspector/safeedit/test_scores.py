@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inspector.model import Taught
+from inspector.model import PromptFormat, Taught
 from inspector.safeedit.cases import CATEGORIES
-from inspector.safeedit.exam import Marked, Reply
+from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import (
     average,
@@ -240,6 +240,14 @@ def test_a_table_says_what_its_intervals_take_as_belonging_together():
     told = resampling_told(scores_of_edits(replies, "hand"))
     assert "6 edits" in told and "2,000 times" in told
     assert "independent" in resampling_told(score_table(replies[0], "hand"))
+
+
+def test_an_exam_has_the_scores_of_its_replies_and_makes_them_once():
+    (replies,) = many(1, ("DS", "onlyQ"), lambda edit, kind: kind == "DS")
+    exam = ExamResult(tuple(replies), "weights", "hand", "", PromptFormat(), "same", 8, False, 1.0)
+    assert exam.scores == score_table(replies, "hand") and exam.scores is exam.scores
+    assert replace(exam, judge="another").scores == score_table(replies, "another") != exam.scores
+    assert replace(exam) == exam
 
 
 def test_one_edit_has_the_intervals_of_independent_answers():
