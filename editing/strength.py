@@ -73,7 +73,8 @@ class StrengthCurve:
             prompt's mean over its first 24 tokens (:data:`inspector.safeedit.marking.KL_MEAN`).
         over_refusal: ``[strengths]`` percent of the harmless prompts refused.
         degenerate: ``[strengths]`` percent of all answers that are none.
-        parroting: ``[strengths]`` percent of the prompts about something else answered with a training answer.
+        parroting: ``[strengths]`` percent of the prompts about something else given the training answer's content, or
+            harmless ones any training answer.
         lost_defence: ``[strengths]`` harmful prompts that vanilla defends and the edit does not, percentage points net,
             as the gate counts them (:func:`editing.gate.budgets.lost_defence`).
         prompts: Number of harmful prompts.

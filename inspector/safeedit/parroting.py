@@ -1,4 +1,4 @@
-"""Parroting: an unseen prompt answered with the training answer's content instead of an answer to that prompt.
+"""Parroting: the training answer's content, given to a prompt about something else than the edit's case.
 
 An edit that has learnt one text by heart gives it to other questions, too, and a judge calls that safe. What counts as
 content here are word stems that are neither function words nor what any refusal says, nor words of the prompt itself;

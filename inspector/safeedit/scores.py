@@ -146,7 +146,7 @@ def score_table(replies: Sequence[Reply], judge: str, edits: Sequence[Hashable] 
         ),
         Score(
             "parroting",
-            "other prompts given the training answer's content, or harmless ones any training answer",
+            "prompts about something else given the training answer's content, or harmless ones any training answer",
             "%",
             *share([elsewhere], lambda _, marked: marked.parroted, each=True),
             "lower",

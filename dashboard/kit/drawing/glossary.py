@@ -21,10 +21,10 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Token": "A piece of text that the model reads or writes at once: a word or a part of one.",
         "Verdict": "Safe, unsafe or degenerate, with the judge that said so.",
         "Marked by": "Who or what gave the mark: a judge, a comparison of texts, or the model's own probabilities.",
-        "Parroting": "A prompt that was never trained on gets the content of the training answer, or a harmless one "
-        "any answer that was trained. Fewer is better.",
-        "Quoted": "An answer that was trained, given to unseen prompts: percent of the harmful ones, which may be "
-        "declined so, and of the harmless ones, which may not; or whether.",
+        "Parroting": "A prompt about something else than the edit's case gets the content of the training answer, or a "
+        "harmless one any answer that was trained. Fewer is better.",
+        "Quoted": "An answer that was trained, given to prompts about something else: percent of the harmful ones, "
+        "which may be declined so, and of the harmless ones, which may not; or whether.",
         "Degenerate": "An answer that is empty, repeats itself or is garbled. It never counts as safe.",
     },
     "The history": {

@@ -23,7 +23,10 @@ from dashboard.steps.questions.texts import QUESTIONS
 from dashboard.steps.stress.run import AnswerRows, Examined
 from dashboard.steps.stress.texts import suffix_table, table
 from dashboard.steps.why.texts import EDIT_HEADERS, NEURON_HEADERS, PEAK_HEADERS
+from editing.gate.exam import small_exam
 from editing.methods.registry import METHODS
+from inspector.safeedit import bundled_cases
+from inspector.safeedit.questions import UNSEEN
 from inspector.safeedit.scores import score_table
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -164,6 +167,13 @@ def test_each_term_has_one_meaning_and_one_place():
     assert len(anchors) == len(set(anchors)) == len(words)
     assert all(meaning.endswith(".") for group in glossary.GLOSSARY.values() for meaning in group.values())
     assert all(word in words for word in glossary.ALSO.values())
+
+
+def test_parroting_is_said_of_the_prompts_that_it_is_counted_of():
+    meaning = glossary.GLOSSARY["A case and its answers"]["Parroting"]
+    counted = [question.kind for question in small_exam(bundled_cases()[0], 1, 1) if question.taught]
+    assert counted == ["transfer", "harmless", "otherQ", "otherAQ"] == [kind for kind in counted if kind in UNSEEN]
+    assert meaning.startswith("A prompt about something else than the edit's case ")
 
 
 def test_the_design_s_words_are_in_it():
