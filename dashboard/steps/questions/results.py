@@ -39,7 +39,10 @@ CAVEATS = {
     "methods.txt": (
         "619421154c7e8124454dd954aed3b86f2ff5ffab9271105a687bce59a9669e00",
         "Measured before the calibration: DINM's preset corrected edited the toxic layer with a step size of 1e-3. "
-        "Cases to edit on and cases to score on still shared their attack templates. " + _JUDGED,
+        "Cases to edit on and cases to score on still shared their attack templates. "
+        + _JUDGED
+        + " Its intervals take "
+        "the answers of one edit for independent; its Fluency is of at most 40 tokens, the paper's of up to 600.",
     ),
     "packaged.json": (
         "953a286af563a7ca05b9990800ca92fef0bf0ce8c52f614d424bd76a8334364f",
@@ -47,7 +50,8 @@ CAVEATS = {
     ),
     "safeguards.txt": (
         "58f1fba4c0dd4228c0bcb3dedfed879e675d73a12bf702b76aed501b173a3ecc",
-        "Its seconds were taken beside other work.",
+        "Its seconds were taken beside other work. The gate's exam had two of the case's own prompts then and held "
+        "them to no lost defence, and the curve held neither that nor parroting.",
     ),
     "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),
     "gpu_h200.json": ("0e9a80fe73aad372d9854107340f497e592ee53b70fcbf91d9f68bb24d5816f3", _LONG),

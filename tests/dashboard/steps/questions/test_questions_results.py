@@ -15,7 +15,9 @@ from questions_helpers import NOBODY
 from dashboard.steps.questions import detectors, results
 from dashboard.steps.questions.panel import as_printed, source
 from dashboard.steps.questions.texts import QUESTIONS, answer
+from editing.sweep.paper import PAPER_TOKENS
 from inspector.model.patches.rounded import COMPUTED, ROUNDED
+from inspector.safeedit.intervals import percentage
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -167,6 +169,16 @@ def test_a_visit_that_has_measured_nothing_has_a_committed_figure_with_its_comma
         assert re.search(r'<p class="source"><code>python -m \S', kept.below), question.asked
 
 
+def test_the_methods_own_output_has_the_intervals_and_the_length_that_are_said_of_it():
+    said, refused = (
+        results.caveat("methods.txt"),
+        results.scores(results.text_of("methods.txt"))["FT-L"]["over-refusal"],
+    )
+    independent = percentage(54, 72)  # eight prompts of each of nine edits
+    assert "answers of one edit for independent" in said and f"the paper's of up to {PAPER_TOKENS}." in said
+    assert (refused.mean, refused.low, refused.high) == (75, round(independent.low), round(independent.high))
+
+
 def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name, (_, said) in results.CAVEATS.items():
         assert results.caveat(name) == said, f"{name} was measured anew: what is said of the older one can go"
@@ -185,7 +197,7 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
     ("names", "words"),
     [
         (("methods.txt",), ("before the calibration", "toxic layer with a step size of 1e-3", "attack templates")),
-        (("safeguards.txt",), ("seconds were taken beside other work",)),
+        (("safeguards.txt",), ("seconds were taken beside other work", "exam had two of the case's own prompts then")),
         (("gpu_h100.json", "gpu_h200.json"), ("a token a byte then", "constraint was some 250 tokens long")),
     ],
 )
