@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.kit.drawing.plots import EDITED, PICKED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, label, mark, single
+from dashboard.kit.drawing.plots import (
+    EDITED,
+    PICKED,
+    RECOMMENDED,
+    SAFE,
+    UNSAFE,
+    VANILLA,
+    as_written,
+    base,
+    label,
+    mark,
+    single,
+)
 from dashboard.steps.compare.run import Comparison
 from editing.strength import StrengthCurve
 from inspector.columns import NeuronProfile
 from inspector.likelihood import Likelihood
 from inspector.shift import Shift
+
+HEIGHT = 210
+"""Of the strength curve, pixels."""
 
 
 def divergence_before_after(comparison: Comparison) -> go.Figure:
@@ -122,18 +140,10 @@ def token_probabilities(before: Likelihood, after: Likelihood) -> go.Figure:
     return figure
 
 
-def strength_curve(curve: StrengthCurve | None) -> go.Figure:
-    """Draw defence and damage over the strength of an edit, the chosen and the suggested one marked.
-
-    Parroting and lost defence are drawn where there is any.
-    """
-    rare = [] if curve is None else [line for line in _rare(curve) if line[0].max() > 0]
-    room = 18 if rare else 0  # one more row of the legend
-    figure = base(
-        210 + room,
+def _axes_of_curve(height: int, **layout: Any) -> go.Figure:
+    return base(
+        height,
         showlegend=True,
-        legend={} if curve is None else {"y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},
-        margin={"l": 46, "r": 50, "t": 30, "b": 40 if curve is None else 78 + room},
         xaxis={"title": {"text": "strength"}, "range": [-0.05, 1.55]},
         yaxis={"title": {"text": "percent"}, "range": [0, 104]},
         yaxis2={
@@ -143,9 +153,30 @@ def strength_curve(curve: StrengthCurve | None) -> go.Figure:
             "showgrid": False,
             "rangemode": "tozero",
         },
+        **layout,
     )
+
+
+@cache
+def _no_curve() -> dict[str, Any]:
+    """The layout of the empty figure, as plotly writes it: made once, since it is shown after every run."""
+    return _axes_of_curve(HEIGHT, legend={}, margin={"l": 46, "r": 50, "t": 30, "b": 40}).layout.to_plotly_json()
+
+
+def strength_curve(curve: StrengthCurve | None) -> go.Figure:
+    """Draw defence and damage over the strength of an edit, the chosen and the suggested one marked.
+
+    Parroting and lost defence are drawn where there is any.
+    """
     if curve is None:
-        return figure
+        return as_written([], _no_curve())
+    rare = [line for line in _rare(curve) if line[0].max() > 0]
+    room = 18 if rare else 0  # one more row of the legend
+    figure = _axes_of_curve(
+        HEIGHT + room,
+        legend={"y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},
+        margin={"l": 46, "r": 50, "t": 30, "b": 78 + room},
+    )
     x = curve.strengths.tolist()
     for values, name, colour, dash, axis in (
         (curve.defended, "defended", SAFE, "solid", "y"),

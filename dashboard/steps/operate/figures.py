@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.kit.drawing.plots import EDITED, SAFE, UNSAFE, base
+from dashboard.kit.drawing.plots import EDITED, SAFE, UNSAFE, as_written, base
 from editing import Step
 
 HARM, UNROUTED = "Harmless KL, nats", "KL, unrouted"
@@ -88,7 +88,7 @@ def vitals(
         frame[axis] = {**frame[axis], "range": [0, shown]}
     names = _line_names(trace, steps, target) if trace else []
     layout = {**frame, "shapes": shapes, "annotations": [*frame["annotations"], *names]}
-    return go.Figure({"data": lines, "layout": layout})
+    return as_written(lines, layout)
 
 
 def _axes(column: int) -> dict[str, str]:

@@ -142,6 +142,21 @@ def test_vitals_without_a_step_are_three_empty_charts():
     assert figure.layout.xaxis.range == (-0.5, 40.5)
 
 
+UNCHECKED = {
+    "vitals": lambda: operate_figures.vitals(steps(*np.linspace(0.1, 0.9, 30), limit=40), 40, 0.2, 0.8),
+    "vitals of nothing": lambda: operate_figures.vitals((), 40, 0.2, 0.8, to_be_routed=True),
+    "no strength curve": lambda: compare_figures.strength_curve(None),
+}
+
+
+@pytest.mark.parametrize("name", UNCHECKED)
+def test_plotly_knows_all_that_stands_in_a_figure_that_it_does_not_check_and_would_send_the_same(name):
+    figure = UNCHECKED[name]()
+    assert drawn(go.Figure(figure.to_dict())) == drawn(figure)
+    figure.layout.xaxis.title.text = "changed"
+    assert drawn(UNCHECKED[name]()) != drawn(figure), "what is kept of it stays as it was"
+
+
 def test_the_kl_of_an_edit_that_is_made_to_be_routed_is_said_to_be_unrouted():
     by_hand = DinmSettings(constraint_weight=0)
     held = ((settings, HARM) for settings in (DinmSettings(), by_hand))
