@@ -6,7 +6,7 @@ A client keeps its session from call to call, as a browser does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -308,12 +308,18 @@ def connect(context: Context) -> None:
 
         What the gate refuses is an error that says why, and not live until /keep.
         """
-        with shown_to_user(), context.reserved(request) as session:
-            taken = run_quietly(patch_of(model, session, method, context.detector))
-            if taken is None:
+        with shown_to_user(), context.reserved(request, room=True) as session:
+
+            def loading() -> Generator[Any, None, gating.Made | None]:
+                taken = yield from patch_of(model, session, method, context.detector)
+                if taken is None:
+                    return None
+                made = gating.Made(taken[0], detector=taken[1].detector, as_saved=taken[1])
+                return (yield from examined(context, session, made))
+
+            made = context.in_turn(loading(), "load_method", session, request)
+            if made is None:
                 raise CaseError("Cancelled: the weights that were live still are.")
-            made = gating.Made(taken[0], detector=taken[1].detector, as_saved=taken[1])
-            made = run_quietly(examined(context, session, made))
             if not gating.settle(session, made):
                 if made.acceptance is None:
                     raise CaseError("Cancelled before the gate had decided: the weights that were live still are.")

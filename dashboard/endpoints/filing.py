@@ -13,9 +13,7 @@ import gradio as gr
 from dashboard.edit_events import exam_events, gate_events
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.naming import named
-from dashboard.kit.door.doors import address_of
 from dashboard.kit.room import Context
-from dashboard.kit.running.reserving import LEFT_LINE
 from dashboard.kit.running.run import shown_to_user
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep.asking import PROMPTS
@@ -26,6 +24,7 @@ from dashboard.steps.keep.saving import ADAPTER, MODEL
 from dashboard.steps.keep.texts import NOT_WRITTEN
 from dashboard.steps.operate import gating
 from editing.gate.budgets import Budgets
+from editing.progress import run as run_quietly
 from inspector.errors import CaseError
 from inspector.model import Decoding
 
@@ -67,27 +66,16 @@ def connect_files(context: Context) -> None:
         # These stand in line on the page as well: a model's check loads a second one, the gate asks a smaller rank.
         whole = form == MODEL or (form == ADAPTER and rank != "exact")
         with shown_to_user(), context.reserved(request, room=whole) as session:
-            made: list[Any] = []
-
-            def writing() -> Iterator[Any]:
-                made.append((yield from desk.write(session, form, rank)))
-
-            run: Any = writing()
-            if whole:
-                cancelled, address = session.cancelled.is_set, address_of(request)
-                run = context.line.turns(run, "save", cancelled, address=address, whose=session)
-            for _ in run:
-                pass
-            if not made:
-                raise CaseError(LEFT_LINE)
-            if made[0] is None:
+            writing = desk.write(session, form, rank)
+            made = context.in_turn(writing, "save", session, request) if whole else run_quietly(writing)
+            if made is None:
                 raise CaseError(f"{NOT_WRITTEN} Call /save again for the file.")
             return {
-                "file": as_file(made[0].path),
-                "bytes": made[0].bytes,
-                "weights": made[0].weights,
-                "largest_logit_difference": made[0].difference,
-                "lost_share_of_norm": made[0].lost,
+                "file": as_file(made.path),
+                "bytes": made.bytes,
+                "weights": made.weights,
+                "largest_logit_difference": made.difference,
+                "lost_share_of_norm": made.lost,
             }
 
     def take_in(files: takes.Files, request: gr.Request | None = None) -> Iterator[gives.EditEvent]:

@@ -7,7 +7,7 @@ import inspect
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -25,6 +25,7 @@ from dashboard.kit.sessions.visitors import Gone, Sessions
 from inspector.errors import CaseError
 
 One = TypeVar("One")
+Result = TypeVar("Result")
 
 ARRIVING, LOOK = 2.0, 0.05
 """Seconds for which the arrival of a page is waited for that asks something before it, and between two looks."""
@@ -268,6 +269,31 @@ class Reserving:
             finally:
                 self.sessions.end_run(page, session)
             self.weigh(session)
+
+    def in_turn(
+        self, run: Generator[Any, None, Result], kind: str, session: Session, request: gr.Request | None
+    ) -> Result:
+        """Run something step by step whenever its turn in the line of long runs comes, for who is answered once.
+
+        Args:
+            run: Its events are told to nobody.
+            kind: By which its length is expected.
+            session: Reserved by whoever asks.
+
+        Raises:
+            CaseError: It was cancelled before it began, or the line is full (:meth:`Line.turns`).
+        """
+        made: list[Result] = []
+
+        def whole() -> Generator[Any, None, None]:
+            made.append((yield from run))
+
+        turns = self.line.turns(whole(), kind, session.cancelled.is_set, address=address_of(request), whose=session)
+        for _ in turns:
+            pass
+        if not made:
+            raise CaseError(LEFT_LINE)
+        return made[0]
 
     def weigh(self, session: Session) -> None:
         """Count again what a session holds beside what it has of the example."""

@@ -65,6 +65,24 @@ def test_a_program_whose_run_waits_in_line_is_told_its_place_and_its_wait_and_ot
     assert told(client) == (None, None)
 
 
+@pytest.mark.parametrize("asked", [("FT-L", "/load_method"), ("merged model", "/save")], ids=lambda asked: asked[1])
+def test_what_a_program_is_answered_once_waits_in_line_where_it_is_long(app, client, monkeypatch, asked):
+    ahead, before = app.line.turns((one for one in ["ahead"]), "edit"), weights(client)
+    monkeypatch.setattr(app.line, "rest", 60.0)
+    assert next(ahead) == "ahead"
+    waiting = client.submit(asked[0], api_name=asked[1])
+    try:
+        while client.predict(api_name="/status")["ahead"] is None and not waiting.done():
+            pass
+        assert client.predict(api_name="/status")["ahead"] == 1
+        client.predict(api_name="/cancel")
+        with pytest.raises(AppError, match="Cancelled while it waited in line"):
+            waiting.result(60)
+    finally:
+        ahead.close()
+    assert weights(client) == before and len(app.line) == 0
+
+
 def test_closing_the_page_stops_what_runs_for_it_and_keeps_the_session(app, client):
     client.predict(api_name="/undo")
     with httpx.stream("GET", f"{app.local_url}gradio_api/heartbeat/{client.session_hash}") as page:
