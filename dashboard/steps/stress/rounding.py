@@ -11,7 +11,7 @@ import torch
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.stress.run import Examined
 from editing.memory import memory_told, require_free_memory
-from inspector.errors import CaseError, ModelLoadError, OutOfMemory
+from inspector.errors import CaseError, InspectorError
 from inspector.model import Decoding, InspectedModel, PromptFormat
 from inspector.model.memory.memory_need import bytes_of
 from inspector.model.memory.recent import Recent, named
@@ -58,7 +58,7 @@ def with_rounding(
         if why is None:
             with memory_told():
                 yield from rounding(model, session, known)
-    except (ModelLoadError, OutOfMemory) as error:
+    except InspectorError as error:
         why = f"No rounding row: {error.user_message()}"
     kept.unrounded = why or ""
 
