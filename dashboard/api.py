@@ -39,12 +39,12 @@ from dashboard.steps.operate import gating
 from dashboard.steps.operate import run as operating
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress.judging import judges_of
+from dashboard.steps.stress.rounding import with_rounding
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
-from editing import preset
+from editing import Preparation, preset
 from editing.command import recommended
 from editing.gate.budgets import budgets_with
-from editing.progress import run as run_quietly
 from editing.standing import Standing
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
@@ -53,6 +53,7 @@ from inspector.model import SUFFIX, Decoding, PromptFormat
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import ExamResult, Progress
 from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.known import Answer, Asked
 from inspector.safeedit.records import reply_record
 
 
@@ -196,7 +197,10 @@ def connect(context: Context) -> None:
         both: takes.BothWays = True,
         request: gr.Request | None = None,
     ) -> Iterator[gives.StressEvent]:
-        """Score this session's edit in its own prompt format, a dictionary a batch; the last has scores and replies."""
+        """Score this session's edit in its own prompt format, a dictionary a batch; the last has scores and replies.
+
+        Beside them are the scores that rounding alone gives, where the model can be rounded.
+        """
         with shown_to_user(), context.reserved(request) as session:
             own_format(session, suffix, chat)  # another one is refused; the exam is asked in the edit's
             decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
@@ -204,9 +208,16 @@ def connect(context: Context) -> None:
             if loaded is None:
                 raise CaseError("Cancelled before the judge was loaded.")
 
-            def told_of(exam: ExamResult) -> dict[str, Any]:
+            def told_of(exam: ExamResult) -> gives.StressExam:
                 record = json.loads(stress.as_json(model, exam))
-                return {**record, "replies": [_in_text(reply) for reply in record["replies"]]}
+                return cast(gives.StressExam, {**record, "replies": [_in_text(reply) for reply in record["replies"]]})
+
+            def prepared(event: Preparation) -> gives.StressEvent:
+                return {"done": False, "kind": "preparation", "replies": [], **asdict(event)}
+
+            def rounded(progress: Progress) -> gives.StressEvent:
+                asked = f"Rounded weights: {progress.answered} of {progress.total} harmless prompts answered"
+                return prepared(Preparation(asked, progress.fraction))
 
             def answered(progress: Progress) -> gives.StressEvent | None:
                 if not progress.fresh:
@@ -214,12 +225,23 @@ def connect(context: Context) -> None:
                 replies = [_in_text(reply_record(reply)) for reply in progress.fresh]
                 return {"done": False, "answered": progress.answered, "total": progress.total, "replies": replies}
 
-            other = run_quietly(stress.other_way(model, session, context.detector)) if both else None
-            run = stress.stress(model, session, size, loaded, attacks, asked, decoding, other)
+            other = None
+            if both:
+                other = yield from drain(stress.other_way(model, session, context.detector), prepared)
+            heard: dict[Asked, Answer] = {}
+            run = stress.stress(model, session, size, loaded, attacks, asked, decoding, other, heard)
             exam = yield from drain(run, answered)
             kept = session.slot(stress.Examined)
-            further = kept.other if other is not None and kept.exam is exam else None
-            last: Any = {"done": True, **told_of(exam), "other": None if further is None else told_of(further)}
+            scored = kept.exam is exam  # else it was cancelled before its first answers, and the one before is kept
+            if scored:
+                yield from drain(with_rounding(model, session, heard), rounded)
+            last: Any = {
+                "done": True,
+                **told_of(exam),
+                "rounding": [asdict(score) for score in kept.yardstick] if scored else [],
+                "rounding_note": kept.rounded_as if scored else "",
+                "other": told_of(kept.other) if scored and kept.other is not None else None,
+            }
             yield last
 
     def locators(

@@ -23,6 +23,7 @@ from dashboard.endpoints.gives.making import (
     MethodRecord,
     Status,
     StressEvent,
+    StressExam,
 )
 from dashboard.endpoints.gives.reading import (
     AnswerLikelihood,
@@ -76,5 +77,6 @@ __all__ = [
     "SavedEdit",
     "Status",
     "StressEvent",
+    "StressExam",
     "WrittenReport",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 
@@ -119,50 +120,69 @@ class BothAnswers(TypedDict):
     detector: dict[str, Any] | None
 
 
-class StressEvent(TypedDict, total=False):
+class StressExam(TypedDict, total=False):
+    """Every answer of a stress test, its scores and how they were made."""
+
+    replies: Annotated[
+        list[dict[str, Any]],
+        Field(
+            description="Prompts with both answers, how each was judged, and what the edit's detector read: score and "
+            "threshold; before the last event, those that came with this one."
+        ),
+    ]
+    scores: Annotated[
+        list[dict[str, Any]],
+        Field(description="Each score with both weights, unit, interval and number of answers."),
+    ]
+    categories: Annotated[dict[str, Any], Field(description="The same by unsafety category.")]
+    judge: Annotated[str, Field(description="Who judged.")]
+    judge_note: Annotated[str, Field(description="What that judge can and cannot tell.")]
+    weights: Annotated[str, Field(description="What answered as edited.")]
+    detector: Annotated[
+        str, Field(description="Digest of the detector by which these acted; empty for on every prompt.")
+    ]
+    model: Annotated[str, Field(description="The model's name.")]
+    fingerprint: Annotated[str, Field(description="Of its weights.")]
+    dtype: Annotated[str, Field(description="Type of its weights.")]
+    format: Annotated[
+        dict[str, Any], Field(description="How the prompts were put together: suffix, chat and turn_end.")
+    ]
+    evaluation: Annotated[
+        str,
+        Field(
+            description="same where both weights were asked with the suffix, paper where the edited ones alone were."
+        ),
+    ]
+    max_new_tokens: Annotated[int, Field(description="Longest answer, tokens.")]
+    cancelled: Annotated[bool, Field(description="Whether it ended early; the scores are of the answers until then.")]
+    seconds: Annotated[float, Field(description="Its duration.")]
+
+
+class StressEvent(StressExam, total=False):
     """A batch of judged answers; the last event, with done, has all of them, the scores and how they were made.
 
     Attributes:
         done: Whether this is the last event.
+        kind: preparation (message, fraction) while something is made for the test or beside it; not in the others.
+        message: What that is.
+        fraction: How far, 0 to 1.
         answered: Prompts answered so far.
         total: How many there are.
-        replies: Prompts with both answers, how each was judged, and what the edit's detector read: score and threshold.
-        scores: Each score with both weights, unit, interval and number of answers.
-        categories: The same by unsafety category.
-        judge: Who judged.
-        judge_note: What that judge can and cannot tell.
-        weights: What answered as edited.
-        detector: Digest of the detector by which these acted; empty for on every prompt.
-        model: The model's name.
-        fingerprint: Of its weights.
-        dtype: Type of its weights.
-        format: How the prompts were put together: suffix, chat and turn_end.
-        evaluation: same where both weights were asked with the suffix, paper where the edited ones alone were.
-        max_new_tokens: Longest answer, tokens.
-        cancelled: Whether it ended early; the scores are of the answers until then.
-        seconds: Its duration.
-        other: The same of the edit where it does not act so now; null where it was not asked so.
+        rounding: Scores of the same weights in bfloat16, without any edit, beside which harm is read: DL, still answers
+            and harmless KL, where edited are the rounded ones; empty where there are none.
+        rounding_note: What was rounded, or why there are no such scores; empty where the test was cancelled.
+        other: The same test of the edit where it does not act so now; null where it was not asked so.
     """
 
     done: bool
+    kind: str
+    message: str
+    fraction: float
     answered: int
     total: int
-    replies: list[dict[str, Any]]
-    scores: list[dict[str, Any]]
-    categories: dict[str, Any]
-    judge: str
-    judge_note: str
-    weights: str
-    detector: str
-    model: str
-    fingerprint: str
-    dtype: str
-    format: dict[str, Any]
-    evaluation: str
-    max_new_tokens: int
-    cancelled: bool
-    seconds: float
-    other: dict[str, Any] | None
+    rounding: list[dict[str, Any]]
+    rounding_note: str
+    other: StressExam | None
 
 
 class MethodRecord(TypedDict):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import gradio as gr
 import pytest
 from dashboard_helpers import Visitor, assert_idle, seen, tiny_model
 from routing_helpers import EFFECTIVE
 
 from dashboard import api
+from dashboard.endpoints import gives
 from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Acting
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.stress.report import parts as stress_parts
@@ -83,6 +85,26 @@ def test_programs_get_both_ways_unless_they_ask_for_one(detecting, monkeypatch):
         if both:
             asked = [[reply["question"]["prompt"] for reply in exam["replies"]] for exam in (last, last["other"])]
             assert last["other"]["detector"] and last["other"]["scores"] and asked[0] == asked[1] != []
+
+
+def test_while_a_program_s_detector_is_made_others_have_their_turns(detecting, monkeypatch):
+    page, endpoints = detecting[0], {}
+
+    def slow(_model, detector, *_further):
+        yield 0.25
+        yield 0.75
+        return replace(detector)
+
+    monkeypatch.setattr("editing.gate.choice.for_case", slow)
+    monkeypatch.setattr("dashboard.api.named", lambda function, *_: endpoints.update({function.__name__: function}))
+    monkeypatch.setattr("dashboard.api.connect_files", lambda _context: None)
+    api.connect(page.context)
+    request = gr.Request(session_hash="while it is made")
+    events = list(endpoints["stress_test"]("This case", max_new_tokens=2, request=request))
+    made = [event for event in events if event.get("kind") == "preparation"]
+    assert [event["fraction"] for event in made] == [0.25, 0.75] and events[: len(made)] == made, "a step each"
+    assert {*made[0], *events[-1]} <= {*gives.StressEvent.__annotations__, *gives.StressExam.__annotations__}
+    assert set(events[-1]["other"]) == set(gives.StressExam.__annotations__)
 
 
 def heads_of_table(visitor: Visitor) -> str:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from dashboard_helpers import seen
 
+from dashboard import api
 from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress.run import Examined
+from inspector.errors import NotFinite
 from inspector.model.memory.memory_need import bytes_of
 from inspector.model.patches.rounded import COMPUTED
 from inspector.safeedit import known
@@ -77,6 +79,33 @@ def test_memory_that_runs_out_costs_the_rounding_row_and_not_the_test(visitor, m
     kept = visitor.session.slot(Examined)
     assert kept.exam.max_new_tokens == 4 and kept.yardstick == () and visitor.is_free
     assert "No rounding row: A second network" in seen(visitor.screen["stress_table"])
+
+
+@pytest.mark.usefixtures("no_rows_yet")
+def test_rounded_weights_that_leave_the_finite_numbers_cost_the_rounding_row_and_not_the_test(visitor, monkeypatch):
+    def overflows(*_given, **_how):
+        raise NotFinite("The rounded weights' prediction is no finite number.")
+        yield
+
+    monkeypatch.setattr(rounding, "rounding_exam", overflows)
+    visitor.do("on_stress", stress_size="Quick", stress_tokens=4)
+    assert visitor.session.slot(Examined).exam.max_new_tokens == 4 and visitor.is_free
+    assert "No rounding row: The rounded weights' prediction" in seen(visitor.screen["stress_table"])
+    assert "prompts, each answered by" in visitor.screen["stress_clock"]
+
+
+@pytest.mark.usefixtures("no_rows_yet")
+def test_a_program_s_stress_test_has_the_rounding_row_or_why_there_is_none(page, monkeypatch):
+    endpoints = {}
+    monkeypatch.setattr(api, "named", lambda function, *_: endpoints.update({function.__name__: function}))
+    monkeypatch.setattr(api, "connect_files", lambda _context: None)
+    api.connect(page.context)
+    *events, last = endpoints["stress_test"]("Quick", max_new_tokens=4, request=gr.Request(session_hash="a program"))
+    assert {score["name"] for score in last["rounding"]} == set(YARDSTICK)
+    assert last["rounding_note"] == f"Rounded: {COMPUTED}."
+    assert sum(len(event["replies"]) for event in events) == len(last["replies"]), "each answer is told once"
+    *_, last = endpoints["stress_test"]("This case", max_new_tokens=4, request=gr.Request(session_hash="a program"))
+    assert last["rounding"] == [] and last["rounding_note"].startswith("No rounding row: this stress test asks no")
 
 
 def test_rounding_without_harmless_prompts_and_without_scores_is_refused_with_the_remedy(visitor):
