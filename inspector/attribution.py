@@ -96,7 +96,7 @@ def unembedding_direction(model: InspectedModel, wanted: int, against: int) -> T
     state.requires_grad_(True)
     with model.lock, torch.enable_grad():
         inner = state if architecture.project_out is None else architecture.project_out(state)
-        logits = architecture.unembedding(inner)
+        logits = architecture.logit_scale * architecture.unembedding(inner)
         (gradient,) = torch.autograd.grad((logits[0, wanted] - logits[0, against]).float(), state)
     return gradient[0].float()
 
@@ -166,7 +166,7 @@ def direct_logit_attribution(
         observe_outputs([architecture.unembedding], lambda _n, x: uncapped.append(last(x))),
     ):
         model.network(input_ids=model.batch(ids), use_cache=False, **model.last_logits_only)
-    difference = float(uncapped[0][safe] - uncapped[0][unsafe])
+    difference = architecture.logit_scale * float(uncapped[0][safe] - uncapped[0][unsafe])
     model.require_finite("logit attribution", [difference, *entering, *states.values(), *written.values()])
     with model.lock:
         frozen = freeze_norm(architecture.final_norm, states[architecture.last_block].to(architecture.head_device))
@@ -179,10 +179,11 @@ def direct_logit_attribution(
     split = architecture.final_norm is not None
     before = [entering[0], *(states[n] for n in range(architecture.last_block))]
     whole = np.array([part(states[n].to(before[n].device) - before[n]) for n in range(model.blocks)])
-    mlp = np.array([part(written[n]) for n in range(model.blocks)]) if split else whole
+    added = architecture.residual_scale
+    mlp = np.array([added * part(written[n]) for n in range(model.blocks)]) if split else whole
     own_bias = held(architecture.unembedding, "bias")
     bias = float(frozen.bias.double() @ direction.double())
-    bias += 0.0 if own_bias is None else float(own_bias[safe] - own_bias[unsafe])
+    bias += 0.0 if own_bias is None else architecture.logit_scale * float(own_bias[safe] - own_bias[unsafe])
     return LogitAttribution(
         safe_token=model.token_texts([safe])[0],
         unsafe_token=model.token_texts([unsafe])[0],

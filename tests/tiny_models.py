@@ -13,11 +13,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
+    Cohere2Config,
+    CohereConfig,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     OPTConfig,
@@ -108,6 +111,18 @@ ENDS = ("llama", "opt_post_norm")
 
 For what puts together parts that have their own tests on every family.
 """
+
+
+SCALED: dict[str, tuple[type, dict[str, Any]]] = {
+    "granite": (
+        GraniteConfig,
+        {**_LLAMA, "logits_scaling": 0.3, "residual_multiplier": 0.4, "embedding_multiplier": 3.0},
+    ),
+    "cohere": (CohereConfig, {**_LLAMA, "logit_scale": 3.0}),
+    "cohere2": (Cohere2Config, {**_LLAMA, "logit_scale": 3.0, "sliding_window": WINDOW}),
+}
+"""Families that are not in the map, whose parts are Llama's, and which scale their logits or what they write."""
+LLAMA_S_PATHS = {"blocks": "model.layers", "down_projection": "mlp.down_proj", "final_norm": "model.norm"}
 
 
 def network(family: str, seed: int = 0) -> Any:

@@ -38,6 +38,8 @@ class Architecture:
         d_ff: Width of the MLP, the number of its neurons.
         vocabulary: Number of logits.
         logit_softcap: ``c`` of ``c * tanh(logits / c)``, or ``None``.
+        logit_scale: Factor on what the unembedding gives, before a softcap (Cohere, Granite).
+        residual_scale: Factor on what attention and MLP write before it is added to the residual stream (Granite).
     """
 
     family: str
@@ -52,6 +54,8 @@ class Architecture:
     d_ff: int
     vocabulary: int
     logit_softcap: float | None
+    logit_scale: float = 1.0
+    residual_scale: float = 1.0
 
     @property
     def last_block(self) -> int:
@@ -101,6 +105,8 @@ class Architecture:
         if self.project_out is not None:
             states = self.project_out(states)
         logits = self.unembedding(states)
+        if self.logit_scale != 1:
+            logits = self.logit_scale * logits
         if self.logit_softcap is not None:
             logits = self.logit_softcap * torch.tanh(logits / self.logit_softcap)
         return logits
@@ -207,6 +213,9 @@ def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Arc
         d_ff=d_ff,
         vocabulary=canonical_shape(unembedding)[0],
         logit_softcap=getattr(config, "final_logit_softcapping", None),
+        # Cohere multiplies by the one, Granite divides by the other.
+        logit_scale=(getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0),
+        residual_scale=getattr(config, "residual_multiplier", None) or 1.0,
     )
     _check_against_forward(model, architecture)
     return architecture
@@ -293,5 +302,6 @@ def _require_close(hooked: Tensor, own: Tensor, what: str) -> None:
         raise ArchitectureError(
             f"{what} is not what the model itself reports (shapes {tuple(hooked.shape)} and "
             f"{tuple(own.shape)}). The architecture map does not fit this model: give the right "
-            "paths with paths={...} or --path name=dotted.path."
+            "paths with paths={...} or --path name=dotted.path. A family that does more with its states or logits than "
+            "norms, a softcap and the scales of Cohere and Granite is not supported."
         )

@@ -135,6 +135,27 @@ def test_for_llama_each_part_is_the_projection_of_what_its_module_wrote(llama, c
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", tiny_models.SCALED)
+def test_parts_are_scaled_as_the_family_scales_them(family, case):
+    """Granite multiplies what attention and MLP write, and logits have a factor: in float32, as the model adds them."""
+    kind, options = tiny_models.SCALED[family]
+    network = tiny_models.random_network(kind(**options))
+    model = from_parts(network, tiny_models.tokenizer(), family, tiny_models.LLAMA_S_PATHS)
+    found = direct_logit_attribution(model, case)
+    assert_complete(found)
+    assert found.difference == pytest.approx(difference_by_hand(model, network, case), rel=1e-3, abs=1e-3)
+    ids, safe, unsafe = first_tokens(model, case)
+    frozen = freeze_norm(network.model.norm, by_hand.states(network, ids)[-1][-1])
+    direction = (options.get("logit_scale") or 1 / options["logits_scaling"]) * (
+        network.lm_head.weight[safe] - network.lm_head.weight[unsafe]
+    )
+    for parts, name in ((found.mlp, "mlp"), (found.attention, "self_attn")):
+        wrote = outputs(network, [getattr(block, name) for block in by_hand.blocks(network)], ids)
+        added = [options.get("residual_multiplier", 1.0) * frozen(part) @ direction for part in wrote]
+        assert np.allclose(parts, [float(part) for part in added], **CLOSE), name
+
+
+@torch.no_grad()
 def test_for_gpt2_parts_are_centred_and_the_norm_s_bias_stands_apart(tiny, case):
     model = tiny("gpt2")
     network = model.network

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import by_hand
 import pytest
 import tiny_models
@@ -9,6 +11,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, OlmoConfig
 
+from editing.optimising.replay import TailReplay
+from inspector.divergence import divergence
 from inspector.errors import ArchitectureError, ModelLoadError
 from inspector.model import from_parts
 from inspector.model.architecture import _require_close, canonical_weight, resolve
@@ -25,9 +29,6 @@ def model(every_model):
 def olmo():
     """A family that is not in the map, built like Llama."""
     return tiny_models.random_network(OlmoConfig(**tiny_models._LLAMA))
-
-
-OLMO_PATHS = {"blocks": "model.layers", "down_projection": "mlp.down_proj", "final_norm": "model.norm"}
 
 
 def test_every_family_resolves_to_its_sizes(model):
@@ -76,10 +77,53 @@ def test_a_block_that_does_not_exist_is_refused_with_the_valid_range(llama, bloc
 
 def test_an_unknown_family_works_when_its_paths_are_given():
     network = olmo()
-    model = from_parts(network, tiny_models.tokenizer(), "olmo", OLMO_PATHS)
+    model = from_parts(network, tiny_models.tokenizer(), "olmo", tiny_models.LLAMA_S_PATHS)
     assert model.architecture.down_projection_names[1] == "model.layers.1.mlp.down_proj"
     hooked = by_hand.states(network, IDS)[-1]
     assert torch.equal(model.architecture.logits(hooked), by_hand.logits(network, IDS))
+
+
+@pytest.mark.parametrize("family", tiny_models.SCALED)
+def test_a_family_that_scales_its_logits_is_read_as_it_answers(family, case):
+    kind, options = tiny_models.SCALED[family]
+    network = tiny_models.random_network(kind(**options))
+    model = from_parts(network, tiny_models.tokenizer(), family, tiny_models.LLAMA_S_PATHS)
+    own, states = by_hand.logits(network, IDS), by_hand.states(network, IDS)
+    # A division and a product with its inverse round otherwise: float32 logits of order 10.
+    assert torch.allclose(model.architecture.logits(states[-1]), own, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(network.lm_head(network.model.norm(states[-1])), own, rtol=0.5)
+    # Whole tails: what stands above a changed down-projection gives what the changed network gives.
+    weight = by_hand.down_weight(network, 1) + 0.1
+    with torch.no_grad():
+        replayed = TailReplay(model, 1, [IDS], [range(len(IDS))]).logits(weight)
+    assert torch.allclose(
+        replayed, by_hand.logits(by_hand.written(network, (1, torch.tensor(0.1))), IDS), rtol=1e-3, atol=1e-3
+    )
+    safe, unsafe = (
+        by_hand.states(network, by_hand.prompt(model, case.adversarial_prompt) + by_hand.response(model, text))
+        for text in (case.safe, case.unsafe)
+    )
+    lengths = [len(by_hand.response(model, text)) for text in (case.safe, case.unsafe)]
+    by_layer = [
+        float((one[-lengths[0] :].mean(dim=0) - two[-lengths[1] :].mean(dim=0)).norm())
+        for one, two in zip(safe[1:], unsafe[1:], strict=True)
+    ]
+    assert divergence(model, case).by("l2").tolist() == pytest.approx(by_layer, rel=1e-3)
+
+
+def test_a_family_whose_logits_are_scaled_otherwise_is_refused_with_what_is_known():
+    kind, options = tiny_models.SCALED["granite"]
+    network = tiny_models.random_network(kind(**options))
+    plain = network.forward
+
+    def doubled(**given: Any) -> Any:
+        result = plain(**given)
+        result.logits = 2 * result.logits
+        return result
+
+    network.forward = doubled
+    with pytest.raises(ArchitectureError, match="scales of Cohere and Granite is not supported"):
+        resolve(network, tiny_models.LLAMA_S_PATHS)
 
 
 @pytest.mark.parametrize("name", ["blocks", "down_projection", "final_norm", "unembedding", "after_attention"])
