@@ -14,6 +14,7 @@ from inspector.model import embedded
 from inspector.model.architecture import resolve
 from inspector.model.families import require_supported
 from inspector.model.gguf_file import SMALLER, first_line, read_gguf, require_all_weights
+from inspector.model.hub_errors import why_not_had
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory.halving import ran_out
 from inspector.model.memory.memory_need import (
@@ -201,7 +202,7 @@ def _read_pretrained(
                 "more (--max-memory), use more cards, take 4 bit for 8 (--dtype nf4), or plain weights (--dtype "
                 "bfloat16), which are spread over cards, CPU memory and disk."
             ) from error
-        raise ModelLoadError(_explain(where, revision, error)) from error
+        raise _explain(where, options, error) from error
     require_all_weights(where, report["missing_keys"])
     return network, tokenizer
 
@@ -222,7 +223,7 @@ def configuration(name_or_path: str | Path, revision: str | None = None) -> Any:
     try:
         return AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
-        raise ModelLoadError(_explain(where, revision, error)) from error
+        raise _explain(where, options, error) from error
 
 
 def predicted(
@@ -330,27 +331,19 @@ def _on_hub(name: str, revision: str | None) -> bool:
     return True
 
 
-def _explain(where: str, revision: str | None, error: Exception) -> str:
-    """Turn what transformers says into one sentence of cause and one of remedy."""
-    text = str(error)
-    lowered = text.lower()
+def _explain(where: str, options: Mapping[str, Any], error: Exception) -> ModelLoadError:
+    """Turn what transformers says into one sentence of cause and one of remedy; its own words are the detail.
+
+    Args:
+        options: How the model was fetched (:func:`_fetching`).
+    """
+    detail = " ".join(str(error).split()) or type(error).__name__
     if Path(where).exists():
-        return (
+        return ModelLoadError(
             f"The folder '{where}' holds no model that can be loaded safely: {first_line(error)}. It needs "
             "config.json, tokenizer files and *.safetensors (pickled weights are refused)."
         )
-    if "gated" in lowered or "401" in text or "403" in text:
-        return f"'{where}' is gated. Ask for access on its page, then run 'hf auth login' and start again."
-    if "trust_remote_code" in text:
-        return f"'{where}' needs code of its own, which is never run here. Choose a family that transformers knows."
-    if "safetensors" in lowered:
-        return f"'{where}' has no safetensors weights, and pickled ones are refused. Use a revision that has them."
-    which = f"'{where}' at revision '{revision}'" if revision else f"'{where}'"
-    return (
-        f"{which} is neither a local path nor a model that could be fetched from the hub. Check the "
-        "spelling and the connection (private models need 'hf auth login'), or start without --model for "
-        f"the embedded {embedded.NAME}."
-    )
+    return ModelLoadError(why_not_had(where, options, error), detail)
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:

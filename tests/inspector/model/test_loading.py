@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import by_hand
@@ -12,7 +14,8 @@ import huggingface_hub.constants
 import pytest
 import tiny_models
 import torch
-from transformers import AutoModelForCausalLM, BloomConfig, MixtralConfig
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, MixtralConfig
 
 from inspector.errors import ArchitectureError, ModelLoadError, NoRoom
 from inspector.model import load, loading
@@ -231,3 +234,60 @@ def test_a_hub_name_that_cannot_be_reached_says_what_to_check(tmp_path, monkeypa
 def test_a_name_that_is_neither_path_nor_hub_name_is_refused(name):
     with pytest.raises(ModelLoadError, match="spelling"):
         load(name, device="cpu")
+
+
+def refused_as(error: Exception, monkeypatch, name: str = "some/model") -> ModelLoadError:
+    """Return what is told of a model that the hub has, where reading its tokenizer ends in an error."""
+
+    def broken(*_given: Any, **_named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loading, "_on_hub", lambda *_: True)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", broken)
+    with pytest.raises(ModelLoadError) as told:
+        load(name, device="cpu")
+    return told.value
+
+
+def http(kind: type[HfHubHTTPError], status: int) -> OSError:
+    """Return transformers' error of an answer of the hub."""
+    answer = SimpleNamespace(status_code=status, headers={}, request=None)
+    error = OSError("There was a specific connection error when trying to load some/model")
+    error.__cause__ = kind("refused", response=answer)
+    return error
+
+
+UNKNOWN = "The checkpoint has model type `new` but Transformers does not recognize this architecture. Update it."
+NO_CONFIG = "some/model does not appear to have a file named config.json. Checkout its page for available files."
+HASH = "Cannot read blobs/4c401f40300cb0b3: unexpected end"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/cache/model.safetensors"), "The disk was full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "The disk was full"),
+        (RuntimeError("Data processing error: No space left on device (os error 28)"), "The disk was full"),
+        (http(GatedRepoError, 403), "is gated"),
+        (http(HfHubHTTPError, 401), "is gated"),
+        (http(RepositoryNotFoundError, 401), "Check the spelling"),
+        (http(HfHubHTTPError, 503), "Start again"),
+        (ImportError("LlamaTokenizer requires the SentencePiece library"), "a Python package that is not installed"),
+        (ValueError(UNKNOWN), "does not know. Install a newer one"),
+        (OSError(NO_CONFIG), "as GGUF files and adapters do"),
+        (OSError("Can't load tokenizer for 'some/model'."), "as GGUF files and adapters do"),
+        (OSError(HASH), "Start again, or choose another"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_went_wrong_with_a_model_of_the_hub_is_told_apart(monkeypatch, error, words):
+    told = refused_as(error, monkeypatch)
+    assert words in told.user_message()
+    assert ("spelling" in words) == ("spelling" in told.user_message())
+    assert told.detail == " ".join(str(error).split()) and told.detail not in told.user_message()
+
+
+def test_a_model_whose_name_has_a_word_of_an_error_is_not_told_it(monkeypatch):
+    name = "gated-401/safetensors"
+    told = refused_as(OSError(f"{name} broke off"), monkeypatch, name)
+    assert "Start again" in told.user_message()
