@@ -30,7 +30,7 @@ class KnockOutSettings:
     Attributes:
         neurons: The neurons that are taken away.
         format: The prompt format of the measurement.
-        harmless_prompts: Prompts on which the harmless KL is measured.
+        harmless_prompts: Prompts on which the constraint KL is measured.
         harmless_tokens: Most tokens of the model's own answer to each.
     """
 
@@ -122,7 +122,7 @@ def knock_out(
         patch=patch,
         trace=tuple(trace),
         kept=0 if patch is None else 1,
-        stop_reason="cancelled" if patch is None else "step limit",
+        stop_reason="cancelled" if patch is None else "one pass",
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,

@@ -122,6 +122,8 @@ class EditResult:
             (:mod:`editing.optimising.smaller`).
         learnt_from: Further cases that it was trained on, in their order; ``None`` where a record of an earlier version
             does not tell.
+        closing: The trace ends in a step that is no update: what the method makes of the updates that it has kept, as
+            DELMAN's closed form and Ext-Sub's subtraction.
     """
 
     patch: Patch | None
@@ -135,6 +137,7 @@ class EditResult:
     smaller: bool = False
     companions: int | None = None
     learnt_from: tuple[Case, ...] | None = ()
+    closing: bool = False
 
     @property
     def last(self) -> Step:
@@ -144,7 +147,8 @@ class EditResult:
     @property
     def taken(self) -> tuple[Step, ...]:
         """The trace without what was taken back: the update beyond a budget, all of a cancelled edit."""
-        return tuple(step for step in self.trace if step.step <= self.kept)
+        updates = tuple(step for step in self.trace if step.step <= self.kept)
+        return (*updates, self.trace[-1]) if self.closing else updates
 
     @property
     def fewer_companions(self) -> str:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
@@ -31,7 +31,7 @@ from editing.optimising.null_space import harmless_moment
 from editing.optimising.replay import master_weight
 from editing.optimising.smaller import once_smaller, parts_of, together
 from editing.optimising.training import encode_pair
-from editing.progress import EditEvents, EditResult, Preparation, Step
+from editing.progress import EditEvents, EditResult, Preparation, Step, StopReason
 from editing.texts.contexts import after_context, random_contexts
 from editing.texts.harmless import harmless_answers
 from editing.texts.taught import taught_answers
@@ -127,7 +127,8 @@ def delman(
 ) -> EditEvents:
     """Edit one block's down-projection in closed form; a generator like :func:`editing.dinm`.
 
-    The steps are those in which the value is found, written where it is wanted; the last one is the closed form.
+    The steps are those in which the value is found, written where it is wanted; the last one is the closed form, which
+    is no update. Updates and why they ended are those of this case's own value, whatever its companions needed.
 
     Args:
         companions: Further cases, whose keys and values are written together with this one's.
@@ -153,6 +154,7 @@ def delman(
         moment = yield from harmless_moment(model, block, settings.format, cancel)
     trace: list[Step] = []
     patch, cancelled = None, moment is None
+    updates, reason = 0, cast(StopReason, "cancelled")
     if own is not None and moment is not None:
         yield Preparation("Sampling contexts", 0.96)
         contexts = ["", *random_contexts(model, settings.contexts)]
@@ -171,6 +173,8 @@ def delman(
             if cancelled:
                 break
             search.descent.require_update("DELMAN", "step_share")
+            if number == 0:
+                updates, reason = search.descent.updates, search.descent.reason
             found.append((search.keys, search.value))
         if not cancelled:
             keys = torch.cat([k for k, _ in found], dim=1)
@@ -189,12 +193,13 @@ def delman(
     return EditResult(
         patch=None if cancelled else patch,
         trace=tuple(trace),
-        kept=0 if cancelled else trace[-1].step,
-        stop_reason="cancelled" if cancelled else "step limit",
+        kept=0 if cancelled else updates,
+        stop_reason="cancelled" if cancelled else reason,
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
         learnt_from=tuple(companions),
+        closing=not cancelled,
     )
 
 

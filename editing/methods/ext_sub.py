@@ -99,7 +99,7 @@ def ext_sub(
 ) -> EditEvents:
     """Train expert and anti-expert and subtract; a generator like :func:`editing.dinm`.
 
-    The steps are the expert's; the last one is the result after the subtraction.
+    The steps are the expert's; the last one is the result after the subtraction, which is no update.
 
     Args:
         block: The block whose region is looked at afterwards; the modules stand in all.
@@ -138,12 +138,13 @@ def ext_sub(
     return EditResult(
         patch=patch,
         trace=tuple(trace),
-        kept=trace[-1].step if patch is not None else 0,
+        kept=0 if patch is None or expert is None else expert[0].descent.updates,
         stop_reason="cancelled" if patch is None or expert is None else expert[0].descent.reason,
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
         learnt_from=tuple(companions),
+        closing=patch is not None,
     )
 
 

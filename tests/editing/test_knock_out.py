@@ -21,7 +21,7 @@ def test_a_knock_out_is_an_edit_with_a_trace_of_what_it_does(llama, case):
     activity = neuron_activity(llama, case, format=PromptFormat(""))
     pushing = activity.pushing(2, 3)
     result = run(knock_out(llama, case, 2, pushing, format=PromptFormat("")))
-    assert result.kept == 1 and [step.step for step in result.trace] == [0, 1]
+    assert (result.kept, result.stop_reason) == (1, "one pass") and [step.step for step in result.trace] == [0, 1]
     base = by_hand.down_weight(llama.network, 2)
     change = result.patch.deltas[0].dense()
     assert torch.allclose((base + change)[:, pushing], torch.zeros(32, 3), atol=1e-7)

@@ -145,3 +145,13 @@ def test_it_is_refused_beyond_the_budget_and_out_of_range(llama, case):
 def test_it_is_cancelled_within_a_step(llama, case):
     result = run(delman(llama, case, BLOCK, small(), cancel=lambda: True))
     assert (result.patch, result.kept, result.stop_reason) == (None, 0, "cancelled")
+
+
+def test_the_closed_form_is_no_update_and_the_end_is_that_of_the_search(llama, case):
+    free = run(delman(llama, case, BLOCK, small()))
+    assert (free.kept, free.stop_reason, free.closing) == (3, "step limit", True)
+    assert [step.step for step in free.taken] == [0, 1, 2, 3, 4] and free.last is free.trace[-1]
+    target = (free.trace[0].safe_probability + free.trace[1].safe_probability) / 2
+    reached = run(delman(llama, case, BLOCK, small(target_probability=target)))
+    assert (reached.kept, reached.stop_reason) == (1, "target reached")
+    assert [step.step for step in reached.taken] == [0, 1, 2]

@@ -236,6 +236,16 @@ def test_a_cancel_at_any_event_is_a_cancel_within_one_step(llama, case):
         assert (result.patch, result.kept, result.stop_reason) == (None, 0, "cancelled"), f"at event {asked}"
 
 
+def test_the_subtraction_is_no_update_and_a_rejected_one_is_not_taken(llama, case):
+    free = run(ext_sub(llama, case, BLOCK, small(ExtSubSettings, steps=3, subtraction=0)))
+    assert (free.kept, free.stop_reason, free.closing) == (3, "step limit", True)
+    assert [step.step for step in free.taken] == [0, 1, 2, 3, 4]
+    budget = (free.trace[1].constraint_kl + free.trace[2].constraint_kl) / 2
+    held = run(ext_sub(llama, case, BLOCK, small(ExtSubSettings, steps=3, subtraction=0, damage_budget=budget)))
+    assert (held.kept, held.stop_reason) == (1, "damage budget") and held.trace[2].constraint_kl > budget
+    assert [step.step for step in held.taken] == [0, 1, 3] and held.last is held.trace[-1]
+
+
 @pytest.mark.parametrize("way", ["close", "throw", "run on"])
 def test_neither_expert_is_ever_seen_by_the_base_model(tiny, case, way):
     for family in FEW:
