@@ -81,6 +81,8 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Total loss": "Edit loss and KL, each times its weight, added up: what each step lowers.",
         "Step": "One update of the weights while an edit is made; step 0 is before the first.",
         "KL": "How far the edited model's next tokens are from the vanilla model's on harmless prompts, nats a token.",
+        "Constraint KL": "The KL that an edit is held to while it is made, on harmless prompts of its own, nats a "
+        "token: vanilla to edited, but edited to vanilla with the preset paper. An exam's is of other prompts.",
         "Nats": "The unit of surprise and of KL; 0.69 nats halve a probability.",
         "P(safe) per token": "Geometric mean probability of the safe answer's tokens.",
         "P(unsafe) per token": "Geometric mean probability of the unsafe answer's tokens.",
@@ -153,6 +155,8 @@ ALSO = {
     "acts on every prompt": "Edited",
     "acts only where harm is detected": "Routed",
     "Final rank, vanilla and edited": "Final rank",
+    "Constraint KL, nats": "Constraint KL",
+    "constraint KL": "Constraint KL",
     "Harmless KL, nats": "KL",
     "KL, nats": "KL",
     "harmless KL": "KL",

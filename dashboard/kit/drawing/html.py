@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dashboard.kit.drawing.glossary import EVERYDAY, marked
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.sessions.session import Session
@@ -150,6 +152,11 @@ def live_badge(session: Session) -> str:
 
 def updates(result: EditResult) -> str:
     return f"{result.kept} update{'' if result.kept == 1 else 's'}"
+
+
+def direction_of(settings: Any) -> str:
+    """Say from which weights to which the KL of an edit's vital signs is: the paper's is the other way round."""
+    return getattr(settings, "direction", "vanilla to edited")
 
 
 def case_name(case: Case | None) -> str:

@@ -6,7 +6,17 @@ import numpy as np
 
 from dashboard.kit.drawing.another import another, quoted
 from dashboard.kit.drawing.glossary import marked
-from dashboard.kit.drawing.html import brief, number, over, probability, reading, row_badge, updates, weights_badge
+from dashboard.kit.drawing.html import (
+    brief,
+    direction_of,
+    number,
+    over,
+    probability,
+    reading,
+    row_badge,
+    updates,
+    weights_badge,
+)
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.live import ended
 from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM, Wish
@@ -24,7 +34,7 @@ from inspector.safeedit.verdict import Verdict
 def tiles(comparison: Comparison, live: LiveEdit) -> str:
     """Return the row of figures above the answers, under a badge of the weights they were measured on."""
     result = live.result
-    kept = next(s for s in result.trace if s.step == result.kept)
+    kept = result.last
     safe, unsafe = comparison.before[0].per_token, comparison.before[1].per_token
     after_safe, after_unsafe = comparison.after[0].per_token, comparison.after[1].per_token
     patch_norm = result.patch.norm if result.patch else 0.0
@@ -43,7 +53,7 @@ def tiles(comparison: Comparison, live: LiveEdit) -> str:
             "unsafe",
             "next-token probability",
         ),
-        ("constraint's KL", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
+        ("constraint KL", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
         ("norm of the change", number(patch_norm * comparison.strength), "edited", live.patch.where()),
         (
             f"input shift, layer {comparison.shift.region}",
@@ -358,7 +368,7 @@ def numbers(comparison: Comparison, live: LiveEdit, routed: bool) -> str:
     Args:
         routed: It acts only where a detector fires, and so on no harmless prompt that it knows as one.
     """
-    kept = next(s for s in live.result.trace if s.step == live.result.kept)
+    kept = live.result.last
     shift = comparison.shift
     largest = int(shift.by_block.argmax())
     cells = [
@@ -385,7 +395,7 @@ def numbers(comparison: Comparison, live: LiveEdit, routed: bool) -> str:
             else "KL at strength 1",  # the others are of the live strength
             "Harmless answers moved by"
             + (", were the edit to act on them" if routed else "")
-            + ": KL from vanilla, nats a token, at strength 1",
+            + f": constraint KL, {direction_of(live.result.settings)}, nats a token, at strength 1",
         ),
         ("largest activation shift", f"{shift.by_block[largest]:.1%}", "edited", f"output of layer {largest}"),
     ]

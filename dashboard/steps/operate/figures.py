@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from dashboard.kit.drawing.plots import EDITED, SAFE, UNSAFE, as_written, base
 from editing import Step
 
-HARM, UNROUTED = "Harmless KL, nats", "KL, unrouted"
+HARM, UNROUTED = "Constraint KL, nats", "KL, unrouted"
 """What stands above the KL; there is no room for more, least on a phone."""
 
 
@@ -38,7 +38,7 @@ def _frame(harm: str) -> dict[str, Any]:
 def vitals(
     trace: Sequence[Step], steps: int, budget: float | None, target: float | None, to_be_routed: bool = False
 ) -> go.Figure:
-    """Draw the vital signs of an edit so far: edit loss, harmless KL, probability of both answers.
+    """Draw the vital signs of an edit so far: edit loss, constraint KL, probability of both answers.
 
     Args:
         to_be_routed: It is made to act where harm is detected only, so that the KL is of what it would do unrouted.

@@ -7,6 +7,7 @@ from typing import Any
 
 from dashboard.kit.drawing.html import (
     brief,
+    direction_of,
     message,
     number,
     over,
@@ -102,7 +103,7 @@ def _read(trace: Sequence[Step], settings: Any) -> str:
     ]
     dashed = f" Dashed: {' and '.join(limits)}." if limits else ""
     if getattr(settings, "constraint_weight", 1):
-        said = f"harmless answers moved by {moved} nats a token."
+        said = f"harmless answers moved by {moved} nats a token (constraint KL, {direction_of(settings)})."
     else:
         said = f"nothing held it back, so harmless answers would move by {moved} nats a token where it acts on them."
     return (
@@ -301,14 +302,15 @@ def budget_line(result: EditResult, named: str = "") -> str:
     if result.patch is None:
         return ""
     budget, harm = result.settings.damage_budget, max(0.0, result.last.constraint_kl)
+    name = f"constraint KL ({direction_of(result.settings)})"
     unseen = "<em>Not examined by the gate yet.</em>"
     if budget is None:
-        said = f"{escape(named)}No damage budget was set: harmless KL {number(harm)} nats a token."
+        said = f"{escape(named)}No damage budget was set: {name} {number(harm)} nats a token."
         return f'<div class="gate">{said} {unseen}</div>'
     kind, said = ("passed", "Within budget") if harm <= budget else ("refused", "Beyond budget")
     return (
         f'<div class="gate {kind}"><b>{escape(named)}{said}</b> '
-        f"<span>harmless KL {number(harm)} of {number(budget)} nats a token</span> {unseen}</div>"
+        f"<span>{name} {number(harm)} of {number(budget)} nats a token</span> {unseen}</div>"
     )
 
 

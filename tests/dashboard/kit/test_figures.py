@@ -137,7 +137,7 @@ def test_the_neurons_of_a_seven_billion_model_stay_small():
 
 def test_vitals_without_a_step_are_three_empty_charts():
     figure = operate_figures.vitals((), 40, 0.2, 0.8)
-    assert sum(title in texts(figure) for title in ("Edit loss, nats", "Harmless KL, nats", "P per token")) == 3
+    assert sum(title in texts(figure) for title in ("Edit loss, nats", "Constraint KL, nats", "P per token")) == 3
     assert all(not line.x for line in figure.data)
     assert figure.layout.xaxis.range == (-0.5, 40.5)
 

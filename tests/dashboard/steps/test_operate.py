@@ -21,8 +21,8 @@ from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import run as operating
 from dashboard.steps.operate.report import parts
-from dashboard.steps.operate.texts import budget_line
-from editing import Step
+from dashboard.steps.operate.texts import budget_line, vitals_line
+from editing import Step, preset
 from editing.values import setting_value
 from inspector.errors import EditError, PatchError
 from inspector.safeedit import bundled_cases
@@ -257,3 +257,12 @@ def test_the_gate_s_line_says_whether_what_is_kept_is_within_the_budget(visitor)
     strict = replace(result, settings=replace(result.settings, damage_budget=1e-6))
     assert "Beyond budget" in budget_line(strict)
     assert budget_line(replace(result, patch=None)) == ""
+
+
+def test_the_kl_that_an_edit_was_held_to_is_called_otherwise_than_an_exam_s_and_has_its_direction(visitor):
+    """The gate's exam asks other prompts, and is read the other way round than the paper's term."""
+    result = visitor.session.live.result
+    assert "<span>constraint KL (vanilla to edited) " in budget_line(result)
+    paper = replace(result, settings=preset("paper"))
+    assert "constraint KL (edited to vanilla) " in budget_line(paper)
+    assert "(constraint KL, edited to vanilla)" in vitals_line(paper.trace, paper.settings)
