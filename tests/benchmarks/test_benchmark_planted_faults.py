@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks import planted_faults
-from benchmarks.planted_faults import FAULTS, ROOT, Fault, measure, planted
+from benchmarks.planted_faults import FAULTS, RESULTS, ROOT, Fault, measure, planted
 from inspector.errors import EditError
 
 TESTED = """
@@ -24,6 +25,18 @@ def test_each_fault_can_be_planted_and_names_a_file_of_tests(fault):
     broken = planted(text, fault)
     assert broken != text and (ROOT / fault.tests).is_file()
     compile(broken, fault.file, "exec")
+
+
+def test_each_line_of_the_table_names_a_fault_its_file_and_a_test_that_is_there():
+    told, *lines = RESULTS.read_text(encoding="utf-8").splitlines()
+    table = list(zip(lines[1::2], lines[2::2], strict=True))
+    assert told.startswith(f"{len(table)} of {len(FAULTS)} faults caught") and len(table) == len(FAULTS)
+    for fault, (what, caught) in zip(FAULTS, table, strict=True):
+        file, _, by = caught.strip().partition("; ")
+        tests, _, test = by.partition(": ")
+        assert (what, file, tests) == (fault.what, fault.file, fault.tests)
+        text = (ROOT / tests).read_text(encoding="utf-8")
+        assert re.search(rf"^def {re.escape(test.partition('[')[0])}\(", text, re.MULTILINE), f"{tests} has no {test}"
 
 
 def fault(wrong: str, right: str = "2 * number") -> Fault:
