@@ -31,15 +31,14 @@ LEAST_FITTING = 0.5
 AT_ONCE = 12
 """Prompts of one forward pass."""
 MOST_KEPT = 2
-"""Second moments that are kept for a model, outside the accelerator; the oldest go first."""
-MOST_MOMENTS = 4
-"""Moments that are kept: one has d_ff squared numbers, half a gigabyte for a 7B model."""
+"""Second moments that are kept for a model, outside the accelerator, those used last: one has d_ff squared numbers,
+half a gigabyte for a 7B model."""
 _MOMENTS: WeakKeyDictionary[InspectedModel, Recent[tuple[int, str], Tensor]] = WeakKeyDictionary()
 
 
 def known_moments(model: InspectedModel) -> Recent[tuple[int, str], Tensor]:
     """Return the second moments measured so far (:func:`harmless_moment`), by :func:`moment_key`."""
-    return _MOMENTS.setdefault(model, Recent(MOST_MOMENTS))
+    return _MOMENTS.setdefault(model, Recent(MOST_KEPT))
 
 
 def moment_key(block: int, format: PromptFormat) -> tuple[int, str]:
@@ -108,8 +107,6 @@ def harmless_moment(
             f"in float32 (--dtype float32){instead}."
         )
     kept[key] = moment = moment.cpu()  # as large as d_ff squared
-    while len(kept) > MOST_KEPT:
-        kept.popitem(last=False)
     return moment
 
 

@@ -34,9 +34,7 @@ PENALTY = 0.03
 ELSEWHERE = 4
 """Tokens of each text, drawn before its end, at which gates are to stay shut."""
 MOST_KEPT = 4
-"""Readings that are kept for a model; the oldest go first."""
-MOST_READINGS = 4
-"""Readings that are kept."""
+"""Readings that are kept for a model, those used last."""
 _READINGS: WeakKeyDictionary[InspectedModel, Recent[tuple[Any, ...], TokenReading]] = WeakKeyDictionary()
 
 
@@ -130,7 +128,7 @@ def token_reading(
         EditError: Too few texts fit into the model's context.
     """
     kept, key = (
-        _READINGS.setdefault(model, Recent(MOST_READINGS)),
+        _READINGS.setdefault(model, Recent(MOST_KEPT)),
         (block, named(format.open()), count, longest, positions, answer),
     )
     known = kept.get(key)
@@ -143,8 +141,6 @@ def token_reading(
         return None
     yield Preparation("Fitting the gates' reading", 0.7)
     kept[key] = found = fit_reading(inputs)
-    while len(kept) > MOST_KEPT:
-        kept.popitem(last=False)
     return found
 
 

@@ -8,7 +8,14 @@ import torch
 from editing import dinm, preset, run
 from editing.methods.dinm import DinmSettings
 from editing.optimising.matrix import Matrix
-from editing.optimising.null_space import PROMPTS, harmless_moment, known_moments, moment_key, soft_null_space
+from editing.optimising.null_space import (
+    MOST_KEPT,
+    PROMPTS,
+    harmless_moment,
+    known_moments,
+    moment_key,
+    soft_null_space,
+)
 from editing.texts.harmless import further_harmless_texts, harmless_texts
 from inspector.errors import EditError, RefusedEdit, TooLong
 from inspector.model import PromptFormat, encode
@@ -51,6 +58,15 @@ def test_it_is_measured_once_and_can_be_cancelled(llama):
     told = list(harmless_moment(llama, 2, own))
     assert len(told) == 1 and "layer 2: 3 of 3" in told[0].message
     assert list(harmless_moment(llama, 2, own)) == []
+
+
+def test_no_more_moments_are_kept_than_is_said_wherever_they_come_from(llama):
+    kept = known_moments(llama)
+    kept.clear()
+    for block in range(MOST_KEPT + 1):
+        kept.setdefault((block, "a format"), torch.zeros(1))  # as a calibration puts its own there
+    assert [block for block, _ in kept] == [*range(1, MOST_KEPT + 1)]
+    kept.clear()
 
 
 def test_a_prompt_longer_than_the_model_s_context_is_left_out_and_no_prompt_at_all_is_an_error(tiny, monkeypatch):
