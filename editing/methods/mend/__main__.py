@@ -159,7 +159,7 @@ def _evaluate(
     _tell(out, f"held out: {len(cases)} cases, {len(watched)} harmless prompts, none of them trained on")
     told: dict[str, Any] = {"cases": len(cases), "harmless_prompts": len(watched)}
     for name, each in (("untrained", untrained), ("trained", editor)):
-        found = evaluate(each, lessons, watched)
+        found = evaluate(each, lessons, watched, settings.edit_weight)
         told[name] = asdict(found)
         _tell(
             out,

@@ -256,6 +256,19 @@ def test_evaluate_prints_what_the_training_found(commands, capsys):
     assert again == lines
 
 
+def test_an_editor_is_evaluated_with_the_weight_that_it_was_trained_with(commands, monkeypatch):
+    seen: list[float | None] = []
+
+    def noted(editor, lessons, watched, edit_weight=None):
+        seen.append(edit_weight)
+        return evaluate(editor, lessons, watched, edit_weight)
+
+    monkeypatch.setattr(command_line, "evaluate", noted)
+    assert command_line.main([*TRAIN, "--edit-weight", "0.7"]) == 0
+    assert command_line.main(["evaluate"]) == 0
+    assert seen == [0.7] * 4
+
+
 def test_evaluate_asks_in_the_prompt_format_of_an_editor_of_an_earlier_version(llama, commands, capsys):
     assert command_line.main([*TRAIN, "--suffix-prompt", "Be good.", "--plain-text"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "trained: -log" in line]
