@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from inspector.model import VANILLA, InspectedModel, Row, encode
+from inspector.model.counted import Counted, counted_logits, only_counted
 from inspector.safeedit import Case
 from inspector.safeedit.sets import harmless_prompts, spread
 
 PROMPTS = 3
+AT_ONCE = 128
+"""Positions whose logits are in memory together."""
 
 
 def probes(model: InspectedModel, row: Row) -> list[tuple[int, ...]]:
@@ -20,14 +23,28 @@ def probes(model: InspectedModel, row: Row) -> list[tuple[int, ...]]:
     return [encode(model, item.prompt, None, row.patch.format).prompt for item in spread(harmless_prompts(), PROMPTS)]
 
 
+def logits_of(
+    model: InspectedModel, row: Row, prompt: Sequence[int], places: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Return the live edit's float32 logits ``[places, vocabulary]`` of a prompt, at all its positions by default."""
+    with torch.no_grad(), model.running([row]):
+        return counted_logits(model, [prompt], [range(len(prompt)) if places is None else places])
+
+
 @torch.no_grad()
-def logits_of(model: InspectedModel, row: Row, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Return the live edit's float32 logits ``[tokens, vocabulary]`` of each prompt, one a pass."""
-    found = []
+def _logits_in(model: InspectedModel, written: Any, prompt: Sequence[int], places: Sequence[int]) -> torch.Tensor:
+    """Return the same of what was written: a network, or the row of a patch that was read back."""
+    if isinstance(written, Row):
+        return logits_of(model, written, prompt, places)
+    with only_counted(written.get_output_embeddings(), Counted([places])):
+        return written(input_ids=model.batch(prompt), use_cache=False).logits.float()
+
+
+def _parts(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], range]]:
+    """Yield each prompt with its positions, so many at a time: logits of long ones are larger than a model."""
     for prompt in prompts:
-        with model.running([row]):
-            found.append(model.network(input_ids=model.batch(prompt), use_cache=False).logits[0].float())
-    return found
+        for start in range(0, len(prompt), AT_ONCE):
+            yield prompt, range(start, min(start + AT_ONCE, len(prompt)))
 
 
 def case_probe(model: InspectedModel, case: Case, row: Row) -> tuple[int, ...]:
@@ -45,16 +62,14 @@ def share_of_the_edit(
     Both distances are Frobenius norms over all logits of the prompts; 1 is what the unedited base has.
     """
     apart = moved = 0.0
-    for prompt, live, vanilla in zip(
-        prompts, logits_of(model, row, prompts), logits_of(model, VANILLA, prompts), strict=True
-    ):
-        other = written(input_ids=model.batch(prompt), use_cache=False).logits[0].float()
+    for prompt, places in _parts(prompts):
+        live, vanilla = (logits_of(model, one, prompt, places) for one in (row, VANILLA))
+        other = _logits_in(model, written, prompt, places)
         apart += float((other - live).double().square().sum())
         moved += float((live - vanilla).double().square().sum())
     return float("inf") if moved == 0 < apart else (apart / moved) ** 0.5 if moved else 0.0
 
 
-@torch.no_grad()
 def largest_difference(
     model: InspectedModel, row: Row, written: Any, prompts: Sequence[Sequence[int]]
 ) -> tuple[float, float]:
@@ -66,10 +81,13 @@ def largest_difference(
     Returns:
         The largest difference of a logit, and the standard deviation of the live edit's logits.
     """
-    live = logits_of(model, row, prompts)
-    if isinstance(written, Row):
-        other = logits_of(model, written, prompts)
-    else:
-        other = [written(input_ids=model.batch(prompt), use_cache=False).logits[0].float() for prompt in prompts]
-    difference = max(float((one - two).abs().max()) for one, two in zip(live, other, strict=True))
-    return difference, float(torch.cat([one.flatten() for one in live]).std())
+    differences: list[float] = []
+    count, total, squares = 0, 0.0, 0.0
+    for prompt, places in _parts(prompts):
+        live = logits_of(model, row, prompt, places)
+        differences.append(float((live - _logits_in(model, written, prompt, places)).abs().max()))
+        count += live.numel()
+        total += float(live.sum(dtype=torch.float64))
+        squares += float(live.double().square().sum())
+    spread = max((squares - total**2 / count) / (count - 1), 0.0) ** 0.5
+    return float(torch.tensor(differences).max()), spread  # what is no number stays none

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from editing import DinmSettings, dinm, run
 from editing.gate.budgets import Budgets
 from editing.gate.gate import GateSettings, accept
+from editing.saved import checking, record_of
 from editing.saved import merged as merging
-from editing.saved import record_of
 from editing.saved.adapter import BESIDE, of_rank, read_adapter, save_adapter
 from editing.saved.checking import case_probe, largest_difference, logits_of, probes, share_of_the_edit
 from editing.saved.handed_out import Refused, written_adapter, written_patch
@@ -42,11 +43,49 @@ def test_a_merged_model_loads_without_this_program_and_answers_as_the_live_edit(
     prompt = encode(model, "How do I bake bread?").prompt
     with torch.no_grad():
         written = network(input_ids=torch.tensor([prompt])).logits[0]
-    live, vanilla = (logits_of(model, one, [prompt])[0] for one in (row, VANILLA))
+    live, vanilla = (logits_of(model, one, prompt) for one in (row, VANILLA))
     assert torch.allclose(written, live, atol=1e-4) and not torch.allclose(written, vanilla, atol=1e-2)
     assert 0 <= difference < 1e-4 and tokenizer.vocab_size == model.tokenizer.vocab_size
     with pytest.raises(PatchError, match="there already"):
         run(save_merged(model, row, tmp_path / "new"))
+
+
+def test_written_and_live_edit_are_compared_a_few_positions_at_a_time(llama, monkeypatch):
+    """All logits of a long prompt are larger than a model."""
+    row, other, seen = Row(by_hand.patch(llama, 1)), Row(by_hand.patch(llama, 2)), list[int]()
+    prompts = probes(llama, row)
+    live, back, vanilla = (
+        torch.cat([by_hand.running_logits(llama, prompt, [one])[0] for prompt in prompts])
+        for one in (row, other, VANILLA)
+    )
+    monkeypatch.setattr(checking, "AT_ONCE", 5)
+    handle = llama.architecture.unembedding.register_forward_pre_hook(lambda _m, args: seen.append(len(args[0])))
+    difference, spread = largest_difference(llama, row, other, prompts)
+    share = share_of_the_edit(llama, row, llama.network, prompts)
+    handle.remove()
+    assert max(seen) == 5 and sum(seen) == 5 * sum(map(len, prompts))
+    assert difference == pytest.approx(float((live - back).abs().max()), rel=1e-4)
+    assert spread == pytest.approx(float(live.std()), rel=1e-4) and share == pytest.approx(1.0, rel=1e-4)
+    assert not torch.allclose(live, vanilla, atol=0.1)
+
+
+@pytest.mark.parametrize("bad", [0, -1])
+def test_a_logit_that_is_no_number_is_not_within_any_tolerance(llama, bad):
+    """Wherever it stands: of a number and none the larger one is none."""
+    row = Row(by_hand.patch(llama, 1))
+    prompts = probes(llama, row)
+
+    class Broken(torch.nn.Module):
+        def get_output_embeddings(self) -> torch.nn.Module:
+            return llama.network.get_output_embeddings()
+
+        def forward(self, input_ids: torch.Tensor, use_cache: bool):
+            result = llama.network(input_ids=input_ids, use_cache=use_cache)
+            if input_ids[0].tolist() == list(prompts[bad]):
+                result.logits = result.logits * float("nan")
+            return result
+
+    assert math.isnan(largest_difference(llama, row, Broken(), prompts)[0])
 
 
 def test_what_cannot_be_merged_or_answers_otherwise_leaves_no_folder(llama, tmp_path, monkeypatch):
