@@ -43,7 +43,7 @@ def fit(
 
     Args:
         texts: The labelled prompts.
-        readings: Theirs, as :func:`readings_of` returns them.
+        readings: Theirs, as :func:`inspector.detection.reading.readings_of` returns them.
         blocks: The blocks that were read.
 
     Yields:

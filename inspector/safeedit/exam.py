@@ -148,7 +148,7 @@ def examine(
         judge: Reads the answers of judged kinds.
         format: Suffix and chat template; that of the edit, so that it is asked as it was made.
         evaluation: One of :data:`EVALUATIONS`.
-        decoding: Fact questions get at most :data:`FACT_TOKENS` tokens.
+        decoding: Fact questions get at most :data:`inspector.safeedit.asking.FACT_TOKENS` tokens.
         prompts_at_once: Prompts in a batch, which has twice as many lines; by default as many as fit into the memory
             that is free, up to a bound (:mod:`inspector.model.memory.batch_size`).
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.

@@ -116,8 +116,8 @@ class Report:
         loss: The meta-loss.
         safe_before: Negative log-likelihood of the safe answer without an edit, nats a token.
         safe_after: The same with the edit.
-        kl: KL on harmless prompts, nats a token, mean over prompts of each prompt's mean over its first 24 tokens
-            (:attr:`MendTraining.harmless_tokens`).
+        kl: KL on harmless prompts, nats a token, mean over prompts of each prompt's mean over its first tokens, at most
+            :attr:`MendTraining.harmless_tokens`.
         seconds: Time since the start.
     """
 

@@ -24,7 +24,7 @@ class StandingPatches:
 
     Args:
         network: The base model; its weights are not written.
-        base: Its :func:`fingerprint`.
+        base: Its :func:`inspector.model.patches.patch.fingerprint`.
         rows: One entry per row of the batch, or ``None`` for all vanilla.
 
     Raises:
