@@ -37,7 +37,7 @@ from inspector.model.patches.routing import scores
 from inspector.safeedit.cases import Split
 from inspector.safeedit.intervals import RESAMPLES, Estimate
 
-SPLITS = ("development", "score")
+OWN_SPLITS = ("development", "score")
 PACKAGED, STRESS = "packaged", "stress"
 """In place of a split: collections of others, what a stress test asks."""
 
@@ -59,15 +59,15 @@ def options() -> argparse.ArgumentParser:
         type=_texts_word,
         metavar="TEXTS",
         help=f"measure the model's calibration instead of making one: on bundled texts that it was not fitted on "
-        f"({SPLITS[0]}, by which its settings were chosen, {SPLITS[1]}, by which nothing was, or {STRESS}, what a "
-        f"stress test asks), on those of other packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
+        f"({OWN_SPLITS[0]}, by which its settings were chosen, {OWN_SPLITS[1]}, by which nothing was, or {STRESS}, what "
+        f"a stress test asks), on those of other packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
         "with columns prompt and harmful, or label, or type as in XSTest's",
     )
     return parser
 
 
 def _texts_word(word: str) -> str:
-    if word not in (known := (*SPLITS, STRESS, PACKAGED)) and not word.lower().endswith(".csv"):
+    if word not in (known := (*OWN_SPLITS, STRESS, PACKAGED)) and not word.lower().endswith(".csv"):
         raise argparse.ArgumentTypeError(f"'{word}' is none of {', '.join(known)}, and no .csv file")
     return word
 
@@ -90,7 +90,7 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
     if chosen.measure:
         detector = load_calibration(model, chosen.calibration).detector
         found = measurements(model, detector, chosen.measure, texts)
-        say(measured(model, detector, chosen.measure, found))
+        say(measured_table(model, detector, chosen.measure, found))
         formats = {form.label() or "with the suffix": asdict(one) for form, one in found.items()}
         tell({**_of(model), "split": chosen.measure, "threshold": detector.threshold, "formats": formats})
         return
@@ -219,16 +219,16 @@ def _texts_of(split: str) -> tuple[Sample, ...]:
     named = {STRESS: stress_samples, PACKAGED: packaged_samples}
     if split in named:
         return named[split]()
-    return samples(cast(Split, split)) if split in SPLITS else labelled_samples(Path(split))
+    return samples(cast(Split, split)) if split in OWN_SPLITS else labelled_samples(Path(split))
 
 
 def _titled(split: str) -> str:
     if split == STRESS:
         return "the stress test"
-    return f"the split '{split}'" if split in (*SPLITS, PACKAGED) else Path(split).name
+    return f"the split '{split}'" if split in (*OWN_SPLITS, PACKAGED) else Path(split).name
 
 
-def measured(
+def measured_table(
     model: InspectedModel, detector: Detector, split: str, known: dict[PromptFormat, Measured] | None = None
 ) -> str:
     """Return a table of :func:`measurements`."""

@@ -25,7 +25,7 @@ from inspector.errors import ArchitectureError, ModelLoadError
 from inspector.model.embedded import ensure
 from inspector.model.families import require_dense, require_paths
 from inspector.model.loading import DTYPES, QUANTISED, configuration
-from inspector.model.memory.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
+from inspector.model.memory.memory_need import TOKENS, MemoryNeed, free_memory, in_gb, predict, quantised_in
 from inspector.model.memory.spread_need import Device, placed, rooms
 from inspector.model.placement import chosen_device, read_max_memory, spread_options
 
@@ -71,10 +71,10 @@ def _predicted(chosen: argparse.Namespace) -> int:
     if spread:
         return _told_spread(needs, name, chosen.tokens, *rooms(spread.get("max_memory")))
     free = free_memory(device)
-    say(f"{name}, {told(free)} GB free on {device}, prompts of {chosen.tokens} tokens")
+    say(f"{name}, {in_gb(free)} GB free on {device}, prompts of {chosen.tokens} tokens")
     say(f"{'GB':<10}{'weights':>9}{'loading':>9}{'reading':>9}{'editing':>9}{'to read':>9}{'to edit':>9}  fits")
     for need in needs:
-        say(f"{need.dtype:<10}{''.join(f'{told(part):>9}' for part in _parts(need).values())}  {_fits(need, free)}")
+        say(f"{need.dtype:<10}{''.join(f'{in_gb(part):>9}' for part in _parts(need).values())}  {_fits(need, free)}")
     types = {need.dtype: {**_parts(need), "fits": _fits(need, free)} for need in needs}
     tell({"model": name, "device": str(device), "free": free, "tokens": chosen.tokens, "types": types})
     return 0 if any(need.read <= free for need in needs) else 1
@@ -82,7 +82,7 @@ def _predicted(chosen: argparse.Namespace) -> int:
 
 def _told_spread(needs: Sequence[MemoryNeed], name: str, tokens: int, may_hold: _Bytes, free: _Bytes) -> int:
     """Tell what a model needs that is spread over devices."""
-    there = ", ".join(f"{told(size)} GB free on {_named(device)}" for device, size in free.items())
+    there = ", ".join(f"{in_gb(size)} GB free on {_named(device)}" for device, size in free.items())
     found = [(need, placed(need, may_hold, free)) for need in needs]
     heads = ("weights", *map(_named, found[0][1].weights), "left", "reading", "editing")
     say(f"{name}, spread; {there}; prompts of {tokens} tokens")
@@ -91,7 +91,7 @@ def _told_spread(needs: Sequence[MemoryNeed], name: str, tokens: int, may_hold: 
     for need, where in found:
         sizes = (need.weights, *where.weights.values(), max(0, where.left), need.reading, need.editing)
         fits = _ROOM[where.room_for(need)]
-        say(f"{need.dtype:<10}{''.join(f'{told(size):>9}' for size in sizes)}  {fits}")
+        say(f"{need.dtype:<10}{''.join(f'{in_gb(size):>9}' for size in sizes)}  {fits}")
         parts = {key: size for key, size in _parts(need).items() if not key.startswith("to_")}
         types[need.dtype] = {**parts, "places": dict(where.weights), "left": where.left, "fits": fits}
     tell({"model": name, "device_map": "auto", "free": free, "tokens": tokens, "types": types})

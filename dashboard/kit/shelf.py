@@ -28,7 +28,7 @@ from inspector.errors import CaseError, InspectorError, ModelLoadError, OutOfMem
 from inspector.model import InspectedModel, embedded, load
 from inspector.model.loading import configuration, predicted
 from inspector.model.memory.halving import when_memory_runs_out
-from inspector.model.memory.memory_need import bytes_of, free_memory, remedies, told
+from inspector.model.memory.memory_need import bytes_of, free_memory, in_gb, remedies
 from inspector.model.placement import chosen_device
 
 KEPT = 2
@@ -314,7 +314,7 @@ class Shelf:
                 ways = remedies(config, need.dtype, free, device)
                 started = f", or start the page with {' or '.join(ways)}" if ways else ""
                 raise ModelLoadError(
-                    f"{one.label} in {need.dtype} needs {told(need.read)} GB on {device.type}, {told(free)} are free "
+                    f"{one.label} in {need.dtype} needs {in_gb(need.read)} GB on {device.type}, {in_gb(free)} are free "
                     f"beside what is loaded and what runs need. Choose another model of the list{started}."
                 )
 

@@ -13,7 +13,7 @@ from inspector.safeedit.questions import CASE_ONLY, CASE_PROMPTS, make_exam
 from inspector.safeedit.verdict import Judge, Verdict, verdicts
 
 
-def answers_of(
+def case_verdicts(
     model: InspectedModel,
     case: Case,
     rows: Sequence[Row],

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor
 
-from editing.atlas.answering import answers_of
+from editing.atlas.answering import case_verdicts
 from editing.atlas.group import AtlasTails, Descended, descended, likelihood
 from editing.atlas.made import Atlas, AtlasProgress, AtlasSettings, Entry
 from editing.guard import check_case
@@ -86,7 +86,7 @@ def make_atlas(
     reader = judge or EmbeddedJudge()
     if settings.answers:
         plain = asked_as(settings.format, settings.evaluation)
-        answers = yield from answers_of(model, case, (VANILLA,), reader, settings, plain, cancel, 0.7)
+        answers = yield from case_verdicts(model, case, (VANILLA,), reader, settings, plain, cancel, 0.7)
         if answers is None:
             return so_far()
         said.update(answers[0])
@@ -136,7 +136,7 @@ def make_atlas(
         if settings.answers and kept:
             rows = [Row(_patch(model, entry.block, made.weights[entry.block], settings)) for entry in kept]
             share = (len(entries) + len(left_out) + len(kept)) / len(chosen)
-            answers = yield from answers_of(model, case, rows, reader, settings, settings.format, cancel, share)
+            answers = yield from case_verdicts(model, case, rows, reader, settings, settings.format, cancel, share)
             if answers is None:
                 return so_far()
             kept = [replace(entry, verdicts=said) for entry, said in zip(kept, answers, strict=True)]

@@ -12,10 +12,10 @@ from typing import Any
 from editing.calibrating.calibration import calibration_of
 from editing.memory import memory_told
 from editing.sweep.crew import Crew, Died
-from editing.sweep.fitting import counted, fitting, left_out_told
+from editing.sweep.fitting import fitting, left_out_by_kind, left_out_told
 from editing.sweep.settings import SweepSettings
 from editing.sweep.store import Finished
-from editing.sweep.vanilla import Batch, answered, shared_batches, told
+from editing.sweep.vanilla import Batch, answered, asked_first, shared_batches
 from editing.sweep.work import texts_of, work
 from inspector.errors import EditError
 from inspector.model import InspectedModel, load, read_max_memory, read_paths
@@ -58,11 +58,11 @@ def local(
     _learn(model)
     texts = fitting(model, settings, texts_of(settings))
     if texts.left_out:
-        print(left_out_told(counted(texts)), file=sys.stderr, flush=True)
+        print(left_out_told(left_out_by_kind(texts)), file=sys.stderr, flush=True)
     known: dict[Asked, Answer] = {}
     batches = shared_batches(model, settings, texts)
     if batches:
-        print(told(batches), file=sys.stderr, flush=True)
+        print(asked_first(batches), file=sys.stderr, flush=True)
     for batch in batches:
         known |= answered(model, batch) or {}
     for number, case in todo:
@@ -168,7 +168,7 @@ def _answered_by(crew: Crew) -> dict[Asked, Answer]:
     known: dict[Asked, Answer] = {}
     if isinstance(batches, Died) or not batches:
         return known
-    print(told(batches), file=sys.stderr, flush=True)
+    print(asked_first(batches), file=sys.stderr, flush=True)
     for _, found in crew.do(batches, lambda worker, batch: worker.answer.remote(batch)):
         known |= {} if found is None or isinstance(found, Died) else found
     return known

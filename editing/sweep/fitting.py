@@ -55,7 +55,7 @@ def require_readable(model: InspectedModel, settings: SweepSettings, questions: 
         encoded(model, question, row.prompted(question.prompt), chosen.format, settings.max_new_tokens)
 
 
-def counted(texts: QuestionSets) -> dict[str, int]:
+def left_out_by_kind(texts: QuestionSets) -> dict[str, int]:
     """Return how many questions are left out, by kind."""
     return dict(Counter(kind for kind, _ in sorted(texts.left_out)))
 

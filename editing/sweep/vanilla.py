@@ -77,7 +77,7 @@ def answered(model: InspectedModel, batch: Batch) -> Known | None:
         return None
 
 
-def told(batches: tuple[Batch, ...]) -> str:
+def asked_first(batches: tuple[Batch, ...]) -> str:
     """Say that the vanilla weights answer first."""
     prompts = sum(len(batch.prompts) for batch in batches)
     return f"The vanilla weights answer {prompts} prompts once, for all cases."

@@ -12,7 +12,7 @@ from editing.gate.choice import acts_by
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
-from editing.sweep.fitting import OWN, counted, require_readable
+from editing.sweep.fitting import OWN, left_out_by_kind, require_readable
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import Divergence, divergence
 from inspector.errors import (
@@ -201,7 +201,7 @@ def _work(
         "edit": None if result is None else _summary(result),
         "exam_seconds": exam.seconds,
         "pairing": asdict(pairing),
-        "left_out": counted(texts),
+        "left_out": left_out_by_kind(texts),
         "replies": [reply_record(reply) for reply in exam.replies],
     }
     return ("refused", {**record, "error": refused}) if result is None else ("done", record)

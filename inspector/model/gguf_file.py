@@ -12,7 +12,7 @@ import torch
 
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model.memory.halving import ran_out
-from inspector.model.memory.memory_need import free_memory, predict, told
+from inspector.model.memory.memory_need import free_memory, in_gb, predict
 
 CPU = torch.device("cpu")
 SMALLER = "--dtype bfloat16, or the same model as safetensors with --dtype nf4"
@@ -109,7 +109,7 @@ def _require_room(path: Path, dtype: torch.dtype, needed: int, device: torch.dev
     if needed > free:
         name = str(dtype).removeprefix("torch.")
         raise NoRoom(
-            f"{path.name} in {name} needs {told(needed)} GB on {device.type}, {told(free)} free: use "
+            f"{path.name} in {name} needs {in_gb(needed)} GB on {device.type}, {in_gb(free)} free: use "
             f"{SMALLER if dtype == torch.float32 else 'the same model as safetensors with --dtype nf4'}."
         )
 

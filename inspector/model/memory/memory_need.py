@@ -238,7 +238,7 @@ def require_room(config: Any, dtype: str, rest: str, device: torch.device) -> No
         return
     ways = " or ".join(remedies(config, dtype, free, device)) or "a smaller model or a larger machine"
     raise NoRoom(
-        f"The model in {dtype} needs {told(need.read)} GB on {device.type}, {told(free)} free: use {ways}. "
+        f"The model in {dtype} needs {in_gb(need.read)} GB on {device.type}, {in_gb(free)} free: use {ways}. "
         "python -m inspector.memory has the table."
     )
 
@@ -265,8 +265,8 @@ def warn_of_room_beside(
 
 def _warn_of_edits(needed: int, free: int, device: torch.device, way: str) -> None:
     warnings.warn(
-        f"This model can be read, but an edit of its middle layer takes about {told(needed)} GB beside its weights, "
-        f"and {told(max(0, free))} are left on {device}. Edit a higher layer, or {way}. "
+        f"This model can be read, but an edit of its middle layer takes about {in_gb(needed)} GB beside its weights, "
+        f"and {in_gb(max(0, free))} are left on {device}. Edit a higher layer, or {way}. "
         "python -m inspector.memory has the table.",
         stacklevel=4,
     )
@@ -311,7 +311,7 @@ def room_told(name: str, smaller: str = "--dtype bfloat16 or nf4") -> Iterator[N
         yield
 
 
-def told(size: int) -> str:
+def in_gb(size: int) -> str:
     """Return bytes in GB for people, two digits or more."""
     value = size / GB
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from inspector.errors import NoRoom
-from inspector.model.memory.memory_need import MemoryNeed, free_memory, told
+from inspector.model.memory.memory_need import MemoryNeed, free_memory, in_gb
 
 Device = int | str
 """A card's number, ``cpu`` or ``disk``."""
@@ -118,12 +118,12 @@ def require_spread_room(need: MemoryNeed, may_hold: Mapping[Device, int], free: 
     where = f"card {found.tightest}" if isinstance(found.tightest, int) else found.tightest
     if found.fetched and need.dtype == "fp8":
         raise NoRoom(
-            f"FP8 weights have to lie where they are computed with, and {told(found.fetched)} GB of them would not: "
+            f"FP8 weights have to lie where they are computed with, and {in_gb(found.fetched)} GB of them would not: "
             "use more or larger cards. python -m inspector.memory --device-map auto has the table."
         )
     raise NoRoom(
-        f"The model in {need.dtype}, spread, leaves {told(max(0, found.left))} GB on {where}, and reading takes "
-        f"{told(needed)}: {ways}. python -m inspector.memory --device-map auto has the table."
+        f"The model in {need.dtype}, spread, leaves {in_gb(max(0, found.left))} GB on {where}, and reading takes "
+        f"{in_gb(needed)}: {ways}. python -m inspector.memory --device-map auto has the table."
     )
 
 

@@ -19,7 +19,16 @@ from inspector.divergence import divergence
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import from_parts, load
 from inspector.model.memory import memory_need as memory
-from inspector.model.memory.memory_need import GB, EditTexts, bytes_in, bytes_of, predict, require_room, room_told, told
+from inspector.model.memory.memory_need import (
+    GB,
+    EditTexts,
+    bytes_in,
+    bytes_of,
+    in_gb,
+    predict,
+    require_room,
+    room_told,
+)
 from inspector.model.passes import thin_products
 
 FACTOR = {"editing": 2.0, "reading": 3.0}
@@ -151,7 +160,7 @@ def test_what_fits_is_not_refused_and_an_edit_that_does_not_is_told(monkeypatch)
         warnings.simplefilter("error")
         require_room(*asked)
     monkeypatch.setattr(memory, "free_memory", lambda _device: need.read)
-    taken, left = told(need.edit - need.weights), told(need.read - need.weights)
+    taken, left = in_gb(need.edit - need.weights), in_gb(need.read - need.weights)
     words = rf"can be read, but an edit .* about {taken} GB .* {left} are left on cpu\. .*load it with --dtype nf4\."
     with pytest.warns(UserWarning, match=words):
         require_room(*asked)
@@ -216,7 +225,7 @@ def test_what_runs_out_while_loading_is_told_and_any_other_error_goes_on():
 
 @pytest.mark.parametrize(("size", "words"), [(39_500_000_000, "40"), (1_230_000_000, "1.2"), (54_000_000, "0.054")])
 def test_sizes_are_told_with_two_digits(size, words):
-    assert told(size) == words
+    assert in_gb(size) == words
 
 
 def test_the_bytes_of_a_network_are_those_of_its_parameters_and_buffers_tied_ones_once():
