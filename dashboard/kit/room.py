@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from dashboard.kit.bus import Bus, Hearing, News, Update, Values
-from dashboard.kit.door.doors import address_of, key_of
+from dashboard.kit.door.doors import address_of
 from dashboard.kit.drawing.html import message
 from dashboard.kit.later import Later
 from dashboard.kit.running.reserving import LEFT_LINE, Reserving
@@ -255,11 +255,6 @@ class Context(Reserving):
             remember(self.controls, session, update)
             return update
 
-        def admit(session: Session, request: gr.Request) -> None:
-            self.runs.begin(key_of(request), address_of(request))
-            if not brief:
-                session.require_room()
-
         def handle(values: Values, request: gr.Request) -> Iterator[Any]:
             with shown_to_user():
                 session = self.visit(request)
@@ -272,7 +267,9 @@ class Context(Reserving):
                 if not session.busy and not when(session, values):
                     yield gr.skip()
                     return
-                with self._reserving(session, request, partial(admit, session, request), shown=True) as there:
+                with self._reserving(
+                    session, request, partial(self.admit, session, request, not brief), shown=True
+                ) as there:
                     if not there:
                         yield self.gone(request)
                         return

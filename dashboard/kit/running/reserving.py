@@ -196,14 +196,18 @@ class Reserving:
         gr.Warning(said, duration=20)
         return {self.notice: reading(said, "warn")}
 
-    def admit(self, session: Session, request: gr.Request | None) -> None:
-        """Count a run of whoever asks.
+    def admit(self, session: Session, request: gr.Request | None, room: bool = True) -> None:
+        """Count a run of whoever asks; one that is refused is not counted.
+
+        Args:
+            room: They may not hold all that they may already.
 
         Raises:
-            CaseError: They have had all that they may, or hold all that they may.
+            CaseError: They have had, or hold, all that they may.
         """
+        if room:
+            session.require_room()
         self.runs.begin(key_of(request), address_of(request))
-        session.require_room()
 
     @contextmanager
     def reserved(self, request: gr.Request | None, room: bool = False) -> Iterator[Session]:
@@ -219,9 +223,9 @@ class Reserving:
         while True:
             session = self.asking(request)
             if not (counted or session.waits_for(request)):  # what stands in line was counted when it came
-                self.runs.begin(key_of(request), address_of(request))
+                self.admit(session, request, room)
                 counted = True
-            with self._reserving(session, request, session.require_room if room else lambda: None) as there:
+            with self._reserving(session, request) as there:
                 if there:
                     yield session
                     return
@@ -231,12 +235,13 @@ class Reserving:
 
     @contextmanager
     def _reserving(
-        self, session: Session, request: gr.Request | None, admit: Callable[[], None], shown: bool = False
+        self, session: Session, request: gr.Request | None, admit: Callable[[], None] | None = None, shown: bool = False
     ) -> Iterator[bool]:
         """Reserve a session; gives whether it is still its visitor's: nothing may be done in one that is not.
 
         Args:
-            admit: Refuses the run by an error where it is not allowed; it is none then.
+            admit: Refuses the run by an error where it is not allowed; it is none then. By default it was admitted
+                before.
             shown: Nothing may be done either where the page that asks does not show what another one has run.
         """
         if not session.begin(request):
@@ -248,10 +253,12 @@ class Reserving:
             yield False
             return
         try:
-            admit()
+            if admit is not None:
+                admit()
         except BaseException:
             session.end(ran=False)
             raise
+        session.own = True
         session.page, session.broken = request.session_hash if request else None, False
         looks, weights = () if session.passing else tuple(self.after), session.row.key
         try:

@@ -217,7 +217,6 @@ class Session:
                 return False
             if not self.queued:  # else it was cleared when it came, and may have been cancelled since
                 self.cancelled.clear()
-            self.own = True
             return True
 
     def end(self, ran: bool = True) -> None:

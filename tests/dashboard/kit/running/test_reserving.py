@@ -332,6 +332,31 @@ def test_a_tool_s_call_has_one_session_with_this_page_s_limits_and_leaves_nothin
 
 
 @pytest.mark.parametrize("why", ["runs", "room"])
+def test_a_refused_first_run_leaves_the_example_on_the_page_and_what_has_no_room_is_not_counted(page, monkeypatch, why):
+    visitor, context, counted = Visitor(page, f"refused at first {why}"), page.context, []
+
+    def endpoint(request: Any) -> Iterator[str]:
+        yield "done"
+
+    with monkeypatch.context() as patch:
+        if why == "runs":
+            patch.setattr(context, "runs", Runs(1))
+            context.runs.begin(key_of(visitor.request), None)
+        else:
+            patch.setattr(context.runs, "begin", lambda *given: counted.append(given))
+            patch.setattr(visitor.session, "bytes", visitor.session.limits.stored + 1)
+        with pytest.raises(gr.Error, match="allowed here"):
+            visitor.do("on_edit", **QUICK)
+        with pytest.raises(CaseError, match="allowed here"), context.reserved(visitor.request, room=True):
+            pytest.fail("it was refused")
+        with pytest.raises(gr.Error, match="allowed here"):
+            list(context.in_line(endpoint)(request=visitor.request))
+    assert not visitor.session.own and counted == []
+    visitor.do("on_edit", **QUICK)
+    assert visitor.session.own
+
+
+@pytest.mark.parametrize("why", ["runs", "room"])
 def test_a_press_that_is_refused_is_no_run_that_another_window_would_have_to_be_drawn_anew_for(page, monkeypatch, why):
     one, two = (Window(page, f"refused {why}".ljust(32, "-"), number=number) for number in (1, 2))
     one.do("on_edit", **QUICK)
