@@ -213,7 +213,13 @@ def connect(context: Context) -> None:
                 return cast(gives.StressExam, {**record, "replies": [_in_text(reply) for reply in record["replies"]]})
 
             def prepared(event: Preparation) -> gives.StressEvent:
-                return {"done": False, "kind": "preparation", "replies": [], **asdict(event)}
+                return {
+                    "done": False,
+                    "kind": "preparation",
+                    "replies": [],
+                    "message": event.message,
+                    "fraction": event.fraction,
+                }
 
             def rounded(progress: Progress) -> gives.StressEvent:
                 asked = f"Rounded weights: {progress.answered} of {progress.total} harmless prompts answered"

@@ -55,6 +55,6 @@ def _server_functions(component: type) -> list[str]:
 def ask_classes_once() -> None:
     """Let Gradio ask each class once, from now on; components are what they were."""
     told = {**vars(inspect), "getfullargspec": _arguments, "signature": _signature}
-    gradio.component_meta.inspect = gradio.blocks.inspect = SimpleNamespace(**told)  # type: ignore[attr-defined]
+    gradio.component_meta.inspect = gradio.blocks.inspect = SimpleNamespace(**told)
     gradio.blocks.get_upload_folder = _copies_folder
     base.dir = _server_functions  # type: ignore[attr-defined]

@@ -59,8 +59,8 @@ def options() -> argparse.ArgumentParser:
         type=_texts_word,
         metavar="TEXTS",
         help=f"measure the model's calibration instead of making one: on bundled texts that it was not fitted on "
-        f"({OWN_SPLITS[0]}, by which its settings were chosen, {OWN_SPLITS[1]}, by which nothing was, or {STRESS}, what "
-        f"a stress test asks), on those of other packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
+        f"({OWN_SPLITS[0]}, by which its settings were chosen, {OWN_SPLITS[1]}, by which nothing was, or {STRESS}, "
+        f"what a stress test asks), on those of other packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
         "with columns prompt and harmful, or label, or type as in XSTest's",
     )
     return parser

@@ -51,10 +51,10 @@ from editing.saved import EditRecord, load_edit, record_of
 from editing.saved.files import require_folder
 from editing.saved.handed_out import written_patch
 from editing.saved.incoming import refuse_harmful
-from editing.stacking import edit_on_top, edits_in
+from editing.stacking import edit_on_top, edits_in, require_same_format
 from inspector.command import add_layer
 from inspector.divergence import Padding, divergence
-from inspector.errors import EditError, PatchError, RefusedEdit
+from inspector.errors import EditError, RefusedEdit
 from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.presets import PRESETS, Preset
 from inspector.safeedit import Case
@@ -249,18 +249,13 @@ def _below(path: Path, model: InspectedModel, format: PromptFormat) -> tuple[Row
     """Read the saved edit that another one is to stand on, and look whether it can.
 
     Raises:
-        PatchError: See :func:`editing.saved.files.load_edit`; or it was made in another prompt format.
+        PatchError: See :func:`editing.saved.files.load_edit` and :func:`editing.stacking.require_same_format`.
         RefusedEdit: Under it the unsafe answer of its own case gains on the safe one.
     """
     row, record = load_edit(path, model)
     refuse_harmful(model, row, record)
     assert row.patch is not None  # a saved edit has one
-    if row.patch.format != format:
-        raise PatchError(
-            f"{path.name} was made in another prompt format than this edit is to be, and a stack is asked in one. Give "
-            f"its own: its suffix is '{row.patch.format.suffix}', and it was made "
-            f"{'in the chat template' if row.patch.format.chat else 'in plain text (--plain-text)'}."
-        )
+    require_same_format(row.patch, format)
     return row, record
 
 
