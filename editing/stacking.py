@@ -195,6 +195,11 @@ class StackExam:
     top: int = 2
     too_long: int = 0
 
+    @property
+    def both(self) -> tuple[str, str]:
+        """The :attr:`inspector.model.Row.key` of the stack as it was examined."""
+        return self.first[1].key
+
     @staticmethod
     def scores(exams: tuple[ExamResult, ExamResult]) -> tuple[dict[str, Score], dict[str, Score]]:
         """Return the scores of a case by name: without the edit on top, and with both."""

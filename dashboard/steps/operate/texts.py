@@ -374,6 +374,9 @@ def stack_words(session: Session) -> str:
     kept, count = session.slot(Gated), stacked_edits(session.live)
     if count < 2:
         return ""
+    what = f"{count} edits are stacked. What edit {count} does to edit {count - 1}'s scores was"
     if kept.stack is None:
-        return f"{count} edits are stacked. What edit {count} does to edit {count - 1}'s scores was not measured."
+        return f"{what} not measured."
+    if kept.stack.both != session.row.key:
+        return f"{what} measured at another strength, or where it acted otherwise; as the edit acts now it was not."
     return f"{count} edits are stacked. {kept.stack.reading}"

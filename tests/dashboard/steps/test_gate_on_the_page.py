@@ -10,10 +10,12 @@ import pytest
 import torch
 from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, seen, tiny_model
 
+from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.operate import gating
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.gate import BUDGETS
 from dashboard.steps.operate.gating import Gated
+from dashboard.steps.operate.report import parts
 from dashboard.steps.operate.texts import _chip_words
 from editing import run
 from editing.gate.budgets import Check, checks_of
@@ -207,6 +209,22 @@ def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_
     visitor.do("on_undo")
     assert visitor.session.live is first and "1 edit live" in visitor.screen["live"]
     assert visitor.screen["stack"] == ""
+
+
+def test_what_an_edit_on_top_did_is_told_of_the_weights_that_are_live_alone(visitor):
+    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    measured = "Edit 2 changes on edit 1's case DS"
+    assert measured in seen(visitor.screen["stack"])
+    visitor.do("on_strength", strength=0.5)
+    other = "was measured at another strength, or where it acted otherwise; as the edit acts now it was not."
+    (part,) = parts(Visit(visitor.session))
+    for said in (seen(visitor.screen["stack"]), seen("".join(part.readings))):
+        assert other in said and measured not in said
+    visitor.do("on_strength", strength=1.0)
+    assert measured in seen(visitor.screen["stack"])
+    session = visitor.session
+    session.detector = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint)
+    assert other in words.stack_words(session), "it acts where harm is detected now"
 
 
 def refused_on_top(visitor: Visitor) -> None:
