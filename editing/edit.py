@@ -41,7 +41,7 @@ from editing.command import (
     warn_of,
 )
 from editing.gate.budgets import DEFAULTS, Budgets, budgets_with
-from editing.gate.choice import accept_where_best, acts_by
+from editing.gate.choice import accept_where_best, acts_by, of_those_below
 from editing.gate.gate import Acceptance, GateSettings, accept, overridden, recorded
 from editing.gate.turns import ENOUGH, attempts, goes_on, in_turn
 from editing.methods.dinm import DinmSettings, to_be_routed
@@ -145,7 +145,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     if detector is not None and chosen.acts != EVERYWHERE:
         warn_of(detector)
         if below is not None:
-            detector = _of_both(model, detector, *below)
+            row, first = below
+            detector = run(of_those_below(model, detector, (first.case,), settings.format, acted_by=row.detector))
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
     marks = {
         "toxic_layer": measured.toxic_layer(),
@@ -257,12 +258,6 @@ def _below(path: Path, model: InspectedModel, format: PromptFormat) -> tuple[Row
     assert row.patch is not None  # a saved edit has one
     require_same_format(row.patch, format)
     return row, record
-
-
-def _of_both(model: InspectedModel, detector: Detector, row: Row, record: EditRecord) -> Detector | None:
-    """Return a detector that knows the own question of the edit below as well: the stack is to act on both."""
-    assert row.patch is not None
-    return row.detector or run(acts_by(model, detector, record.case, row.patch.format))
 
 
 def _budgets(entries: Sequence[str]) -> Budgets:

@@ -84,6 +84,40 @@ def acts_by(
         yield Preparation("Reading the case's question for the detector", share)
 
 
+def of_those_below(
+    model: InspectedModel,
+    detector: Detector,
+    below: Sequence[Case],
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+    acted_by: Detector | None = None,
+) -> Generator[Preparation, None, Detector | None]:
+    """Make the detector that an edit on top is routed by: it fires on the own questions of the edits below as well.
+
+    The stack is to act on all of them, so :func:`acts_by` then reads the edit's own question beside these.
+
+    Args:
+        detector: The model's.
+        below: Cases of the edits below, the earliest first; none for an edit by itself.
+        format: The prompt format of all of them.
+        acted_by: What the edit below acts by, which knows its questions; ``None`` where it acts on every prompt.
+
+    Yields:
+        As :func:`acts_by`.
+
+    Returns:
+        The detector; ``None`` when cancelled.
+
+    Raises:
+        InspectorError: See :func:`acts_by`.
+    """
+    made: Detector | None = acted_by or detector
+    for case in () if acted_by else below:
+        if made is not None:
+            made = yield from acts_by(model, made, case, format, cancel)
+    return made
+
+
 def format_told(model: InspectedModel, format: PromptFormat) -> str:
     """Say that a detector's threshold was made for other prompts than those of an edit's format; empty where it was."""
     chat = has_chat_template(model.tokenizer)

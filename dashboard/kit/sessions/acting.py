@@ -8,7 +8,7 @@ from typing import Literal
 
 from dashboard.kit.sessions.session import LiveEdit, Session
 from editing.calibrating.calibration import to_calibrate
-from editing.gate.choice import acts_by
+from editing.gate.choice import acts_by, of_those_below
 from editing.progress import Preparation
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
@@ -93,7 +93,7 @@ def detector_of(
     """Make what a visitor's live edit acts by where it acts only where harm is detected.
 
     That by which it has acted before, or that was made for it already, else one that fires on its case's own question
-    as well.
+    as well, and on those of the edits that it stands on.
 
     Args:
         detector: The model's.
@@ -113,7 +113,10 @@ def detector_of(
     kept, patch = session.slot(Acting), live.patch.identifier
     if patch in kept.detectors:
         return kept.detectors[patch]
-    own = yield from acts_by(model, found, live.case, live.format, session.cancelled.is_set)
+    cancel = session.cancelled.is_set
+    own = yield from of_those_below(model, found, live.below, live.format, cancel)
+    if own is not None:
+        own = yield from acts_by(model, own, live.case, live.format, cancel)
     if own is not None:
         kept.detectors = {**kept.detectors, patch: own}
     return own

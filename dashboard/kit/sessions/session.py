@@ -26,10 +26,17 @@ Slot = TypeVar("Slot")
 
 @dataclass(frozen=True, eq=False)
 class LiveEdit:
-    """A finished edit with the case it was made for."""
+    """A finished edit with the case it was made for.
+
+    Attributes:
+        case: The case.
+        result: What the method returned.
+        below: Cases of the edits that it was made on top of, the earliest first; of one from a file they are not known.
+    """
 
     case: Case
     result: EditResult
+    below: tuple[Case, ...] = ()
 
     @property
     def patch(self) -> Patch:

@@ -10,7 +10,7 @@ from dashboard.kit.sessions.acting import make_live, require_detector, wish_of
 from dashboard.kit.sessions.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
 from editing.gate.budgets import Budgets
-from editing.gate.choice import Chosen, accept_where_best, acts_by
+from editing.gate.choice import Chosen, accept_where_best, acts_by, of_those_below
 from editing.gate.gate import RECORD, Acceptance, GateSettings, accept, is_of, overridden, overridden_record, recorded
 from editing.gate.turns import attempts
 from editing.methods.dinm import to_be_routed
@@ -78,7 +78,7 @@ class Gated:
     Attributes:
         held: The edit that waits: refused, or not examined to its end. It waits until another one is made.
         below: What the live edit was made on top of.
-        stack: What it did to the first one's scores.
+        stack: What it did to the first one's scores, as both acted when that was measured.
         drawn_over: Whether the vital signs are of a run since that has left the live edit as it was.
     """
 
@@ -152,14 +152,16 @@ def examined(
         word = yield from accept(model, made.as_saved, case, settings, cancel=cancel)
         taken = None if word is None else Chosen(made.as_saved, word)
     elif wish == "gate":
-        both = yield from _of_both(model, made, detector, cancel)
-        if both is None and detector is not None:
-            return _not_examined(made)
-        taken = yield from accept_where_best(model, row, case, settings, detector=both, cancel=cancel)
+        whole = None
+        if detector is not None:
+            whole = yield from _of_those_below(model, made, detector, cancel)
+            if whole is None:
+                return _not_examined(made)
+        taken = yield from accept_where_best(model, row, case, settings, detector=whole, cancel=cancel)
     else:
         if wish == "where harm":
-            both = yield from _of_both(model, made, require_detector(model, detector), cancel)
-            own = None if both is None else (yield from acts_by(model, both, case, made.edit.format, cancel))
+            whole = yield from _of_those_below(model, made, require_detector(model, detector), cancel)
+            own = None if whole is None else (yield from acts_by(model, whole, case, made.edit.format, cancel))
             if own is None:
                 return _not_examined(made)
             row = replace(row, detector=own)
@@ -175,20 +177,12 @@ def _not_examined(made: Made) -> Made:
     return replace(made, acceptance=None, detector=None)
 
 
-def _of_both(
-    model: InspectedModel, made: Made, detector: Detector | None, cancel: Callable[[], bool]
+def _of_those_below(
+    model: InspectedModel, made: Made, detector: Detector, cancel: Callable[[], bool]
 ) -> Generator[Preparation, None, Detector | None]:
-    """Make a model's detector, beside which an edit below has its own question: the stack is to act on both.
-
-    Returns:
-        ``None`` without a detector, or when cancelled.
-    """
-    below = made.below
-    if detector is None or below is None:
-        return detector
-    if below.detector is not None:
-        return below.detector
-    return (yield from acts_by(model, detector, below.edit.case, below.edit.format, cancel))
+    """Make a model's detector, beside which the edits below have their own questions; ``None`` when cancelled."""
+    edit, acted_by = made.edit, None if made.below is None else made.below.detector
+    return of_those_below(model, detector, edit.below, edit.format, cancel, acted_by)
 
 
 def settle(session: Session, made: Made) -> bool:

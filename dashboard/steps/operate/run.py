@@ -56,7 +56,8 @@ def make(
     result = yield from edit_on_top(
         model, below.row, lambda carrying: dinm(carrying, case, block, settings, cancel=cancel), settings.format
     )
-    return result, None if result.patch is None else Made(LiveEdit(case, result), below)
+    made = LiveEdit(case, result, (*live.below, live.case))
+    return result, None if result.patch is None else Made(made, below)
 
 
 def edit(

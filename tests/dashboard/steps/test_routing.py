@@ -27,6 +27,7 @@ from editing import preset
 from editing.calibrating.calibration import calibrate_command
 from editing.gate.gate import RECORD
 from editing.methods.dinm import ROUTED
+from editing.stacking import edits_in
 from inspector.detection import many_alarms, weakness
 from inspector.errors import CaseError
 from inspector.model import encode
@@ -88,6 +89,27 @@ def test_a_routed_edit_acts_on_its_own_question_whatever_the_detector_knows_of_h
     visitor.do("on_ask", max_new_tokens=4)
     assert visitor.session.slot(Measured).detected.fires and "so the edit acts" in visitor.screen["detected"]
     assert visitor.screen["edited"] != visitor.screen["vanilla"]
+
+
+@pytest.mark.parametrize("wish", ["where harm", "everywhere"])
+def test_a_stack_acts_on_the_question_of_each_of_its_edits_not_only_on_its_own_question(detecting, request, wish):
+    """Whether it is made to act there, or switched to it afterwards, of three edits."""
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor, model = Visitor(page, request.node.name), page.context.model
+    asked, prompts = [], []
+    for number, block in ((3, 0), (11, 1), (11, 1)):
+        visitor.session.slot(Acting).wish = "everywhere" if block == 0 else wish
+        told = texts_of(bundled_cases()[number]).told()
+        texts = {name: told[name] for name in ("question", "template", "safe", "unsafe")}
+        visitor.do("on_edit", **{**QUICK, "block": block}, **texts, on_top=bool(prompts))
+        asked.append(told["question"])
+        prompts.append(bundled_cases()[number].adversarial_prompt)
+    visitor.do("on_routed", routed=WHERE_HARM)
+    acting, live = visitor.session.detector, visitor.session.live
+    assert edits_in(live.patch) == 3 and [case.question for case in live.below] == asked[:2]
+    found = scores(model, acting, [encode(model, prompt, None, live.format).prompt for prompt in prompts])
+    assert min(found) >= acting.threshold, "else the stack did nothing there"
 
 
 @pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
