@@ -107,12 +107,12 @@ def options() -> argparse.ArgumentParser:
 
 
 def _number_of(what: str, below: float) -> Callable[[str], float]:
-    """Return what reads a number above 0 of something."""
+    """Return what reads a number of something that is above 0 and below a bound."""
 
     def read(text: str) -> float:
         number = float(text)
         if not 0 < number < below:
-            raise argparse.ArgumentTypeError(f"give a number of {what} above 0")
+            raise argparse.ArgumentTypeError(f"give a number of {what} above 0 and below {below:,.0f}")
         return number
 
     read.__name__ = what  # argparse names what is no number by it

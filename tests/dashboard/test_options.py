@@ -64,6 +64,20 @@ def test_by_default_only_this_machine_can_reach_the_page_and_nothing_is_shared()
     assert chosen.model is None and (chosen.device, chosen.dtype) == ("auto", "auto")
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--keep-for", "2000000"], "give a number of minutes above 0 and below 1,000,000"),
+        (["--session-memory", "0"], "give a number of gigabytes above 0 and below 1,000,000"),
+        (["--links-for", "100000"], "give a number of hours above 0 and below 100,000"),
+    ],
+)
+def test_a_number_out_of_its_bounds_is_refused_with_both_of_them(given, words, capsys):
+    with pytest.raises(SystemExit):
+        options().parse_args(given)
+    assert words in capsys.readouterr().err
+
+
 def test_a_space_names_the_address_in_its_environment(monkeypatch):
     monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
     assert options().parse_args([]).host == "0.0.0.0"
