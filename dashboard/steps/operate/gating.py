@@ -152,7 +152,7 @@ def examined(
         word = yield from accept(model, made.as_saved, case, settings, cancel=cancel)
         taken = None if word is None else Chosen(made.as_saved, word)
     elif wish == "gate":
-        whole = None
+        whole: Detector | None = None
         if detector is not None:
             whole = yield from _of_those_below(model, made, detector, cancel)
             if whole is None:
