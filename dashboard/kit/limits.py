@@ -34,6 +34,8 @@ class Limits:
     Attributes:
         tokens: Tokens of one answer.
         steps: Updates of one edit.
+        harmless: Harmless prompts that one edit is held to.
+        harmless_a_step: Those of them that one update meets together.
         prompts: Prompts of one exam.
         characters: Characters of one text.
         runs_an_hour: Runs an hour; ``None`` for any number.
@@ -51,6 +53,8 @@ class Limits:
 
     tokens: int = 1024
     steps: int = 1000
+    harmless: int = 512
+    harmless_a_step: int = 512
     prompts: int = 100_000
     characters: int = 200_000
     runs_an_hour: int | None = None
@@ -90,6 +94,25 @@ class Limits:
         """
         if count > self.steps:
             raise self._over("steps an edit", count, self.steps)
+
+    def require_harmless(self, count: int, a_step: int | None) -> None:
+        """Refuse edits that are held to more harmless prompts than are allowed, in all or in one step.
+
+        Args:
+            a_step: How many of them a step meets; ``None`` for all.
+
+        Raises:
+            CaseError: There are more.
+        """
+        if count > self.harmless:
+            raise self._over("harmless prompts an edit", count, self.harmless)
+        together = min(count, a_step or count)
+        if together > self.harmless_a_step:
+            note("refused", why="limit")
+            raise CaseError(
+                f"At most {self.harmless_a_step} harmless prompts a step are allowed here, {together} were asked for. "
+                f"Ask for fewer prompts, or let a step meet {self.harmless_a_step} of them or fewer, in turn."
+            )
 
     def require_prompts(self, count: int) -> None:
         """Refuse exams with more prompts than are allowed.
@@ -148,6 +171,8 @@ class Limits:
 OTHERS = Limits(
     tokens=256,
     steps=100,
+    harmless=128,
+    harmless_a_step=32,
     prompts=200,
     characters=20_000,
     runs_an_hour=60,

@@ -234,6 +234,9 @@ REFUSED: list[tuple[Callable[[Limits], Any], str]] = [
     (lambda limits: limits.require_tokens("many"), "whole number"),
     (lambda limits: limits.require_tokens(None), "whole number"),
     (lambda limits: limits.require_steps(101), "At most 100 steps"),
+    (lambda limits: limits.require_harmless(129, 8), "At most 128 harmless prompts an edit"),
+    (lambda limits: limits.require_harmless(33, None), "At most 32 harmless prompts a step.*or let a step meet 32"),
+    (lambda limits: limits.require_harmless(96, 64), "At most 32 harmless prompts a step are allowed here, 64 were"),
     (lambda limits: limits.require_prompts(201), "At most 200 prompts"),
     (lambda limits: limits.require_short("short", "x" * 20_001), "At most 20,000 characters"),
 ]

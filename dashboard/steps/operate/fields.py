@@ -113,7 +113,7 @@ class SettingsPart(Room):
             )
             self.harmless_prompts = gr.Slider(
                 1,
-                MOST_HARMLESS,
+                min(MOST_HARMLESS, self.context.limits.harmless),
                 value=settings.harmless_prompts,
                 step=1,
                 label="Harmless prompts",

@@ -41,10 +41,11 @@ def make(
         The result, and the edit unless it was cancelled.
 
     Raises:
-        CaseError: An edit on top is asked for, and none is live.
+        CaseError: An edit on top is asked for, and none is live; or it is more than a visitor may ask.
         PatchError: The live edit is asked in another prompt format; said before the edit runs.
     """
     session.limits.require_steps(settings.steps)
+    session.limits.require_harmless(settings.harmless_prompts, settings.harmless_at_once)
     case, cancel = case_of(texts), session.cancelled.is_set
     if not on_top:
         result = yield from dinm(model, case, block, settings, cancel=cancel)

@@ -15,6 +15,7 @@ from made_up import result as made_up_result
 from made_up import steps
 
 from dashboard.kit.drawing.html import LINE, probability
+from dashboard.kit.limits import OTHERS
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured
@@ -98,6 +99,18 @@ def test_an_edit_that_cannot_start_says_why_and_leaves_everything_as_it_was(visi
     assert bool(whole) == (len(seen(line)) > LINE), "what is cut opens over the page"
     assert visitor.session.live is before and "live" not in visitor.screen
     assert_idle(visitor)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "a_step", "words"), [(129, 8, "At most 128 harmless prompts an edit"), (40, 0, "let a step meet 32")]
+)
+def test_an_edit_is_held_to_no_more_harmless_prompts_than_a_visitor_may_ask(visitor, prompts, a_step, words):
+    before, visitor.session.limits = visitor.session.live, OTHERS
+    with pytest.raises(gr.Error, match=words):
+        visitor.do("on_edit", **{**QUICK, "harmless_prompts": prompts, "harmless_at_once": a_step})
+    assert visitor.session.live is before
+    visitor.do("on_edit", **{**QUICK, "harmless_at_once": 0})
+    assert visitor.session.live is not before, "two at once are few"
 
 
 def test_an_error_in_the_middle_gives_the_page_back_and_keeps_the_edit_before(visitor, monkeypatch):
