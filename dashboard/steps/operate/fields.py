@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.room import Room
+from dashboard.kit.room import Choice, Room
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, settings_from
 from editing import DinmSettings, preset
@@ -23,10 +23,13 @@ from inspector.presets import Preset
 SLIDER, NUMBER = 260, 140
 """Pixels below which a slider's name has no room beside its number, and a number's none above it."""
 
+SET_BY_HAND = "settings that were set by hand"
+"""What a link calls those that an edit to be routed leaves as they are."""
+
 
 @dataclass
 class Touched:
-    """What a visitor has set themselves since a preset filled the fields.
+    """What a visitor has set themselves since a preset or a link filled the fields.
 
     Attributes:
         values: By the field's name on the page; only of fields that an edit to be routed sets in its own way.
@@ -232,6 +235,10 @@ class SettingsPart(Room):
         touched = session.slot(Touched).values.items()
         return frozenset(SETTING_FIELDS[name] for name, value in touched if values[getattr(self, name)] == value)
 
+    def hear(self) -> None:
+        """Let links bring back what a person has set; one that fills the fields otherwise takes it back."""
+        self.context.carry_choice(Choice(SET_BY_HAND, _touched, _touch))
+
     def connect(self) -> None:
         """Fill every field from a preset, and remember what a person sets that a routed edit would set otherwise."""
         filled = self.fields[1:]
@@ -273,3 +280,11 @@ class SettingsPart(Room):
             getattr(self, part): 0.0 if part in ZERO_IS_NONE and value is None else value
             for part, value in shown.items()
         }
+
+
+def _touched(session: Session) -> dict[str, Any] | None:
+    return dict(session.slot(Touched).values) or None
+
+
+def _touch(session: Session, values: Mapping[str, Any] | None) -> None:
+    session.slot(Touched).values = values or {}

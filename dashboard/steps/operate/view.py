@@ -105,6 +105,7 @@ class OperateRoom(Room):
         self.context.lock(self.edit)
         self.context.lock(self.operate_all)
         self.context.lock(self.on_top, lambda session: gr.update(**state_of_on_top(session)))
+        self.setting.hear()
         self.gating.hear()
 
     def connect(self) -> None:

@@ -28,6 +28,7 @@ from dashboard.kit.sharing.links import OF_ONE, Links
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
 from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.operate.fields import SET_BY_HAND, Touched
 from dashboard.steps.questions.texts import QUESTIONS
 from inspector.errors import CaseError
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
@@ -90,6 +91,30 @@ def test_a_bundled_example_s_link_names_case_and_layer_and_works_on_any_page_of_
         if link != {"case": str(case.identifier), "layer": "1"} or texts != (case.question, case.safe, case.unsafe, 1):
             wrong.append((link, texts))
     assert wrong == [] and len(page.context.links) == kept
+
+
+def test_what_a_person_has_set_is_so_for_who_opens_their_link_and_no_more_once_another_link_fills_the_fields(
+    page, visitor
+):
+    case = offered_cases()[0]
+    visitor.screen.update({page.name(part): value for part, value in _filled(page, case).items()})
+    bundled = link_of(visitor)
+    assert "case" in bundled
+    visitor.session.slot(Touched).values = {"companions": 0}  # the preset's own value, which a routed edit leaves so
+    link = link_of(visitor)
+    assert set(link) == {"link"} and SET_BY_HAND in seen(visitor.screen["link"])
+    setting = page.house.rooms["operate"].setting
+    for other in (bundled, page.house.linking.query(visitor.session, visitor_values(page, visitor), choices=False)):
+        receiver, filled = opened(page, f"receiver of {link['link']}", link)
+        standing = {part: filled[page.name(part)] for part in setting.fields}
+        assert setting.by_hand(receiver.session, standing) == {"companions"}
+        opened(page, receiver.key, other)
+        assert setting.by_hand(receiver.session, standing) == frozenset(), "a link has filled it since"
+
+
+def visitor_values(page: Page, visitor: Visitor) -> dict[Any, Any]:
+    """Return what stands in the controls that links bring back."""
+    return {part: visitor.standing(page.name(part)) for part in page.context.carried} | {page.parts.steps: 9}
 
 
 def detector_of(model: InspectedModel) -> Detector:
