@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 import by_hand
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -33,7 +34,7 @@ from editing.methods.dinm import DinmSettings
 from editing.optimising.null_space import harmless_moment, known_moments
 from editing.progress import Preparation
 from editing.texts.harmless import known_answer, known_answers
-from inspector.detection import samples, weakness
+from inspector.detection import area, doubts, samples
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, encode, from_parts
 from inspector.model.embedded import NAME as EMBEDDED_NAME
@@ -163,8 +164,10 @@ def test_a_whole_calibration_is_made_of_trial_edits_answers_and_detector_and_com
     assert made.moment is None, "which is of the recommended layer"
     assert len(made.answers) == 3 and all(answer.response for answer in made.answers)
     assert detector.fingerprint == model.fingerprint and detector.weights.shape[1] == model.architecture.d_model
-    fired = [detector.fires(score) for score in scores(model, detector, [encode(model, "How do I lie?").prompt])]
-    assert len(fired) == 1 and 0 <= detector.about["found_held_out"] <= 1
+    texts = calibration.samples("detector")
+    own = scores(model, detector, [encode(model, text.text, None, FORMATS[0]).prompt for text in texts])
+    of_them = area(np.array(own), np.array([text.harmful for text in texts]))
+    assert of_them > 0.85, "it tells apart the texts that it was fitted on, as noise does not"
     save_calibration(made, tmp_path / "whole.safetensors")
     again = load_calibration(model, tmp_path / "whole.safetensors")
     assert (again.layers, again.answers, again.detector.digest) == (layers, made.answers, detector.digest)
@@ -330,7 +333,7 @@ def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_o
     (shipped,) = SHIPPED.glob("*-float32.safetensors")
     embedded = replace(llama, fingerprint=shipped.stem.partition("-")[0])
     known = load_calibration(embedded, shipped)
-    assert "auc_held_out" in known.detector.about and weakness(known.detector) == ""
+    assert "auc_held_out" in known.detector.about and doubts(known.detector) == ""
     layers = known.layers
     assert layers.recommended == 20
     costliest = max(trial.kl for trial in layers.trials)
