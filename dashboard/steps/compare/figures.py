@@ -74,8 +74,33 @@ def shift_heatmap(shift: Shift) -> go.Figure:
     first = shift.blocks_edited[0]
     values = shift.by_token[first:]
     tokens = len(shift.tokens)
-    figure = base(260, xaxis_title="token of prompt and safe answer", yaxis_title="layer", margin_b=80)
     names = [f"{n}: {label(token)}" for n, token in enumerate(shift.tokens)]
+    step = max(1, tokens // 14)
+    edge = {"x0": shift.prompt_tokens - 0.5, "x1": shift.prompt_tokens - 0.5, "xref": "x"}
+    answer = {"x": shift.prompt_tokens, "y": 1.0, "yref": "paper", "yshift": 10, "text": "answer", "xanchor": "left"}
+    figure = base(
+        260,
+        margin={"b": 80},
+        xaxis={
+            "title": {"text": "token of prompt and safe answer"},
+            "type": "category",
+            "tickvals": names[::step],
+            "ticktext": [label(token, 10) for token in shift.tokens[::step]],
+            "tickangle": -60,
+        },
+        yaxis={"title": {"text": "layer"}, "type": "category"},
+        shapes=[
+            {
+                "type": "line",
+                **edge,
+                "y0": 0,
+                "y1": 1,
+                "yref": "y domain",
+                "line": {"color": "#ffffff", "width": 1.5, "dash": "dot"},
+            }
+        ],
+        annotations=[{**answer, "showarrow": False}],
+    )
     figure.add_heatmap(
         x=names,
         z=single(values),
@@ -84,25 +109,33 @@ def shift_heatmap(shift: Shift) -> go.Figure:
         colorbar={"title": {"text": "relative<br>shift"}, "thickness": 10},
         hovertemplate="token %{x}<br>layer %{y}<br>relative shift %{z:.3g}<extra></extra>",
     )
-    figure.add_vline(x=shift.prompt_tokens - 0.5, line={"color": "#ffffff", "width": 1.5, "dash": "dot"})
-    figure.add_annotation(
-        x=shift.prompt_tokens, y=1.0, yref="paper", yshift=10, text="answer", xanchor="left", showarrow=False
-    )
-    step = max(1, tokens // 14)
-    figure.update_xaxes(
-        type="category",
-        tickvals=names[::step],
-        ticktext=[label(token, 10) for token in shift.tokens[::step]],
-        tickangle=-60,
-    )
-    figure.update_yaxes(type="category")
     return figure
 
 
 def neurons(profile: NeuronProfile, named: int = 5) -> go.Figure:
     """Draw how far each neuron's value vector moved, relative to its length; the first ones are named."""
+    largest = float(profile.relative.max())
+    names = [
+        {
+            "x": int(neuron),
+            "y": float(profile.relative[neuron]),
+            "text": str(neuron),
+            "yshift": 9,
+            "showarrow": False,
+            "font": {"size": 11},
+        }
+        for neuron in np.argsort(profile.relative)[::-1][:named]
+    ]
     figure = base(
-        260, xaxis_title=f"neuron of layer {profile.block}", yaxis_title="relative change of its column", margin_t=14
+        260,
+        margin={"t": 14},
+        xaxis={"title": {"text": f"neuron of layer {profile.block}"}},
+        yaxis={
+            "title": {"text": "relative change of its column"},
+            "tickformat": ".0%" if largest > 0.05 else ".2%",
+            "range": [0, largest * 1.15 or 1.0],
+        },
+        annotations=names,
     )
     figure.add_scatter(
         y=single(profile.relative),
@@ -110,19 +143,25 @@ def neurons(profile: NeuronProfile, named: int = 5) -> go.Figure:
         marker={"color": EDITED, "size": 3, "opacity": 0.65},
         hovertemplate="neuron %{x}<br>moved by %{y:.1%} of its length<extra></extra>",
     )
-    for neuron in np.argsort(profile.relative)[::-1][:named]:
-        figure.add_annotation(
-            x=int(neuron), y=float(profile.relative[neuron]), text=str(neuron), yshift=9, showarrow=False, font_size=11
-        )
-    largest = float(profile.relative.max())
-    figure.update_yaxes(tickformat=".0%" if largest > 0.05 else ".2%", range=[0, largest * 1.15 or 1.0])
     return figure
 
 
 def token_probabilities(before: Likelihood, after: Likelihood) -> go.Figure:
     """Draw the probability of each token of the safe answer, vanilla and edited."""
-    figure = base(260, xaxis_title="token of the safe answer", yaxis_title="probability", showlegend=True, margin_b=80)
     x = list(range(len(before.tokens)))
+    step = max(1, len(x) // 14)
+    figure = base(
+        260,
+        showlegend=True,
+        margin={"b": 80},
+        xaxis={
+            "title": {"text": "token of the safe answer"},
+            "tickvals": x[::step],
+            "ticktext": [label(before.tokens[i], 10) for i in x[::step]],
+            "tickangle": -60,
+        },
+        yaxis={"title": {"text": "probability"}, "range": [0, 1.02]},
+    )
     for item, colour, name, dash in ((before, VANILLA, "vanilla", "dot"), (after, EDITED, "edited", "solid")):
         figure.add_scatter(
             x=x,
@@ -134,9 +173,6 @@ def token_probabilities(before: Likelihood, after: Likelihood) -> go.Figure:
             marker={"size": 4},
             hovertemplate=f"{name}<br>%{{text}}: %{{y:.4f}}<extra></extra>",
         )
-    step = max(1, len(x) // 14)
-    figure.update_xaxes(tickvals=x[::step], ticktext=[label(before.tokens[i], 10) for i in x[::step]], tickangle=-60)
-    figure.update_yaxes(range=[0, 1.02])
     return figure
 
 

@@ -18,10 +18,14 @@ from dashboard.steps.compare import figures as compare_figures
 from dashboard.steps.locate import figures as locate_figures
 from dashboard.steps.operate import figures as operate_figures
 from dashboard.steps.operate.figures import HARM, UNROUTED
+from dashboard.steps.why import figures as why_figures
 from editing import DinmSettings
+from editing.atlas import Atlas, AtlasSettings, Entry
 from editing.methods.dinm import to_be_routed
 from inspector.columns import NeuronProfile
 from inspector.divergence import DISTANCES
+from inspector.locators import LOCATORS, Located
+from inspector.padding import PaddingStudy
 
 SAFE, UNSAFE, EDITED = "#0072B2", "#D55E00", "#CC79A7"
 """What the figures' colours mean, in Okabe and Ito's colours, typed here anew."""
@@ -142,10 +146,24 @@ def test_vitals_without_a_step_are_three_empty_charts():
     assert figure.layout.xaxis.range == (-0.5, 40.5)
 
 
+LOCATED = [Located(one.name, one.unit, one.reason, np.arange(3.0), 0.1) for one in LOCATORS.values()]
+PADDED = PaddingStudy(
+    {(side, masked): divergence() for side in ("left", "right") for masked in (False, True)},
+    3,
+    np.arange(3.0),
+    np.ones(3),
+)
+ENTRIES = tuple(Entry(block, -1.0 - block, -3.0, 0.1, 1.0, {}) for block in range(3))
 UNCHECKED = {
     "vitals": lambda: operate_figures.vitals(steps(*np.linspace(0.1, 0.9, 30), limit=40), 40, 0.2, 0.8),
     "vitals of nothing": lambda: operate_figures.vitals((), 40, 0.2, 0.8, to_be_routed=True),
     "no strength curve": lambda: compare_figures.strength_curve(None),
+    "locators": lambda: why_figures.locators(LOCATED, 1),
+    "no locator": lambda: why_figures.locators((), None),
+    "atlas": lambda: why_figures.atlas(Atlas(ENTRIES, -3.0, -3.0, {}, AtlasSettings(), 4, 1.0), 0),
+    "no atlas": lambda: why_figures.atlas(None, 0),
+    "padding": lambda: why_figures.padding(PADDED),
+    "no padding": lambda: why_figures.padding(None),
 }
 
 
