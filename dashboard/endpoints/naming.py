@@ -7,11 +7,13 @@ for a meaning. Both are read here from the hints: ``Annotated[str, Field(descrip
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_origin, get_type_hints
+from types import CodeType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import gradio as gr
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +23,7 @@ from dashboard.kit.running.run import shown_to_user
 from inspector.errors import CaseError
 
 _ATTRIBUTE = re.compile(r"^(\w+): (.*)$")
+_Read = TypeVar("_Read")
 
 
 def named(function: Callable[..., Any], served: Callable[..., Any] | None = None) -> None:
@@ -40,6 +43,23 @@ def named(function: Callable[..., Any], served: Callable[..., Any] | None = None
         _tell(part, "input", name, {**schema, "additional_description": about})
     for part, schema in zip(endpoint.outputs, [answer(function)], strict=True):
         _tell(part, "output", schema.pop("title", "answer"), schema)
+
+
+def _once(read: Callable[[Callable[..., Any]], _Read]) -> Callable[[Callable[..., Any]], _Read]:
+    """Let something be read off the hints of each function once: every page makes its endpoints anew, by the same code.
+
+    Each caller gets a copy.
+    """
+    known: dict[tuple[str, CodeType], _Read] = {}
+
+    @functools.wraps(read)
+    def of(function: Callable[..., Any]) -> _Read:
+        key = function.__module__, function.__code__
+        if key not in known:
+            known[key] = read(function)
+        return copy.deepcopy(known[key])
+
+    return of
 
 
 def _checked(function: Callable[..., Any], served: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,6 +128,7 @@ def _tell(part: Any, side: str, name: str, schema: dict[str, Any]) -> None:
     setattr(part, f"api_info_as_{side}", lambda: schema)
 
 
+@_once
 def parameters(function: Callable[..., Any]) -> dict[str, dict[str, Any]]:
     """Return the JSON schema of each parameter that a client gives, by its name; ``description`` is its meaning."""
     hints = get_type_hints(function, include_extras=True)
@@ -115,6 +136,7 @@ def parameters(function: Callable[..., Any]) -> dict[str, dict[str, Any]]:
     return {name: _schema(hints[name]) for name in asked}
 
 
+@_once
 def answer(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the JSON schema of an endpoint's answer: of each part, for one that streams."""
     hint = get_type_hints(function, include_extras=True)["return"]
