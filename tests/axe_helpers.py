@@ -24,14 +24,21 @@ OPEN_ALL = (
 """A style that shows all views that were opened, and all of the details, one below the other."""
 ASK = """async rules => {
   const still = document.createElement('style');
-  // A colour on its way is no colour to judge, and what a figure draws is left out.
+  // A colour on its way is no colour to judge, and what a figure draws is left out: it is taken out meanwhile, as axe
+  // would look through all of it to leave it out, half of a page's elements.
   still.textContent = '* { transition: none !important; } .main-svg { display: none !important; }';
+  const drawings = [...document.querySelectorAll('.main-svg')].map(drawing => [drawing, [...drawing.childNodes]]);
+  for (const [drawing] of drawings) drawing.replaceChildren();
   document.head.append(still);
-  const found = await axe.run({include: ['body'], exclude: ['.main-svg']}, {
-    resultTypes: ['violations'], ...(rules ? {runOnly: {type: 'rule', values: rules}} : {})});
-  still.remove();
-  return found.violations.flatMap(v => v.nodes.map(
-    n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')));
+  try {
+    const found = await axe.run({include: ['body'], exclude: ['.main-svg']}, {
+      resultTypes: ['violations'], ...(rules ? {runOnly: {type: 'rule', values: rules}} : {})});
+    return found.violations.flatMap(v => v.nodes.map(
+      n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')));
+  } finally {
+    still.remove();
+    for (const [drawing, parts] of drawings) drawing.append(...parts);
+  }
 }"""
 NONE_THERE = "no axe-core in the cache (sh scripts/fetch_axe.sh fetches it)"
 ALL_BUT_AXE = f"all but what axe finds was checked, and holds: {NONE_THERE}"
