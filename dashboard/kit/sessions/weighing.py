@@ -36,7 +36,7 @@ def storages(held: Any) -> dict[int, int]:
         if kind in _WEIGHTLESS or place in known:
             continue
         known[place] = one
-        of = _of(kind)
+        of = _of(kind)  # type: ignore[arg-type]
         if of is str:
             found[place] = len(one)
         elif of is list:
