@@ -75,6 +75,7 @@ class _KeptEdit:
     smaller: bool = False
     companions: int | None = None
     learnt_from: tuple[Case, ...] | None = None
+    closing: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def is_there(path: Path, role: str, target: str) -> bool:
     if target.startswith("."):
         target = module_of(path.parent / "__init__.py") + target
     names, parts = names_in(path), target.split(".")
-    if parts[0] not in (*PACKAGES, *names) and (len(parts) > 1 or role == "mod"):
+    if parts[0] not in PACKAGES and (role == "mod" or (parts[0] not in names and len(parts) > 1)):
         return find_spec(parts[0]) is not None  # somebody else's
     if role == "mod":
         return target in BY_NAME

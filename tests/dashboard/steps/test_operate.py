@@ -278,4 +278,4 @@ def test_the_kl_that_an_edit_was_held_to_is_called_otherwise_than_an_exam_s_and_
     assert "<span>constraint KL (vanilla to edited) " in budget_line(result)
     paper = replace(result, settings=preset("paper"))
     assert "constraint KL (edited to vanilla) " in budget_line(paper)
-    assert "(constraint KL, edited to vanilla)" in vitals_line(paper.trace, paper.settings)
+    assert "(constraint KL, edited to vanilla)" in seen(vitals_line(paper.trace, paper.settings))

@@ -59,7 +59,7 @@ def test_written_and_live_edit_are_compared_a_few_positions_at_a_time(llama, mon
         for one in (row, other, VANILLA)
     )
     monkeypatch.setattr(checking, "AT_ONCE", 5)
-    handle = llama.architecture.unembedding.register_forward_pre_hook(lambda _m, args: seen.append(len(args[0])))
+    handle = llama.architecture.unembedding.register_forward_hook(lambda _m, _a, logits: seen.append(len(logits)))
     difference, spread = largest_difference(llama, row, other, prompts)
     share = share_of_the_edit(llama, row, llama.network, prompts)
     handle.remove()

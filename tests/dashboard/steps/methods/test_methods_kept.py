@@ -40,7 +40,9 @@ def test_companions_are_one_case_of_each_other_category_and_none_that_is_scored(
 def test_standings_come_back_from_disk_with_and_without_patches(visitor, tmp_path):
     made = visitor.session.slot(Compared).contest.standings
     further = bundled_cases()
-    made = tuple(replace(s, result=replace(s.result, learnt_from=further[:n])) for n, s in enumerate(made))
+    made = tuple(
+        replace(s, result=replace(s.result, learnt_from=further[:n], closing=n == 1)) for n, s in enumerate(made)
+    )
     for patches in (True, False):
         folder = tmp_path / str(patches)
         save_standings(made, folder, patches)
@@ -48,6 +50,7 @@ def test_standings_come_back_from_disk_with_and_without_patches(visitor, tmp_pat
         assert methods_texts.rows(read) == methods_texts.rows(made)
         assert [s.exam for s in read] == [s.exam for s in made]
         assert [s.result.settings for s in read] == [s.result.settings for s in made]
+        assert [s.result.closing for s in read] == [n == 1 for n in range(len(made))]
         assert [s.result.learnt_from for s in read] == [s.result.learnt_from for s in made]
         for one, two in zip(read, made, strict=True):
             kept = one.result.patch.identifier if one.result.patch else None
