@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from editing.contest import Standing
+from editing.methods.registry import Method
 from inspector.model import PromptFormat
 from inspector.safeedit import Case
 from inspector.writing import RegionWriting
@@ -30,9 +31,15 @@ class Contest:
 
     @property
     def elsewhere(self) -> dict[str, int]:
-        """The layers of the methods that edit a single one, by title, where it is not the one that was looked at."""
-        made = ((one.method, one.result.block) for one in self.standings if one.result is not None)
-        return {method.title: block for method, block in made if method.one_layer and block != self.block}
+        """The layers of the patches that edit a single one, where it is not the one that was looked at.
+
+        By the title of the line that comes first: a routed line can be about the patch of the plain one.
+        """
+        made: dict[int, tuple[Method, int]] = {}
+        for one in self.standings:
+            if one.result is not None:
+                made.setdefault(id(one.result.patch or one.result), (one.method, one.result.block))
+        return {method.title: block for method, block in made.values() if method.one_layer and block != self.block}
 
     def named(self, title: str) -> Standing | None:
         """Return the standing of a method by its title."""

@@ -94,6 +94,9 @@ def test_each_method_edits_its_own_layer_until_a_person_has_picked_one_for_all(d
     assert own["DINM"] == own[f"{further.LEARNS_MORE}{further.ROUTED}"] == 1 != toxic == own["FT-L"]
     assert "region: down-projection of layer 0" in visitor.screen["methods_head"]
     assert f"FT-L edits layer {toxic}" in visitor.screen["methods_head"]
+    # A routed line is about the patch of its plain one; DINM's further one has a patch of its own.
+    titles = ["DINM", "FT-L", f"{further.LEARNS_MORE}{further.ROUTED}"]
+    assert list(visitor.session.slot(Compared).contest.elsewhere) == titles
     visitor.do("on_hand", block=0)
     visitor.do("on_methods", **asked)
     assert set(layers().values()) == {0} and "edits layer" not in visitor.screen["methods_head"]
