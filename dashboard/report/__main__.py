@@ -105,8 +105,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     )
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
     told = (
-        "put the edit to the stress test of this size, both ways where there is a detector, beside the same weights "
-        "rounded to bfloat16"
+        "put the edit to the stress test of this size, both ways where there is a detector, beside what bfloat16 by "
+        "itself does"
     )
     parser.add_argument("--stress", choices=stressing.SIZES, help=told)
     asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())

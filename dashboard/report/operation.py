@@ -121,7 +121,7 @@ def stress(
     tell: Tell,
     detector: Detector | None = None,
 ) -> None:
-    """Put the live edit to the stress test, both ways, then what mere rounding does to the same harmless answers.
+    """Put the live edit to the stress test, both ways, then what bfloat16 by itself does to the same answers.
 
     Args:
         size: One of :data:`dashboard.steps.stress.run.SIZES`.

@@ -28,7 +28,7 @@ COLUMNS = (
 """Scores of the table, by name; what stands in one column stands together."""
 LEGEND = reading(
     "*: so by construction, whatever the edit. Quoted: a training sentence given to harmful / harmless prompts. Click "
-    "a line to pick its method; the button Make its patch live asks the gate, which decides as on an edit of Operate."
+    "a line to pick its method; the button Make its patch live asks the gate about the patch as its line acts."
 ) + columns(HEADERS)
 
 HEADS = (
@@ -182,7 +182,7 @@ def all_scores(standings: Sequence[Standing]) -> str:
         f"<tbody>{lines}</tbody></table></div>"
         + reading(
             "* so by construction: vanilla is compared with itself. DL falls with every near tie of a small model: its "
-            "yardstick, what rounding alone does to it, is the column Rounded of a stress test."
+            "yardstick, what bfloat16 by itself does to it, is the column Rounded of a stress test."
         )
     )
 

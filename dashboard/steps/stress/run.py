@@ -44,7 +44,7 @@ class Examined:
         exam: The test.
         other: The same test of the same patch where it did not act so: on every prompt, or only where harm is detected.
         marked: Key of the weights whose column of the table is marked as live.
-        rounded: The same weights rounded to bfloat16, asked some test's harmless prompts.
+        rounded: The same weights in bfloat16, or rounded to it, asked some test's harmless prompts.
         unrounded: Why the test has no such row; empty where it has one, or was not asked for it yet.
         study: What suffix and weights do alone and together.
         studied: The weights of the study, by their label: they act on every prompt, whichever detector routes them.

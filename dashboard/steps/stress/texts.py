@@ -127,7 +127,7 @@ def table(
     """Return the table of scores with numbers of samples and 95 % intervals, and below it what these belong to.
 
     Args:
-        rounded: What mere rounding does to some of them, a column of its own.
+        rounded: What bfloat16 by itself does to some of them, a column of its own.
         other: The same patch as it acts elsewhere, likewise.
         rounded_as: What was rounded, or why nothing was, in a sentence.
     """
@@ -190,7 +190,7 @@ def scores_reading(
     """Read the chart in plain words.
 
     Args:
-        rounded: What mere rounding does, the yardstick of DL.
+        rounded: What bfloat16 by itself does, the yardstick of DL.
         replies: Of a routed edit those on which it acted are counted.
         routed: Whether the edit acts only where a detector fires.
     """
@@ -225,7 +225,7 @@ def detector_told(reply: Reply) -> str:
 
 
 def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
-    """Say how an edit's DL compares with that of mere rounding."""
+    """Say how an edit's DL compares with what bfloat16 by itself does to it."""
     yard = next((score.edited.value for score in rounded if score.name == "DL"), None)
     own = named["DL"].edited.value if "DL" in named else None
     if yard is None or own is None:

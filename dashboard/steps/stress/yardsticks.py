@@ -1,4 +1,4 @@
-"""What stands beside an edit's scores: the same weights merely rounded, and what suffix and weights do alone."""
+"""What stands beside an edit's scores: what bfloat16 by itself does, and what suffix and weights do alone."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_standings_come_back_from_disk_with_and_without_patches(visitor, tmp_pat
 def test_scores_that_are_so_by_construction_are_marked(visitor):
     text = methods_texts.all_scores(visitor.session.slot(Compared).contest.standings)
     assert text.count(" *</td>") == 2 and "* so by construction" in text, "vanilla against itself: DL and KL"
-    assert "its yardstick, what rounding alone does to it, is the column Rounded of a stress test" in seen(text)
+    assert "its yardstick, what bfloat16 by itself does to it, is the column Rounded of a stress test" in seen(text)
 
 
 def test_each_method_s_fluency_has_its_own_length_and_its_own_number_of_answers(visitor):
