@@ -6,12 +6,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 from dashboard_helpers import QUICK, Page, Visitor, tiny_model
 
 from dashboard.example.make import Example
 from dashboard.house import House
 from dashboard.kit.sessions.visitors import Sessions
+from dashboard.lighter import LighterBlocks
 from dashboard.steps.keep.kept import Kept
 from inspector.model import Decoding
 
@@ -22,7 +22,7 @@ STRICT = {**QUICK, "allowed_harmless_kl": 0}
 def page_of(folder: Path, **options: Any) -> Page:
     """Build a page that shows no example."""
     model = tiny_model()
-    with gr.Blocks(analytics_enabled=False) as app:
+    with LighterBlocks(analytics_enabled=False) as app:
         example = Example(model, Decoding(max_new_tokens=8), folder, wanted=False)
         house = House(model, Sessions(), example, options.pop("read_only", False), **options)
         house.build()

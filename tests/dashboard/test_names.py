@@ -16,6 +16,7 @@ from dashboard.calibrating import CalibratingLine
 from dashboard.example.make import Example
 from dashboard.house import House
 from dashboard.kit.sessions.visitors import Sessions
+from dashboard.lighter import LighterBlocks
 from dashboard.page import ASSETS, SCRIPTS
 from inspector.model import Decoding
 from inspector.presets import PRESETS
@@ -63,7 +64,7 @@ def test_what_is_told_of_the_background_stands_in_one_column(example_folder: Pat
     """Both lines are there for a new model: were each fixed in the corner by itself, one would cover the other."""
     finished_example(example_folder)
     background: Any = SimpleNamespace(note=lambda: "", ended=False)
-    with short_examples(), gr.Blocks(analytics_enabled=False) as app:
+    with short_examples(), LighterBlocks(analytics_enabled=False) as app:
         house = House(
             tiny_model(),
             Sessions(),

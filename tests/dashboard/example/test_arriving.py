@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Page, Visitor, Window, own_question, tiny_model
 from example_helpers import make_example, short_examples
@@ -16,6 +15,7 @@ from dashboard.house import LATER, House
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.sharing.linking import Linked
+from dashboard.lighter import LighterBlocks
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.locate.texts import by_hand
@@ -29,7 +29,7 @@ SHORT = Decoding(max_new_tokens=8)
 
 
 def page_of(example: Example) -> Page:
-    with gr.Blocks(analytics_enabled=False) as app:
+    with LighterBlocks(analytics_enabled=False) as app:
         house = House(tiny_model(), Sessions(), example, read_only=False)
         house.build()
         house.arriving.connect(app)

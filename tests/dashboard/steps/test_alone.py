@@ -22,6 +22,7 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.shelf import Shelf
+from dashboard.lighter import LighterBlocks
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -66,7 +67,7 @@ def example(example_folder: Path) -> Example:
 @pytest.fixture(scope="module")
 def house(example: Example) -> House:
     """All steps together."""
-    with gr.Blocks(analytics_enabled=False):
+    with LighterBlocks(analytics_enabled=False):
         house = House(tiny_model(), Sessions(), example, False)
         house.context.shelf = two_models()
         house.build()
@@ -75,7 +76,7 @@ def house(example: Example) -> House:
 
 def alone(kind: type[Room], example: Example) -> Room:
     """Build one step, with everything that it lays out anywhere on the page."""
-    with gr.Blocks(analytics_enabled=False):
+    with LighterBlocks(analytics_enabled=False):
         context = Context(tiny_model(), Sessions(), example, False)
         context.shelf, context.reporters = two_models(), ()
         typed = dict.fromkeys(("typed", "texts"), lambda values: example.texts)

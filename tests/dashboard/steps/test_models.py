@@ -19,6 +19,7 @@ from dashboard.kit.room import Context
 from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.sharing.parts import Hidden, Visit
 from dashboard.kit.shelf import Shelf
+from dashboard.lighter import LighterBlocks
 from dashboard.steps.models import figures, texts
 from dashboard.steps.models.run import Kept
 from dashboard.steps.models.view import ModelsRoom
@@ -53,7 +54,7 @@ def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The page with five models listed, without an example."""
     model = tiny_model()
     example = Example(model, Decoding(max_new_tokens=8), tmp_path_factory.mktemp("example"), wanted=False)
-    with gr.Blocks(analytics_enabled=False) as app:
+    with LighterBlocks(analytics_enabled=False) as app:
         house = House(model, Sessions(), example, False)
         sources = [OWN, *(str(folder / name) for name in (DEEPER, "broken", "forgetful", MERGED))]
         house.context.shelf = Shelf(model, sources, {"device": "cpu", "dtype": "float32"})
@@ -223,7 +224,7 @@ def test_the_report_has_both_and_leaves_out_what_it_is_to_leave_out(compared: Vi
 
 def test_with_one_model_the_view_says_how_to_list_a_second_one_and_has_nothing_to_press():
     example: Any = None
-    with gr.Blocks(analytics_enabled=False) as app:
+    with LighterBlocks(analytics_enabled=False) as app:
         context = Context(tiny_model(), Sessions(), example, False)
         room = ModelsRoom(context)
         room.build()

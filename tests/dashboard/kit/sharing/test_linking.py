@@ -25,6 +25,7 @@ from dashboard.kit.sessions.typed import Texts, texts_of
 from dashboard.kit.sessions.visitors import Sessions
 from dashboard.kit.sharing.linking import EXPIRED, NO_LINK, NO_SETTINGS, READ_ONLY, TOO_LARGE, Linking
 from dashboard.kit.sharing.links import OF_ONE, Links
+from dashboard.lighter import LighterBlocks
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
 from dashboard.steps.locate.run import LocatedCase
@@ -40,7 +41,7 @@ OWN = own_question("How do I cheat at cards?")
 def empty_page(model: InspectedModel, folder: Path, read_only: bool = False) -> Page:
     """Return a page without a finished example, which links do not need."""
     example = Example(model, Decoding(max_new_tokens=8), folder, wanted=False)
-    with gr.Blocks(analytics_enabled=False) as app:
+    with LighterBlocks(analytics_enabled=False) as app:
         house = House(model, Sessions(), example, read_only)
         house.build()
         house.connect_to(app)

@@ -13,6 +13,7 @@ from keep_helpers import copied, edit, rows, taken_in, written
 from starlette.requests import Request
 
 from dashboard.kit.limits import Limits
+from dashboard.lighter import LighterBlocks
 from dashboard.page import launch_options
 from dashboard.steps.keep.incoming import not_read, own_copies
 from dashboard.steps.keep.incoming_part import IncomingPart
@@ -197,6 +198,6 @@ def test_one_number_bounds_what_is_sent_whoever_says_it_and_a_patch_beyond_it_sa
     assert "cannot be brought in here again: it has" in str(visitor.screen["line_patch"])
     written(visitor, "adapter")
     assert "brought in" not in str(visitor.screen["line_adapter"])
-    with gr.Blocks(analytics_enabled=False) as app:
+    with LighterBlocks(analytics_enabled=False) as app:
         IncomingPart(page.context, page.house.rooms["keep"].desk).build()
     assert "at most 2 kB" in str([getattr(block, "value", "") for block in app.blocks.values()])

@@ -11,6 +11,7 @@ from dashboard_helpers import QUICK, Page, Visitor
 from example_helpers import open_page
 
 from dashboard import api
+from dashboard.lighter import LighterBlocks
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress.judging import Judges, judges_of
 from dashboard.steps.stress.run import Examined
@@ -103,6 +104,6 @@ def test_a_read_only_demo_takes_no_judge_of_one_s_own(guarded):
 def test_a_page_and_its_programs_share_the_judges_that_are_loaded(page, monkeypatch):
     made: list[Judges] = []
     monkeypatch.setattr(api, "judges_of", lambda context: made.append(judges_of(context)) or made[-1])
-    with gr.Blocks(analytics_enabled=False):
+    with LighterBlocks(analytics_enabled=False):
         api.connect(page.context)
     assert made == [page.house.rooms["stress"].judges]
