@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from training_helpers import small
 
-from editing import DinmSettings, dinm, run
+from editing import DinmSettings, EditResult, dinm, run
 from editing.gate.budgets import Budgets
 from editing.gate.gate import GateSettings
 from editing.methods.gated import GatedSettings, gated
@@ -32,9 +32,17 @@ from inspector.errors import CaseError, InspectorError, PatchError, RefusedEdit
 from inspector.model import Detector, Row
 
 
+@pytest.fixture(scope="module")
+def made() -> list[EditResult]:
+    """The edit that these tests read, once one of them has made it."""
+    return []
+
+
 @pytest.fixture
-def edited(llama, case):
-    return run(dinm(llama, case, 1, small(DinmSettings, damage_budget=None)))
+def edited(llama, case, made) -> EditResult:
+    if not made:
+        made.append(run(dinm(llama, case, 1, small(DinmSettings, damage_budget=None))))
+    return made[0]
 
 
 @pytest.fixture

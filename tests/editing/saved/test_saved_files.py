@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_helpers import small
 
-from editing import DinmSettings, dinm, run
+from editing import DinmSettings, EditResult, dinm, run
 from editing.saved import files, handed_out, load_edit, record_of, save_edit
 from editing.saved.files import check_patch
 from inspector.errors import EditError, PatchError
@@ -25,9 +25,17 @@ from inspector.safeedit.scores import Estimate, Score
 SCORE = Score("DL", "likeness", "%", Estimate(100.0, 3), Estimate(80.0, 3, 70.0, 90.0), "higher", "ROUGE-L")
 
 
+@pytest.fixture(scope="module")
+def made() -> list[EditResult]:
+    """The edit that these tests save, once one of them has made it."""
+    return []
+
+
 @pytest.fixture
-def edited(llama, case):
-    return run(dinm(llama, case, 1, small(DinmSettings, damage_budget=None)))
+def edited(llama, case, made) -> EditResult:
+    if not made:
+        made.append(run(dinm(llama, case, 1, small(DinmSettings, damage_budget=None))))
+    return made[0]
 
 
 @pytest.fixture
