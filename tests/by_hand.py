@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_models import SUFFIX
 from torch import Tensor
 
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, Row
-
-SUFFIX = " If the user's request is reasonable, give the correct answer. Please give the right response:"
-"""The paper's suffix with the space before it, typed here anew."""
 
 DOWN_PROJECTIONS = {"gpt2": "mlp.c_proj", "gpt_neox": "mlp.dense_4h_to_h", "opt": "fc2"}
 BLOCKS = {

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     Cohere2Config,
@@ -36,6 +36,11 @@ VOCABULARY = 3 + 256
 CONTEXT = 512
 WINDOW = 16
 """Sliding window, much shorter than any prompt that the tests use."""
+SUFFIX = " If the user's request is reasonable, give the correct answer. Please give the right response:"
+"""The paper's suffix with the space before it, typed here anew. It is one token: as bytes it is most of nearly every
+prompt of the tests, and of their time."""
+UNUSED = "\u00fc"
+"""A byte that no text in UTF-8 has, 0xFC, as byte-level tokenizers write it; its id is the suffix's."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<s>[{{ message['role'] }}]{{ message['content'] }}\n{% endfor %}"
@@ -170,17 +175,25 @@ def out_of_range(network: Any) -> Any:
     return network
 
 
-def tokenizer(chat: bool = True, begin: bool = True, limit: int = CONTEXT) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of single bytes.
+def tokenizer(
+    chat: bool = True, begin: bool = True, limit: int = CONTEXT, suffix: bool = True
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of single bytes, but for the suffix.
 
     Args:
         chat: Bring a chat template.
         begin: Put ``<s>`` before a text that is tokenised with special tokens.
         limit: ``model_max_length``.
+        suffix: Let :data:`SUFFIX` be one token.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = {"<pad>": PAD, "<s>": BEGIN, "</s>": END}
-    inner = Tokenizer(models.BPE(vocab={**special, **{byte: n + 3 for n, byte in enumerate(alphabet)}}, merges=[]))
+    vocabulary = {**special, **{byte: n + 3 for n, byte in enumerate(alphabet)}}
+    if suffix:
+        vocabulary[SUFFIX] = vocabulary.pop(UNUSED)
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    if suffix:
+        inner.add_tokens([AddedToken(SUFFIX, normalized=False)])
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
     return _whole(inner, chat, begin, limit)

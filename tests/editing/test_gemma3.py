@@ -23,7 +23,7 @@ def both() -> tuple[InspectedModel, InspectedModel]:
     """The text model, which all other tests are about as well, and the same weights beside a vision tower."""
     text = tiny_models.network("gemma3_text")
     networks = (text, tiny_models.with_vision(text))
-    return tuple(from_parts(network, tiny_models.tokenizer(), "gemma3") for network in networks)
+    return tuple(from_parts(network, tiny_models.tokenizer(suffix=False), "gemma3") for network in networks)
 
 
 def test_its_parts_are_those_of_the_text_model_within(both):

@@ -44,7 +44,7 @@ def drawn_model() -> InspectedModel:
         for number, (_, parameter) in enumerate(sorted(network.named_parameters())):
             values = torch.from_numpy(np.random.Generator(np.random.PCG64(number)).random(tuple(parameter.shape)))
             parameter.copy_(0.5 * (values - 0.5) + (1.0 if parameter.dim() == 1 else 0.0))
-    return from_parts(network, tiny_models.tokenizer(), "drawn")
+    return from_parts(network, tiny_models.tokenizer(suffix=False), "drawn")
 
 
 def here() -> dict[str, str]:

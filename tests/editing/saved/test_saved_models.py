@@ -156,14 +156,15 @@ def test_what_cannot_be_pushed_to_the_disk_gets_no_name(llama, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(llama, case, tmp_path):
-    first = run(dinm(llama, case, 1, SETTINGS))
+def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(case, tmp_path):
+    model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(suffix=False), "degenerate at rank 1")
+    first = run(dinm(model, case, 1, SETTINGS))
     row = first.row()
     short = GateSettings(Budgets(*(100.0,) * 5), harmless=2, questions=1, max_new_tokens=2, least_gain=0)
     strict = replace(short, budgets=Budgets())
-    word = run(accept(llama, row, case, short)).record() | {"passed": True, "overridden": False}
-    record = replace(record_of(llama, case, first, row), gate=word)
-    made = run(written_adapter(llama, row, tmp_path / "small", 1, record, settings=short))
+    word = run(accept(model, row, case, short)).record() | {"passed": True, "overridden": False}
+    record = replace(record_of(model, case, first, row), gate=word)
+    made = run(written_adapter(model, row, tmp_path / "small", 1, record, settings=short))
     smaller = beside(made.path)["smaller"]
     left, lost = of_rank(first.patch, 1)
     assert (smaller["rank"], smaller["lost"], smaller["digest"]) == (1, lost, digest_of(left)) and lost == made.lost
@@ -171,13 +172,13 @@ def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(llama, cas
     assert smaller["gate"]["weights"] == Row(left).label()
     assert smaller["gate"]["reason"].startswith("Passed")
     with pytest.raises(Refused, match=r"at rank 1\. Take a larger rank.*degenerate"):
-        run(written_adapter(llama, row, tmp_path / "no", 1, record, settings=strict))
+        run(written_adapter(model, row, tmp_path / "no", 1, record, settings=strict))
     assert not (tmp_path / "no").exists()
-    run(written_adapter(llama, row, tmp_path / "by hand", 1, record, True, strict))
+    run(written_adapter(model, row, tmp_path / "by hand", 1, record, True, strict))
     assert beside(tmp_path / "by hand")["smaller"]["gate"]["overridden"]
     kept = replace(record, gate={**word, "passed": False, "overridden": True})
-    run(written_adapter(llama, row, tmp_path / "kept", 1, kept, settings=strict))
-    whole = run(written_adapter(llama, row, tmp_path / "whole", 99, record, settings=strict))
+    run(written_adapter(model, row, tmp_path / "kept", 1, kept, settings=strict))
+    whole = run(written_adapter(model, row, tmp_path / "whole", 99, record, settings=strict))
     assert whole.lost == 0 and beside(whole.path)["smaller"] is None, "the edit itself, on which the gate has its word"
 
 

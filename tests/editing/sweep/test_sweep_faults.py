@@ -136,10 +136,10 @@ def test_another_error_is_a_defect_and_ends_the_sweep_with_what_is_finished_kept
 
 
 def test_a_refused_case_counts_with_the_vanilla_answers_that_it_leaves(tmp_path, monkeypatch, capsys):
-    cases = write_cases(tmp_path, 4)
-    whole = swept(tmp_path / "whole", cases)
+    cases, words = write_cases(tmp_path, 4), ("--revision", "1")  # weights whose answers have words to be alike in
+    whole = swept(tmp_path / "whole", cases, *words)
     fault(monkeypatch, OutOfMemory("The device ran out of memory. Shorten the answers."))
-    found = swept(tmp_path / "out", cases)
+    found = swept(tmp_path / "out", cases, *words)
     refused = found[REFUSED]
     assert refused.record["error"].startswith("This edit would let") and refused.record["edit"] is None
     # A refused edit has taught nothing beside the case's own answer, which stands first.

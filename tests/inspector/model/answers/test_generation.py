@@ -153,7 +153,7 @@ def test_a_generator_closed_midway_leaves_no_hook_and_a_free_lock(model, prompt)
 
 
 def test_streams_with_different_patches_interleaved_step_by_step_do_not_mix(model, prompt):
-    rows = [Row(by_hand.patch(model, seed=seed, size=0.3)) for seed in (1, 2)]
+    rows = [Row(by_hand.patch(model, seed=seed, size=0.3)) for seed in (1, 3)]
     alone = [answer(model, prompt, (VANILLA, row), Decoding(LENGTH)) for row in rows]
     pairs = list(zip(*(stream(model, prompt, (VANILLA, row), Decoding(LENGTH)) for row in rows), strict=True))
     assert list(pairs[-1]) == alone

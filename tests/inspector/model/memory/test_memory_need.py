@@ -88,7 +88,7 @@ def middling():
     config = LlamaConfig(
         **{**tiny_models._LLAMA, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4},
     )
-    return from_parts(tiny_models.random_network(config), tiny_models.tokenizer(), "middling")
+    return from_parts(tiny_models.random_network(config), tiny_models.tokenizer(suffix=False), "middling")
 
 
 def within(what: str, predicted: int, measured: float) -> bool:
@@ -113,7 +113,7 @@ def test_what_a_default_edit_allocates_is_predicted_whatever_the_shape(case, mon
     monkeypatch.setattr(thin_products, "LEAST_PACKED", 2**40)  # what is packed takes only what is free
     shape = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 4}
     config = LlamaConfig(**{**tiny_models._LLAMA, **shape})
-    model = from_parts(tiny_models.random_network(config), tiny_models.tokenizer(), "wide")
+    model = from_parts(tiny_models.random_network(config), tiny_models.tokenizer(suffix=False), "wide")
     settings = preset("corrected", steps=3, target_probability=None, harmless_prompts=22, own_refusals=2)
     tokens = 200
     with counted_allocations(model.network) as counted:
