@@ -266,7 +266,12 @@ def test_a_question_that_the_detector_reads_as_no_numbers_refuses_the_edit(tmp_p
 
 def test_an_edit_whose_detector_reads_no_finite_score_counts_as_refused(tmp_path, monkeypatch):
     settings = SweepSettings(
-        cases=write_cases(tmp_path, 1), block="1", acts="detected", changes={"steps": 2, "harmless_prompts": 1}
+        cases=write_cases(tmp_path, 1),
+        size=Size(0, 1, 1, 0),
+        max_new_tokens=6,
+        block="1",
+        acts="detected",
+        changes={"steps": 2, "harmless_prompts": 1},
     )
     model, judge = loader(settings)
     beyond = Detector((0,), torch.full((1, 32), 3e38), 0.0, 0.0, model.fingerprint)
