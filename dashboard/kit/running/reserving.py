@@ -258,7 +258,6 @@ class Reserving:
         except BaseException:
             session.end(ran=False)
             raise
-        session.own = True
         session.page, session.broken = request.session_hash if request else None, False
         looks, weights = () if session.passing else tuple(self.after), session.row.key
         try:

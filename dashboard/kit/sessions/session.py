@@ -132,6 +132,7 @@ class Session:
     _gate: threading.Lock = field(default_factory=threading.Lock)
     _drawing: threading.Lock = field(default_factory=threading.Lock)
     _waits: Any = None
+    _owned: bool = False
 
     def slot(self, kind: type[Slot]) -> Slot:
         """Return what a step keeps of this visitor, new on first sight.
@@ -224,14 +225,18 @@ class Session:
                 return False
             if not self.queued:  # else it was cleared when it came, and may have been cancelled since
                 self.cancelled.clear()
+            self._owned, self.own = self.own, True
             return True
 
     def end(self, ran: bool = True) -> None:
         """Release what :meth:`begin` reserved.
 
         Args:
-            ran: Whether anything was done; else it is no run that other windows have to be drawn anew after.
+            ran: Whether anything was done; else it is no run that other windows have to be drawn anew after, and the
+                session is no more the visitor's own than before.
         """
+        if not ran:
+            self.own = self._owned
         self.runs += ran
         self._busy.release()
 

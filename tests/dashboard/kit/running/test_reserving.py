@@ -350,7 +350,7 @@ def test_a_refused_first_run_leaves_the_example_on_the_page_and_what_has_no_room
         with pytest.raises(CaseError, match="allowed here"), context.reserved(visitor.request, room=True):
             pytest.fail("it was refused")
         with pytest.raises(gr.Error, match="allowed here"):
-            list(context.in_line(endpoint)(request=visitor.request))
+            list(context.in_line(endpoint)(request=gr.Request(session_hash=visitor.key)))
     assert not visitor.session.own and counted == []
     visitor.do("on_edit", **QUICK)
     assert visitor.session.own
