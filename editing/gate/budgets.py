@@ -134,7 +134,7 @@ def checks_of(
     Args:
         replies: Of one edit: harmless prompts, harmful questions of the kind ``transfer`` and the case's own prompts;
             an exam of an earlier version asked two of these.
-        least_gain: As in :class:`GateSettings`.
+        least_gain: As in :class:`editing.gate.gate.GateSettings`.
         exam: What was to be asked, prompts that were left out as well; by default what was.
     """
     table = {score.name: score for score in score_table(replies, "")}

@@ -52,7 +52,8 @@ def reply_from(record: Mapping[str, Any]) -> Reply:
 def exam_record(exam: ExamResult) -> dict[str, Any]:
     """Return a marked exam as a dictionary that JSON can hold."""
     replies = [reply_record(reply) for reply in exam.replies]
-    return {**vars(exam), "format": vars(exam.format), "replies": replies}
+    parts = {part.name: getattr(exam, part.name) for part in fields(exam)}  # and nothing that is worked out of them
+    return {**parts, "format": vars(exam.format), "replies": replies}
 
 
 def exam_from(record: Mapping[str, Any]) -> ExamResult:
