@@ -138,7 +138,7 @@ def test_a_number_without_decimals_is_one():
 
 def test_an_exam_comes_back_and_one_that_lacks_a_part_is_refused_by_name():
     exam = ExamResult((), "DINM", "rules", "reads", PromptFormat(""), "paper", 40, False, 1.5)
-    assert exam.scores, "what is worked out of an exam is not in its record"
+    assert exam.scores == (), "worked out of it, which its record is not to hold"
     record = json.loads(json.dumps(exam_record(exam)))
     assert exam_from(record) == exam
     older = {name: value for name, value in record.items() if name != "detector"}
