@@ -77,6 +77,7 @@ class Example:
         wanted: Read and make it; else it stays empty.
         shipped: Where examples are that ship with the program.
         patches: Keep the patches of the contest as well.
+        test: Size of its stress test (:data:`dashboard.steps.stress.run.SIZES`).
     """
 
     def __init__(
@@ -89,11 +90,12 @@ class Example:
         wanted: bool = True,
         shipped: Path = ASSETS,
         patches: bool = True,
+        test: str = "Quick",
     ) -> None:
         self.texts = texts_of(bundled_cases()[CASE])
         self.session = Session()
         self.drawn: frozenset[str] = frozenset()
-        self._model, self._decoding = model, decoding
+        self._model, self._decoding, self._test = model, decoding, test
         self._layers = calibration.layers if calibration else None
         self._recommended = calibration.layers.recommended if calibration else None
         self._nowhere = why_no_layer(calibration.layers, preset("corrected")) if calibration else None
@@ -286,9 +288,10 @@ class Example:
 
     def exam(self, session: Session) -> Iterator[str]:
         """Score the edit on the benchmark's prompts."""
-        way = next(iter(WAYS))
-        size, attacks = "Quick", stress_run.NO_ATTACKS
-        for progress in stress_run.stress(self._model, session, size, EmbeddedJudge(), attacks, way, self._decoding):
+        way, attacks = next(iter(WAYS)), stress_run.NO_ATTACKS
+        for progress in stress_run.stress(
+            self._model, session, self._test, EmbeddedJudge(), attacks, way, self._decoding
+        ):
             yield f"{tens(progress.answered)} of {progress.total} prompts"
 
     def why(self, session: Session) -> Iterator[str]:
@@ -343,7 +346,10 @@ _MAKERS: dict[str, Callable[[Example, Session], Iterator[str]]] = {part: getattr
 
 
 def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
-    """Make a model's example anew, as it ships: without the patches of the contest. Returns its folder.
+    """Make a model's example anew, as it ships: with a full stress test, without the patches of the contest.
+
+    Returns:
+        Its folder.
 
     Raises:
         InspectorError: It cannot be made.
@@ -354,7 +360,7 @@ def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
     made = folder / folder_name(model, calibration.layers.recommended if calibration else None)
     for old in folder.glob(f"{model.fingerprint}-{model.dtype_name}-*"):
         shutil.rmtree(old)
-    example = Example(model, folder=folder, calibration=calibration, shipped=folder, patches=False)
+    example = Example(model, folder=folder, calibration=calibration, shipped=folder, patches=False, test="Full")
     for part in PARTS:
         if example._is_wanted(part):
             example._make(part)

@@ -44,7 +44,7 @@ from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import Probe
 from inspector.validated import read_record
 
-VERSION = 15
+VERSION = 16
 """Raised whenever texts, defaults or measurements of the example change."""
 PARTS = ("located", "edit", "comparison", "exam", "why", "probe", "atlas", "contest")
 """The parts in the order in which they are made."""
