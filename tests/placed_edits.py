@@ -33,6 +33,7 @@ PLAIN: dict[str, Any] = {**NEVER, "safe_answers": 1, "own_refusals": 0}
 GATES = {
     **NEVER,
     "texts": 30,
+    "own_answers": 2,
     "longest_text": 400,
     "false_alarms": 0.5,
     "further_prompts": 2,

@@ -36,7 +36,7 @@ DINM = {
     "monitor": 2,
     "null_space": None,
 }
-GATED = {"steps": 3, "texts": 30, "longest_text": 400, "false_alarms": 0.5}
+GATED = {"steps": 3, "texts": 30, "own_answers": 2, "longest_text": 400, "false_alarms": 0.5}
 EDITS = {
     "dinm, a given step": small(DinmSettings, **DINM, damage_budget=None, learning_rate=0.01, optimiser="descent"),
     "dinm, a measured step": small(DinmSettings, **DINM, damage_budget=None, learning_rate=None, optimiser="descent"),

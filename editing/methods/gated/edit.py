@@ -80,6 +80,7 @@ class GatedSettings:
         positions: Tokens at the end of a prompt at which gates may open; 1 for where the answer begins.
         answer_tokens: Tokens of an answer that declines at which gates may stay open, so that what they write does not
             end with its first word.
+        own_answers: Harmless prompts in whose answers by the model itself gates are shut, at every token.
         texts: Bundled texts that the reading is fitted on, harmful and harmless ones together.
         longest_text: Tokens of the longest of them.
         steps: Most updates of the direction that declines.
@@ -107,7 +108,8 @@ class GatedSettings:
     false_alarms: Share = 0.05
     ramp: Positive = 0.5
     positions: Annotated[int, Field(ge=1, le=32)] = 1
-    answer_tokens: Annotated[int, Field(ge=0, le=16)] = 8
+    answer_tokens: Annotated[int, Field(ge=0, le=16)] = 0
+    own_answers: Annotated[int, Field(ge=0, le=256)] = 96
     texts: Annotated[int, Field(ge=20, le=4096)] = 1500
     longest_text: Annotated[int, Field(ge=16, le=4096)] = 110
     steps: Steps = 16
@@ -259,6 +261,7 @@ def _build(
         settings.longest_text,
         settings.positions,
         settings.answer_tokens,
+        settings.own_answers,
         cancel,
     )
     moment = None

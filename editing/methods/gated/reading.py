@@ -2,8 +2,9 @@
 
 A gate acts at every token, so it must not only tell harmful prompts from others where the answer begins: it has to stay
 shut everywhere else. The reading is a ridge regression on tokens' inputs of the MLP: +1 at the end of harmful prompts,
--1 at that of harmless ones, and -1 at tokens drawn from all over both. Harmful questions and harmless prompts stand in
-the same attack templates, so that the template itself says nothing.
+-1 at that of harmless ones, and -1 at tokens drawn from all over both and at those of the model's own answers to
+further harmless prompts: a reading that knows no answer opens somewhere in most of them. Harmful questions and harmless
+prompts stand in the same attack templates, so that the template itself says nothing.
 
 A row of weights has no constant beside it. The regression therefore goes through the origin, and a threshold is folded
 into a row by a direction whose product with any token's input is next to 1: a normalised input has such directions.
@@ -12,7 +13,7 @@ into a row by a direction whose product with any token's input is next to 1: a n
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from editing.methods.dinm import FURTHER_ANSWERS
 from editing.progress import Preparation
+from editing.texts.harmless import unseen_answers
 from inspector.detection import FOLDS, area, samples
 from inspector.errors import EditError, PromptError
 from inspector.model import InspectedModel, PromptFormat, encode
@@ -31,6 +33,8 @@ from inspector.safeedit.sets import spread
 
 PENALTY = 0.03
 """Squared penalty, as a share of each input's mean square: it means the same whatever the scale of the inputs."""
+OWN_TOKENS = 24
+"""Most tokens of an own answer of the model at which gates are to stay shut."""
 ELSEWHERE = 4
 """Tokens of each text, drawn before its end, at which gates are to stay shut."""
 MOST_KEPT = 4
@@ -45,12 +49,14 @@ class Inputs:
     Attributes:
         ends: ``[texts, positions, d_model]``, the last tokens of each prompt and the first of an answer.
         elsewhere: ``[texts, tokens, d_model]``, tokens before them.
+        answers: ``[tokens, d_model]`` each, the model's own answers to harmless prompts that are none of the texts.
         harmful: ``[texts]``.
         folds: ``[texts]``, texts of one fold share neither question nor template with those of another.
     """
 
     ends: np.ndarray
     elsewhere: np.ndarray
+    answers: Sequence[np.ndarray]
     harmful: np.ndarray
     folds: np.ndarray
 
@@ -66,6 +72,7 @@ class TokenReading:
             template.
         harmful: ``[texts]`` whether it is.
         elsewhere: ``[texts, tokens]`` the readings at other tokens, likewise.
+        answers: ``[answers]`` the highest reading in each of the model's own, likewise.
     """
 
     direction: Tensor
@@ -73,6 +80,7 @@ class TokenReading:
     held_out: np.ndarray
     harmful: np.ndarray
     elsewhere: np.ndarray
+    answers: np.ndarray
 
     def threshold(self, false_alarms: float) -> float:
         """Return the reading that a share of the harmless texts held out of the fit reach at their end."""
@@ -93,6 +101,8 @@ class TokenReading:
             "found_held_out": float((self.held_out[self.harmful] >= threshold).mean()),
             "false_alarms_held_out": float((self.held_out[~self.harmful] >= threshold).mean()),
             "open_elsewhere": float((self.elsewhere >= threshold).mean()),
+            "answers": len(self.answers),
+            "open_in_answers": float((self.answers >= threshold).mean()) if len(self.answers) else None,
         }
 
 
@@ -104,6 +114,7 @@ def token_reading(
     longest: int,
     positions: int,
     answer: int = 0,
+    own: int = 0,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Preparation, None, TokenReading | None]:
     """Fit a reading on bundled texts; kept per model, block, format and texts.
@@ -116,6 +127,7 @@ def token_reading(
         positions: Tokens at the end of a prompt at which gates may open; 1 for where the answer begins.
         answer: Tokens of an answer that declines at which gates may stay open: each text is followed by the beginning
             of one, harmless texts as well, so that the answer itself says nothing.
+        own: The model's own answers to harmless prompts, at whose tokens gates are to stay shut.
 
     Yields:
         A message now and then.
@@ -129,7 +141,7 @@ def token_reading(
     """
     kept, key = (
         _READINGS.setdefault(model, Recent(MOST_KEPT)),
-        (block, named(format.open()), count, longest, positions, answer),
+        (block, named(format.open()), count, longest, positions, answer, own),
     )
     known = kept.get(key)
     if known is not None:
@@ -139,8 +151,11 @@ def token_reading(
     )
     if inputs is None:
         return None
+    answers = yield from _own_answers(model, block, format, own, cancel)
+    if answers is None:
+        return None
     yield Preparation("Fitting the gates' reading", 0.7)
-    kept[key] = found = fit_reading(inputs)
+    kept[key] = found = fit_reading(replace(inputs, answers=answers))
     return found
 
 
@@ -152,27 +167,38 @@ def fit_reading(inputs: Inputs, penalty: float = PENALTY) -> TokenReading:
     """
     held_out = np.zeros(len(inputs.harmful))
     elsewhere = np.zeros(inputs.elsewhere.shape[:2])
+    answers = np.zeros(len(inputs.answers))
+    groups = np.arange(len(answers)) % FOLDS
     for fold in sorted(set(inputs.folds.tolist())):
         left, known = inputs.folds == fold, inputs.folds != fold
         if len(set(inputs.harmful[known].tolist())) < 2:
             raise EditError(_TOO_FEW)
-        row, _ = _solved(inputs, known, penalty)
+        others = [tokens for tokens, group in zip(inputs.answers, groups, strict=True) if group != fold]
+        row, _ = _solved(inputs, known, others, penalty)
+        for number in np.flatnonzero(groups == fold).tolist():
+            answers[number] = (inputs.answers[number] @ row).max()
         held_out[left] = (inputs.ends[left] @ row).max(axis=1)
         elsewhere[left] = inputs.elsewhere[left] @ row
     whole = np.ones(len(held_out), dtype=bool)
-    direction, constant = (torch.tensor(row, dtype=torch.float32) for row in _solved(inputs, whole, penalty))
-    return TokenReading(direction, constant, held_out, inputs.harmful, elsewhere)
+    solved = _solved(inputs, whole, inputs.answers, penalty)
+    direction, constant = (torch.tensor(row, dtype=torch.float32) for row in solved)
+    return TokenReading(direction, constant, held_out, inputs.harmful, elsewhere, answers)
 
 
-def _solved(inputs: Inputs, chosen: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the regressions on the label and on the constant 1; both kinds of ends and the rest weigh the same."""
+def _solved(
+    inputs: Inputs, chosen: np.ndarray, answers: Sequence[np.ndarray], penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the regressions on the label and on the constant 1; each kind of tokens weighs the same."""
     size = inputs.ends.shape[-1]
     moment, wanted, total = np.zeros((size, size)), np.zeros(size), np.zeros(size)
-    for label, tokens in (
+    kinds = [
         (1.0, inputs.ends[chosen & inputs.harmful]),
         (-1.0, inputs.ends[chosen & ~inputs.harmful]),
         (-1.0, inputs.elsewhere[chosen]),
-    ):
+    ]
+    if answers:
+        kinds.append((-1.0, np.concatenate(answers)))
+    for label, tokens in kinds:
         each = tokens.reshape(-1, size).astype(np.float64)
         moment += each.T @ each / len(each)
         wanted += label * each.mean(axis=0)
@@ -239,9 +265,32 @@ def _inputs(
     return Inputs(
         np.stack(ends),
         np.stack(elsewhere),
+        [],
         np.array([chosen[number][0].harmful for number in order]),
         np.array([chosen[number][0].fold for number in order]),
     )
+
+
+def _own_answers(
+    model: InspectedModel, block: int, format: PromptFormat, count: int, cancel: Callable[[], bool]
+) -> Generator[Preparation, None, list[np.ndarray] | None]:
+    """Read what enters the MLP at the tokens of the model's own answers, ``[tokens, d_model]`` each."""
+    if not count:
+        return []
+    answered = yield from unseen_answers(model, count, OWN_TOKENS, format, cancel)
+    if answered is None:
+        return None
+    found: list[np.ndarray] = []
+    answered = sorted((each for each in answered if each.response), key=lambda each: len(each.tokens))
+    for start in range(0, len(answered), AT_ONCE):
+        batch = answered[start : start + AT_ONCE]
+        yield Preparation(f"Reading the model's own answers for the gates: {start} of {len(answered)}", 0.65)
+        if cancel():
+            return None
+        for number, states in mlp_inputs(model, [block], [each.tokens for each in batch]):
+            found.append(states[len(batch[number].prompt) :, 0].cpu().numpy())
+            model.require_finite("MLP input", found[-1:])
+    return found
 
 
 def _declining(model: InspectedModel, text: str, number: int, format: PromptFormat, answer: int) -> Sequence[int]:

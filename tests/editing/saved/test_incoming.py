@@ -118,7 +118,13 @@ def test_a_routed_edit_leaves_as_a_patch_with_its_detector_and_in_no_other_form(
 
 
 def test_a_gated_edit_leaves_in_every_form_as_plain_weights_and_is_read_as_it_was(llama, case, tmp_path):
-    quick: dict[str, Any] = {"texts": 30, "longest_text": 400, "false_alarms": 0.5, "further_prompts": 2}
+    quick: dict[str, Any] = {
+        "texts": 30,
+        "own_answers": 2,
+        "longest_text": 400,
+        "false_alarms": 0.5,
+        "further_prompts": 2,
+    }
     quick |= {"harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": 2, "steps": 2, "damage_budget": None}
     made = run(gated(llama, case, 1, GatedSettings(target_probability=None, **quick)))
     row = made.row()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import by_hand
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from editing.methods.gated.neurons import spare_neurons, wiring
 from editing.methods.gated.reading import Inputs, fit_reading
 from editing.optimising.null_space import harmless_moment
 from editing.saved.adapter import save_adapter
+from editing.texts.harmless import unseen_answers
 from inspector.errors import EditError, NotFinite, RefusedEdit
 from inspector.model import PromptFormat, Row, encode, from_parts
 from inspector.safeedit import bundled_cases
@@ -28,6 +31,7 @@ SMALL = {
     **plain.SMALL,
     "steps": 3,
     "texts": 30,
+    "own_answers": 3,
     "longest_text": 400,
     "false_alarms": 0.5,
     "further_prompts": 2,
@@ -62,7 +66,17 @@ def inputs(texts: int = 80, size: int = 12, seed: int = 0, apart: float = 3.0) -
 
     ends = some(texts, 1)
     ends[harmful, :, 1] += apart
-    return Inputs(ends, some(texts, 4), harmful, np.arange(texts) // 2 % 5)
+    return Inputs(ends, some(texts, 4), [], harmful, np.arange(texts) // 2 % 5)
+
+
+def answered(given: Inputs, answers: int = 20, seed: int = 1) -> list[np.ndarray]:
+    """Return made-up answers of ten tokens each, which lie where harmful ends do, but for a direction of their own."""
+    random = np.random.default_rng(seed)
+    tokens = random.normal(scale=0.3, size=(answers, 10, given.ends.shape[-1])).astype(np.float32)
+    tokens[..., 0] = 2.0
+    tokens[..., 1] += 3.0
+    tokens[..., 2] += 6.0
+    return list(tokens)
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
@@ -115,7 +129,7 @@ def test_a_reading_is_the_weighted_ridge_regression_through_the_origin():
     np.testing.assert_allclose(made.direction.numpy(), solved, atol=1e-5)
     # Whatever the scale of an input, the reading of it is the same.
     factors = np.float32(10.0) ** np.arange(-3, 9, 1, dtype=np.float32)
-    other = fit_reading(Inputs(given.ends * factors, given.elsewhere * factors, given.harmful, given.folds), 0.1)
+    other = fit_reading(replace(given, ends=given.ends * factors, elsewhere=given.elsewhere * factors), 0.1)
     np.testing.assert_allclose(other.held_out, made.held_out, atol=1e-3)
 
 
@@ -128,6 +142,19 @@ def test_a_reading_tells_harmful_ends_from_others_and_its_constant_is_one_everyw
     assert told["open_elsewhere"] < 0.1 and (told["harmful_texts"], told["harmless_texts"]) == (40, 40)
     constant = given.elsewhere @ made.constant.numpy()
     assert abs(constant - 1).max() < 0.05
+
+
+def test_a_reading_that_knows_the_model_s_own_answers_is_shut_in_those_that_it_has_not_seen():
+    given = inputs()
+    answers = answered(given)
+    without, made = fit_reading(given), fit_reading(replace(given, answers=answers))
+    unseen = np.stack(answered(given, seed=2)) @ without.direction.numpy()
+    assert (unseen.max(axis=1) >= without.threshold(0.1)).mean() > 0.9, "it takes them for the end of harmful prompts"
+    told = made.record(made.threshold(0.1))
+    assert told["answers"] == 20 and told["open_in_answers"] < 0.1 and told["found_held_out"] > 0.75
+    again = np.stack(answered(given, seed=2)) @ made.direction.numpy()
+    assert (again.max(axis=1) >= made.threshold(0.1)).mean() < 0.1
+    assert without.record(0.0)["open_in_answers"] is None and without.record(0.0)["answers"] == 0
 
 
 def test_held_out_readings_know_nothing_of_their_fold():
@@ -224,6 +251,17 @@ def test_a_reading_reaches_into_an_answer_that_follows_harmful_and_harmless_text
     assert again is made  # kept
     other = run(reading.token_reading(llama, BLOCK, PromptFormat(), 30, 400, 2, 0))
     assert not torch.equal(other.direction, made.direction)
+
+
+def test_gates_are_read_at_each_token_of_the_model_s_own_answers_and_at_none_of_their_prompts(llama, monkeypatch):
+    taken: list[np.ndarray] = []
+    real = reading.fit_reading
+    monkeypatch.setattr(reading, "fit_reading", lambda given: (taken.extend(given.answers), real(given))[1])
+    made = run(reading.token_reading(llama, BLOCK, PromptFormat(), 30, 400, 1, 0, 5))
+    own = sorted(run(unseen_answers(llama, 5, reading.OWN_TOKENS, PromptFormat())), key=lambda one: len(one.tokens))
+    assert [len(tokens) for tokens in taken] == [len(one.response) for one in own] and len(made.answers) == 5
+    (_, states), *_ = reading.mlp_inputs(llama, [BLOCK], [own[0].tokens])
+    np.testing.assert_allclose(taken[0], states[len(own[0].prompt) :, 0].numpy(), atol=1e-5)
 
 
 def test_it_starts_from_vanilla_and_the_second_step_is_the_gates_before_they_write(llama, case):
