@@ -54,11 +54,12 @@ def elsewhere() -> Iterator[str]:
 def stress_test() -> Iterator[str]:
     name = "calibration_stress.txt"
     (bare, asked), (wrapped, _) = (detected(name, f"harmful, found {form}") for form in ("bare", "wrapped"))
-    yield f"finds {rounded(bare)} % of {asked} bare harmful questions and {rounded(wrapped)} % of those in attacks"
+    yield f"finds {rounded(bare)} % of {asked} bare harmful questions"
     alarms, harmless = detected(name, "harmless, false alarms bare")
     yield f"false alarms on {alarms} % of {harmless} harmless prompts"
     yield f"{detected(name, 'harmless, false alarms look-alike')[0]} % of the look-alikes among them"
-    yield f"{detected(name, 'harmless, false alarms wrapped')[0]} % of those in attacks"
+    both = f"{rounded(wrapped)} % and {detected(name, 'harmless, false alarms wrapped')[0]} %"
+    yield f"in attacks of the split that the threshold was chosen on, {both}"
 
 
 def own_question() -> Iterator[str]:
@@ -181,7 +182,7 @@ def limits() -> Iterator[str]:
 ROWS: dict[str, Callable[[], Iterator[str]]] = {
     "detector, texts of the split": detector,
     "the same detector, prompts of other collections": elsewhere,
-    "the same detector, what every stress test": stress_test,
+    "the same detector, what a full stress test": stress_test,
     "a routed edit's own question": own_question,
     "every method on": methods,
     "every locator, judged by": locators,
@@ -199,7 +200,7 @@ ROWS: dict[str, Callable[[], Iterator[str]]] = {
 FILES = {
     "detector, texts of the split": ("calibration.txt",),
     "the same detector, prompts of other collections": ("calibration_packaged.txt",),
-    "the same detector, what every stress test": ("calibration_stress.txt",),
+    "the same detector, what a full stress test": ("calibration_stress.txt",),
     "a routed edit's own question": ("own_question.txt",),
     "every method on": ("methods.txt",),
     "every locator, judged by": ("locators.txt",),

@@ -217,6 +217,7 @@ ALSO = {
     "harmful prompts found": "Detector",
     "harmless prompts taken for harmful": "Detector",
     "harmless refused": "Over-refusal",
+    "lost defence": "Defended",
     "percent of the budget": "Gate",
 }
 """What columns call a term, where they call it something else; those of the tables behind the figures too."""
