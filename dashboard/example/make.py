@@ -29,6 +29,7 @@ from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import why_no_layer
 from dashboard.steps.stress import run as stress_run
+from dashboard.steps.stress.rounding import with_rounding
 from dashboard.steps.why import run as why_run
 from dashboard.steps.why.state import Looked, Panel
 from editing import DinmSettings, EditResult, Preparation, Step, dinm, preset
@@ -77,7 +78,7 @@ class Example:
         wanted: Read and make it; else it stays empty.
         shipped: Where examples are that ship with the program.
         patches: Keep the patches of the contest as well.
-        test: Size of its stress test (:data:`dashboard.steps.stress.run.SIZES`).
+        whole: Its stress test is the full one, with the rounding row, which takes a second network.
     """
 
     def __init__(
@@ -90,12 +91,12 @@ class Example:
         wanted: bool = True,
         shipped: Path = ASSETS,
         patches: bool = True,
-        test: str = "Quick",
+        whole: bool = False,
     ) -> None:
         self.texts = texts_of(bundled_cases()[CASE])
         self.session = Session()
         self.drawn: frozenset[str] = frozenset()
-        self._model, self._decoding, self._test = model, decoding, test
+        self._model, self._decoding, self._whole = model, decoding, whole
         self._layers = calibration.layers if calibration else None
         self._recommended = calibration.layers.recommended if calibration else None
         self._nowhere = why_no_layer(calibration.layers, preset("corrected")) if calibration else None
@@ -289,10 +290,12 @@ class Example:
     def exam(self, session: Session) -> Iterator[str]:
         """Score the edit on the benchmark's prompts."""
         way, attacks = next(iter(WAYS)), stress_run.NO_ATTACKS
-        for progress in stress_run.stress(
-            self._model, session, self._test, EmbeddedJudge(), attacks, way, self._decoding
-        ):
+        size = "Full" if self._whole else "Quick"
+        for progress in stress_run.stress(self._model, session, size, EmbeddedJudge(), attacks, way, self._decoding):
             yield f"{tens(progress.answered)} of {progress.total} prompts"
+        if self._whole:
+            for progress in with_rounding(self._model, session):
+                yield f"{tens(progress.answered)} of {progress.total} prompts, rounded"
 
     def why(self, session: Session) -> Iterator[str]:
         """Ask the locators and look inside the layers."""
@@ -360,7 +363,7 @@ def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
     made = folder / folder_name(model, calibration.layers.recommended if calibration else None)
     for old in folder.glob(f"{model.fingerprint}-{model.dtype_name}-*"):
         shutil.rmtree(old)
-    example = Example(model, folder=folder, calibration=calibration, shipped=folder, patches=False, test="Full")
+    example = Example(model, folder=folder, calibration=calibration, shipped=folder, patches=False, whole=True)
     for part in PARTS:
         if example._is_wanted(part):
             example._make(part)

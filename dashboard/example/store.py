@@ -235,9 +235,10 @@ def _why(session: Session) -> dict[str, Any]:
 
 
 def _exam(session: Session) -> dict[str, Any]:
-    exam = session.slot(Examined).exam
-    assert exam is not None
-    return exam_record(exam)
+    kept = session.slot(Examined)
+    assert kept.exam is not None
+    rounded = None if kept.rounded is None else exam_record(kept.rounded)
+    return {"test": exam_record(kept.exam), "rounded": rounded, "unrounded": kept.unrounded}
 
 
 _CONTENT: dict[str, Callable[[Session], Any]] = {
@@ -283,7 +284,10 @@ def _take_probe(session: Session, told: Any, _texts: Texts) -> None:
 
 
 def _take_exam(session: Session, told: Any, _texts: Texts) -> None:
-    session.slot(Examined).exam = exam_from(told)
+    kept = session.slot(Examined)
+    kept.exam = exam_from(told["test"])
+    kept.rounded = None if told["rounded"] is None else exam_from(told["rounded"])
+    kept.unrounded = str(told["unrounded"])
 
 
 def _take_atlas(session: Session, told: Any, texts: Texts) -> None:

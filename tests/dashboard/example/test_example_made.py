@@ -22,12 +22,14 @@ from dashboard.kit.sessions.session import Session
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.operate.gating import Gated, keep
 from dashboard.steps.operate.texts import gate_line
+from dashboard.steps.stress.run import Examined
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate.budgets import Budgets
 from editing.gate.gate import GateSettings
 from inspector.errors import EditError
 from inspector.model import Decoding, Detector
+from inspector.safeedit.sets import harmless_prompts
 
 SHORT = Decoding(max_new_tokens=6)
 
@@ -158,6 +160,9 @@ def test_the_shipped_example_is_small_read_without_an_edit_and_dropped_for_anoth
     assert {path.stem for path in folder.glob("*.safetensors")} == set(PARTS)
     example = Example(model, folder=tmp_path / "cache", shipped=shipped)
     assert example.parts == frozenset(PARTS)
+    tested = example.session.slot(Examined)
+    asked = sum(reply.question.kind == "harmless" for reply in tested.exam.replies)
+    assert asked == len(harmless_prompts()) and tested.yardstick, "the full test, with its rounding row"
     other = Example(replace(model, fingerprint="0123456789abcdef"), folder=tmp_path / "cache", shipped=shipped)
     assert other.parts == frozenset() and len(edits) == 1
     # Under another model's name it is not believed either.
