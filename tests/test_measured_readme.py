@@ -261,7 +261,8 @@ def test_what_benchmarks_readme_tells_of_one_thread_was_measured_so():
     paragraphs = BENCHMARKS.split("\n\n")
     linked = {part: set(re.findall(r"\(results/([\w.]+)\)", part)) for part in paragraphs}
     single = {name for names in linked.values() for name in names if threads_of(name) == 1}
-    assert single == {"detox.txt", "detox_computed.txt", "detox_methods.txt", "packaged.json", "suffixes.txt"}
+    detox = {"detox.txt", "detox_computed.txt", "detox_methods.txt", "detox_tried.txt"}
+    assert single == {*detox, "packaged.json", "suffixes.txt"}
     told = {name for part, names in linked.items() if "on one thread" in part for name in names}
     assert told == single
 
@@ -319,6 +320,28 @@ def test_the_other_methods_of_the_table_of_defence_are_as_they_were_measured():
         ds, dg, transfer, dl, answers, kl, refused = found
         told = [cell.strip() for cell in row[1:]]
         assert told[:6] == [ds, dg, transfer, dl, refused, answers] and float(told[6]) == float(kl), name
+
+
+def test_the_options_that_are_off_are_told_as_they_were_measured():
+    lines = [line for line in result("detox_tried.txt").splitlines() if line.startswith(("vanilla ", "corrected"))]
+    rows = table(BENCHMARKS, "| | DG-Avg | others' | DL | refused |")
+    told = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    names = (
+        "vanilla",
+        "corrected, recommended",
+        "corrected with monitor=4",
+        "contexts=2",
+        "first_token_weight=5",
+        "question",
+    )
+    assert len(told) == len(names)
+    for cells, name in zip(told.values(), names, strict=True):
+        defence, harm, *_ = [
+            re.findall(r"([\d.]+)(?: ?\[[\d., ]+\])?", line[48:])
+            for line in lines
+            if name in line and "routed" not in line
+        ]
+        assert cells == [defence[1], defence[2], harm[0], harm[3]], name
 
 
 def test_every_row_of_the_readme_has_its_result():

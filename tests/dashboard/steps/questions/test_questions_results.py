@@ -43,6 +43,7 @@ UNASKED = {
     "calibration_stress.txt": "the detector on what the page's own stress test asks",
     "detox_computed.txt": "how far answers move where the weights compute in bfloat16, the yardstick of a target",
     "detox_methods.txt": "the other methods on the cases of the table of defence, which holds their rows",
+    "detox_tried.txt": "options of an edit that are built and off, on cases of the other split",
     "dtypes.json": "how far bfloat16 is from float32",
     "edit_speed_before.txt": "how fast an edit was before one loop served every method",
     "generation_speed.json": "how long answers take to write",
