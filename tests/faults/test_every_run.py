@@ -17,7 +17,7 @@ import pytest
 import torch
 from dashboard_helpers import SHORT_GATE, Page, Visitor, tiny_model
 from every_run import RUNS, SECRET, Run, Stage, handler_of
-from example_helpers import open_page
+from example_helpers import finished_example, open_page
 from memory_faults import no_memory, passes
 
 from dashboard.kit.running.reserving import LEFT_LINE, RUNNING
@@ -48,8 +48,10 @@ def page(example_folder: Path) -> Page:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small() -> Iterator[None]:
-    """Exams of few prompts and short answers; three locators; methods of few steps."""
+def small(example_folder: Path) -> Iterator[None]:
+    """Exams of few prompts and short answers; two locators; methods of few steps. The example, which other files look
+    at as well, is made before."""
+    finished_example(example_folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gating, "EXAM", SHORT_GATE)
         brief = GateSettings(**SHORT_GATE)
