@@ -54,7 +54,7 @@ from editing.saved.incoming import refuse_harmful
 from editing.stacking import edit_on_top, edits_in, require_same_format
 from inspector.command import add_layer
 from inspector.divergence import Padding, divergence
-from inspector.errors import EditError, RefusedEdit
+from inspector.errors import EditError, PatchError, RefusedEdit
 from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.presets import PRESETS, Preset
 from inspector.safeedit import Case
@@ -256,7 +256,10 @@ def _below(path: Path, model: InspectedModel, format: PromptFormat) -> tuple[Row
     row, record = load_edit(path, model)
     refuse_harmful(model, row, record)
     assert row.patch is not None  # a saved edit has one
-    require_same_format(row.patch, format)
+    try:
+        require_same_format(row.patch, format)
+    except PatchError as error:
+        raise PatchError(f"{error.user_message()} Options: --set suffix=..., --set chat=..., --plain-text.") from error
     return row, record
 
 

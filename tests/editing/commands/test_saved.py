@@ -112,4 +112,9 @@ def test_an_edit_on_top_of_a_saved_one_starts_from_it_and_is_saved_as_the_stack(
     (sum_of,) = both.patch.deltas
     assert not torch.allclose(sum_of.dense(), below.patch.deltas[0].dense())
     code, told, errors = ran(edit, [*on_top, "--plain-text", "--out", tmp_path / "plain"], words, capsys)
-    assert code == 2 and told is None and "made in the chat template" in errors and "step 0" not in errors
+    assert (
+        code == 2
+        and told is None
+        and "made in the chat template. Options: --set suffix" in errors
+        and "step 0" not in errors
+    )
