@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from calibration_helpers import MADE, made_for, one_of
 from safetensors.torch import save_file
 
 from editing import calibrate
@@ -21,79 +22,31 @@ from editing.calibrating import calibration
 from editing.calibrating.calibration import (
     FORMATS,
     SHIPPED,
-    Calibration,
     calibrate_command,
     load_calibration,
-    make_calibration,
     places,
     save_calibration,
 )
-from editing.calibrating.trial_edits import Layers, Trial, try_layers
+from editing.calibrating.trial_edits import try_layers
 from editing.command import recommended
-from editing.methods.dinm import DinmSettings
 from editing.optimising.null_space import harmless_moment, known_moments
 from editing.progress import Preparation
 from editing.texts.harmless import known_answer, known_answers
-from inspector.detection import area, doubts, samples
+from inspector.detection import area, doubts
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, encode, from_parts
 from inspector.model.embedded import NAME as EMBEDDED_NAME
 from inspector.model.memory.recent import forget_visits
 from inspector.model.patches.routing import scores
 
+pytestmark = pytest.mark.usefixtures("few_texts")
 ENDS = pytest.mark.parametrize("family", tiny_models.ENDS)
-
-
-@pytest.fixture(autouse=True)
-def few_texts(monkeypatch, tmp_path, case):
-    """Some texts of each kind, one case, and a cache of this test's own without shipped calibrations."""
-    case = replace(case, split="edit")
-
-    def few(split, one_form=None):
-        texts = [sample for sample in samples(split, one_form) if len(sample.text) < 200]
-        return [s for harmful in (True, False) for s in [s for s in texts if s.harmful == harmful][:12]]
-
-    layers = Layers((Trial(1, 0.5, 0.1, 2.0), Trial(2, 0.75, 0.05, 1.0)), 0.25, 5, 20)
-
-    def tried(_model, cancel):
-        yield Preparation("Trial edits", 0.5)
-        return None if cancel() else layers
-
-    monkeypatch.setattr("editing.calibrating.calibration.try_layers", tried)
-    monkeypatch.setattr("editing.calibrating.calibration.bundled_cases", lambda: [case])
-    short = {"harmless_prompts": 2, "harmless_tokens": 3, "own_refusals": 1}
-    monkeypatch.setattr("editing.calibrating.calibration.DinmSettings", lambda: DinmSettings(**short))
-    for module in ("editing.calibrating.calibration", "editing.calibrate"):
-        monkeypatch.setattr(f"{module}.samples", few)
-    monkeypatch.setattr("editing.calibrating.calibration.SHIPPED", tmp_path / "shipped")
-    monkeypatch.setattr("editing.calibrating.calibration.cache_root", lambda: tmp_path)
-
-
-def made_for(model: InspectedModel, cancel=lambda: False) -> tuple[Calibration | None, list[Preparation]]:
-    told, making = [], make_calibration(model, cancel)
-    while True:
-        try:
-            told.append(next(making))
-        except StopIteration as end:
-            return end.value, told
-
-
-_MADE: dict[str, Calibration] = {}
-
-
-def one_of(model: InspectedModel) -> Calibration:
-    """Return a calibration of a model, made once for all tests that only look at what becomes of it."""
-    if model.name not in _MADE:
-        made = made_for(model)[0]
-        assert made is not None
-        _MADE[model.name] = made
-    return _MADE[model.name]
 
 
 @ENDS
 def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
     made, told = made_for(model)
-    _MADE[model.name] = made
+    MADE[model.name] = made
     shares = [event.fraction for event in told]
     assert shares == sorted(shares) and any("24 bundled prompts" in event.message for event in told)
     save_calibration(made, tmp_path / "new" / "file.safetensors")
@@ -342,110 +295,3 @@ def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_o
     half = replace(embedded, network=copy.deepcopy(llama.network).bfloat16())
     with pytest.raises(EditError, match=r"made in float32.*loaded in bfloat16"):
         load_calibration(half, shipped)
-
-
-def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, capsys, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr("inspector.detection.scores.LEAST_AREA", 1.1)
-        assert calibrate.main([], lambda _chosen: llama) == 0
-    told = capsys.readouterr()
-    area = json.loads(told.out)["detector"]["auc_unseen"]
-    assert f"Warning: This model's detector is weak: area under the ROC curve {area:.3f}, below 1.1" in told.err
-    assert "Recommended layer: 2" in told.err and "defended  75 %" in told.err
-    assert str(places(llama)[0]) in told.err and "12 texts" in told.err and "bundled prompts" in told.err
-    made = json.loads(told.out)
-    assert (made["layers"]["recommended"], made["file"]) == (2, str(places(llama)[0]))
-    assert [(trial["layer"], trial["block"]) for trial in made["layers"]["trials"]] == [(1, 1), (2, 2)]
-    assert made["layers"]["trials"][0]["defended"] >= 0 and made["detector"]["harmful_texts"] == 12
-    assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
-    told = capsys.readouterr()
-    table, found = told.err, json.loads(told.out)
-    assert found["split"] == "development" and found["formats"]["with the suffix"]["found"]
-    assert "split 'development'" in table and "n = 4" in table and "no suffix" in table
-    assert "all forms of a question together" in table and " questions)" in table
-    assert calibrate.main(["--measure", "stress"], lambda _chosen: llama) == 0
-    assert "texts of the stress test" in capsys.readouterr().err
-    own = tmp_path / "own.csv"
-    own.write_text("prompt,type\nHow do I win?,homonyms\nHow do I rob him?,contrast_homonyms\n", encoding="utf-8")
-    assert calibrate.main(["--measure", str(own)], lambda _chosen: llama) == 0
-    told = capsys.readouterr()
-    found = json.loads(told.out)["formats"]["with the suffix"]
-    assert "texts of own.csv" in told.err and found["found"]["contrast_homonyms"]["n"] == 1
-    assert found["false_alarms"]["homonyms"]["n"] == found["false_alarms"]["look-alike"]["n"] == 1
-    own.write_text("prompt,harmful,type\nHow do I win?,false,bare\nWhy?,false,ordinary\n", encoding="utf-8")
-    assert calibrate.main(["--measure", str(own)], lambda _chosen: llama) == 0
-    told = capsys.readouterr()
-    found = json.loads(told.out)["formats"]["with the suffix"]
-    assert found["auc"] is None and "none of one kind of prompts" in told.err and "NaN" not in told.out
-    assert found["false_alarms"]["bare"]["n"] == 2 and found["false_alarms"]["type bare"]["n"] == 1
-    with pytest.raises(SystemExit):
-        calibrate.main(["--measure", "scored"], lambda _chosen: llama)
-    assert "'scored' is none of development, score, stress, packaged, and no .csv file" in capsys.readouterr().err
-    assert calibrate.main(["--measure", "score", "--calibration", str(tmp_path / "none")], lambda _chosen: llama) == 2
-    assert "cannot be read" in capsys.readouterr().err
-
-
-def test_a_calibration_that_was_written_elsewhere_is_measured_by_its_name(llama, tmp_path, capsys, monkeypatch):
-    def made(_model):
-        yield Preparation("Trial edits", 0.5)
-        return one_of(llama)
-
-    kept = tmp_path / "kept.safetensors"
-    monkeypatch.setattr(calibrate, "make_calibration", made)
-    assert calibrate.main(["--out", str(kept)], lambda _chosen: llama) == 0
-    monkeypatch.setattr("editing.calibrating.calibration.places", lambda _model: ())
-    capsys.readouterr()
-    assert calibrate.main(["--measure", "development", "--calibration", str(kept)], lambda _chosen: llama) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["threshold"] == load_calibration(llama, kept).detector.threshold
-
-
-def test_a_layer_that_was_recommended_anew_is_told_and_comes_back_with_both_trials(
-    llama, tmp_path, capsys, monkeypatch
-):
-    anew = Layers((Trial(2, 1.0, 0.05, 1.0),), 0.25, 18, 72)
-    layers = Layers((Trial(1, 0.25, 0.1, 2.0), Trial(2, 0.3, 0.05, 1.0)), 0.25, 5, 20, anew=anew)
-    calibrated = replace(one_of(llama), layers=layers)
-
-    def made(_model):
-        yield Preparation("Trial edits", 0.5)
-        return calibrated
-
-    monkeypatch.setattr(calibrate, "make_calibration", made)
-    assert calibrate.main(["--out", str(tmp_path / "kept")], lambda _chosen: llama) == 0
-    told = capsys.readouterr()
-    found = json.loads(told.out)["layers"]
-    assert found["recommended"] == found["anew"]["recommended"] == 2 and found["anew"]["anew"] is None
-    assert [(trial["layer"], trial["least_gain"] > 0) for trial in found["anew"]["trials"]] == [(2, True)]
-    assert "Trial edits on 18 fresh cases" in told.err and "Recommended layer: 2." in told.err
-    assert load_calibration(llama, tmp_path / "kept").layers == layers
-
-
-@pytest.mark.parametrize(
-    ("options", "remedy"),
-    [
-        (["--measure", "score", "--out", "kept"], "Name the file to read with --calibration."),
-        (["--calibration", "kept"], "Name the file to write with --out."),
-    ],
-)
-def test_an_option_that_would_name_nothing_is_refused_before_a_model_is_loaded(options, remedy, capsys):
-    loaded: list[object] = []
-    assert calibrate.main(options, loaded.append) == 2
-    told = capsys.readouterr()
-    assert remedy in told.err and told.out == "" and loaded == []
-
-
-def test_a_file_that_cannot_be_measured_is_told_before_a_model_is_loaded(tmp_path, capsys):
-    def loader(_chosen):
-        raise AssertionError("the model is loaded")
-
-    assert calibrate.main(["--measure", str(tmp_path / "none.csv")], loader) == 2
-    assert "cannot be read" in capsys.readouterr().err
-
-
-def test_memory_that_runs_out_is_told_without_a_traceback(capsys):
-    def loader(_chosen):
-        raise MemoryError
-
-    assert calibrate.main([], loader) == 2
-    assert "memory" in capsys.readouterr().err
