@@ -27,6 +27,7 @@ from inspector.model.memory.memory_need import (
     warn_of_room_beside,
 )
 from inspector.model.memory.spread_need import require_spread_room, rooms
+from inspector.model.offloaded import fetch_again_for_gradients
 from inspector.model.patches.patch import fingerprint
 from inspector.model.placement import MaxMemory, chosen_device, given_placing, in_bytes, spread_options
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
@@ -132,6 +133,7 @@ def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str]
     """Wrap a network and tokenizer that are loaded already."""
     network.eval().requires_grad_(False)
     prepare(network)
+    fetch_again_for_gradients(network)
     return InspectedModel(
         name=name,
         network=network,

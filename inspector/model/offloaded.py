@@ -7,11 +7,14 @@ reading alone, on the device where its module computes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 
 def place(module: nn.Module) -> torch.device:
@@ -44,6 +47,57 @@ def held(module: nn.Module, name: str = "weight") -> Tensor | None:
     for hook in _fetching(module):
         return hook.weights_map[name].to(torch.device(hook.execution_device), tensor.dtype)
     return tensor
+
+
+def fetch_again_for_gradients(network: nn.Module) -> None:
+    """Let a backward pass fetch offloaded weights anew, so that no forward pass holds them all until then.
+
+    A gradient that goes through a module needs its weights, and autograd would keep each that was fetched: of an edit,
+    those of every block above it. Where nothing is offloaded, or no gradient is wanted, nothing is changed.
+    """
+    for module in network.modules():
+        if any(_fetching(module)) and _keep_names not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_keep_names)
+            module.register_forward_hook(_keep_tensors, always_call=True)
+
+
+_KEEPING = threading.local()
+"""What each thread keeps for gradients: a stack of contexts, one for each module that is running."""
+
+
+def _keep_names(module: nn.Module, _inputs: Any) -> None:
+    """From here on autograd keeps of a module's fetched weights where to find them; the module is about to run."""
+    running = _KEEPING.__dict__.setdefault("running", [])
+    running.append(saved_tensors_hooks(partial(_packed, module), _unpacked) if torch.is_grad_enabled() else None)
+    if running[-1] is not None:
+        running[-1].__enter__()
+
+
+def _keep_tensors(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+    """End what :func:`_keep_names` began; the module has run, or raised."""
+    context = _KEEPING.running.pop()
+    if context is not None:
+        context.__exit__()
+
+
+def _packed(module: nn.Module, tensor: Tensor) -> Any:
+    """Return what autograd keeps of a tensor: itself; of a view of a fetched weight where that is, and which view."""
+    storage = tensor.untyped_storage().data_ptr()
+    for name, own in module.named_parameters(recurse=False):
+        if own.device.type != "meta" and own.is_contiguous() and own.untyped_storage().data_ptr() == storage:
+            return module, name, tensor.size(), tensor.stride(), tensor.storage_offset() - own.storage_offset()
+    return tensor
+
+
+def _unpacked(kept: Any) -> Tensor:
+    """Return the tensor of which :func:`_packed` told what to keep."""
+    if isinstance(kept, Tensor):
+        return kept
+    module, name, size, stride, offset = kept
+    fetched = held(module, name)
+    assert fetched is not None
+    fetched = fetched.detach().contiguous()
+    return fetched.as_strided(size, stride, fetched.storage_offset() + offset)
 
 
 def named_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -9,6 +9,7 @@ import offloading
 import placed_edits
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from training_helpers import small
 
 from editing import run
@@ -69,6 +70,26 @@ def test_the_float32_copy_is_a_copy_and_tails_resume_at_a_matrix_on_disk(pair):
         logits = [way(spread, block, [list(IDS)], [(5, 6)]).logits(1.1 * weight) for way in (TailReplay, FullReplay)]
         assert torch.allclose(*logits, rtol=1e-4, atol=2e-5)
     assert any(map(is_offloaded, spread.architecture.down_projections))
+
+
+def test_no_fetched_weight_is_held_between_a_pass_and_its_gradients(family, folders, monkeypatch):
+    """Or an edit would need memory for all blocks above it, as if none were on disk."""
+    model, fetched = folders.on_disk(family), list[StorageWeakRef]()
+    for module in filter(is_offloaded, model.network.modules()):
+
+        def runs(*args, module=module, run=module._old_forward, **kwargs):
+            fetched.extend(StorageWeakRef(own.untyped_storage()) for own in module.parameters(recurse=False))
+            return run(*args, **kwargs)
+
+        monkeypatch.setattr(module, "_old_forward", runs)
+    master = master_weight(model, 0)
+    for way in (TailReplay, FullReplay):
+        replay, weight = way(model, 0, [list(IDS)], [(5, 6)]), master.clone().requires_grad_(True)
+        fetched.clear()
+        logits = replay.logits(weight)
+        assert len(fetched) > model.blocks and all(storage.expired() for storage in fetched)
+        logits.sum().backward()
+        assert weight.grad.abs().sum() > 0
 
 
 def test_an_atlas_and_a_knock_out_of_neurons_are_the_same(pair, case):

@@ -1,0 +1,126 @@
+"""What does Operate keep by default? The acceptance gate's word on the default edit of many cases.
+
+    python -m benchmarks.gate_word                       the embedded model, the 18 cases of `benchmarks.detox`
+    python -m benchmarks.gate_word --cases 3 --set steps=5
+
+Runs `python -m editing.edit` on one case after the other, with all its defaults: the edit that is made to be routed,
+where the gate refuses it or it defends too little the plain one as well, and the gate's choice of both and of where
+they act. The recommended layer was not chosen on these cases. The gate asks its own prompts, none of the split `score`.
+A finished case is kept in --out, and the same command goes on where it stopped.
+
+The table is printed; each finished case goes to the error stream. Exit codes: 0; 2 when it cannot be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.detox.asked import unseen_cases
+from benchmarks.kept import require_same
+from editing import edit
+from editing.calibrating.calibration import load_calibration
+from editing.command import Loader, add_model, finished, load_model
+from editing.gate.choice import EVERYWHERE, WHERE_HARM
+from inspector.errors import EditError
+from inspector.model import InspectedModel
+
+HELD_BACK, NO_EDIT = "held back", "no edit"
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
+    """Edit every case, or go on with it, and print what was kept.
+
+    Returns:
+        0, or 2 when it cannot be done.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model(parser, "cpu", "float32")
+    parser.add_argument("--cases", type=int, default=18)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
+    parser.add_argument("--out", type=Path, default=Path("runs/gate_word"), help="folder of finished cases")
+    options = parser.parse_args(arguments)
+    return finished(lambda: _words(options, loader))
+
+
+def _words(options: argparse.Namespace, loader: Loader) -> None:
+    model = loader(options)
+    known = load_calibration(model)
+    told = {"model": model.fingerprint, "dtype": model.dtype_name, "settings": options.set}
+    told |= {"layer": known.layers.recommended, "detector": known.detector.digest}
+    require_same(options.out, json.dumps(told), "*.json")
+    cases = unseen_cases(options.cases, known.layers)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
+    print(f"python -m editing.edit on {len(cases)} cases, all else by default" + "".join(f", {s}" for s in options.set))
+    words = []
+    for case in cases:
+        path = options.out / f"{case.identifier}.json"
+        if not path.is_file():
+            word = _word(model, str(case.identifier), options.set)
+            path.write_text(json.dumps(word), encoding="utf-8")
+            print(f"case {case.identifier}: {kept_of(word)}, {word['wall']:.0f} s", file=sys.stderr, flush=True)
+        words.append(json.loads(path.read_text(encoding="utf-8")))
+    for case, word in zip(cases, words, strict=True):
+        print(f"\ncase {case.identifier} ({case.category}): {kept_of(word)}, {word['wall']:.0f} s")
+        print("\n".join(reasons_of(word)))
+    print(f"\n{summary(words)}")
+
+
+def _word(model: InspectedModel, case: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Return what the command told of one case, with its duration in seconds (``wall``).
+
+    Raises:
+        EditError: The command could not do it; it has told why.
+    """
+    printed, begun = io.StringIO(), time.perf_counter()
+    changed = [part for one in settings for part in ("--set", one)]
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(printed):
+        code = edit.main(["--case", case, *changed, "--out", folder], lambda _options: model)
+    if code not in (0, 1):  # 1: the gate, or the case, says no
+        raise EditError(f"The edit of case {case} could not be made. The reason stands above; finished cases are kept.")
+    return {**json.loads(printed.getvalue()), "wall": time.perf_counter() - begun}
+
+
+def kept_of(word: dict[str, Any]) -> str:
+    """Return what is kept of one case's edit, for people."""
+    if word["gate"] is None:
+        return NO_EDIT
+    return word["weights"] if word["gate"]["passed"] else HELD_BACK
+
+
+def reasons_of(word: dict[str, Any]) -> list[str]:
+    """Return why, a line each."""
+    if word["gate"] is None:
+        return [word["refused"]]
+    return [line for line in (word["gate"]["reason"], word["gate"]["choice"]) if line]
+
+
+def _kind(word: dict[str, Any]) -> str:
+    kept = kept_of(word)
+    acts = WHERE_HARM if kept.endswith(WHERE_HARM) else EVERYWHERE
+    return kept if kept in (HELD_BACK, NO_EDIT) else f"kept, {acts}"
+
+
+def summary(words: Sequence[dict[str, Any]]) -> str:
+    """Count what is kept, a line each."""
+    counts = Counter(_kind(word) for word in words)
+    mean = sum(word["wall"] for word in words) / len(words)
+    return "\n".join(
+        [*(f"{count:3d} of {len(words)} {kind}" for kind, count in counts.most_common()), f"{mean:.0f} s a case"]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The benchmark of the gate's word runs the command on every case once, goes on where it stopped and counts."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks import gate_word
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate.choice import WHERE_HARM
+
+ROUTED = f"DINM · layer 2 · strength 1 · patch abc · {WHERE_HARM}"
+
+
+def _told(weights: str, passed: bool, reason: str, choice: str = "") -> dict[str, Any]:
+    return {"weights": weights, "gate": {"passed": passed, "reason": reason, "choice": choice}}
+
+
+WORDS = (
+    (0, _told(ROUTED, True, "Passed: all budgets hold.", "Taken: the second.")),
+    (1, _told("DINM · layer 2 · strength 1 · patch def", False, "Refused: degenerate.")),
+    (0, _told("DINM · layer 2 · strength 1 · patch ghi", True, "Passed: all budgets hold.")),
+    (1, {"weights": "vanilla", "gate": None, "refused": "No layer helps."}),
+)
+
+
+@pytest.fixture
+def asked(llama, monkeypatch) -> list[list[str]]:
+    """What the command is asked, in the place of the command, which tells :data:`WORDS` in turn."""
+    known = Calibration(Layers((Trial(2, 1.0, 0.1, 1.0),), 0.0, 1, 4), SimpleNamespace(digest="d"))
+    monkeypatch.setattr(gate_word, "load_calibration", lambda _model: known)
+    found = list[list[str]]()
+
+    def command(arguments: list[str], loader: Any) -> int:
+        assert loader(None) is llama
+        code, told = WORDS[len(found)]
+        found.append(arguments)
+        print(json.dumps(told))
+        return code
+
+    monkeypatch.setattr(gate_word.edit, "main", command)
+    return found
+
+
+def test_every_case_is_edited_once_and_what_is_kept_is_counted(llama, asked, tmp_path, capsys):
+    arguments = ["--cases", "4", "--set", "steps=1", "--out", str(tmp_path / "out")]
+    assert gate_word.main(arguments, lambda _options: llama) == 0
+    printed = capsys.readouterr().out
+    assert len({one[1] for one in asked}) == 4 and all(one[2:4] == ["--set", "steps=1"] for one in asked)
+    for part in (
+        f"1 of 4 kept, {WHERE_HARM}",
+        "1 of 4 kept, on every prompt",
+        "1 of 4 held back",
+        "1 of 4 no edit",
+        ": held back, 0 s\nRefused: degenerate.\n",
+        ": no edit, 0 s\nNo layer helps.\n",
+        "Passed: all budgets hold.\nTaken: the second.\n",
+    ):
+        assert part in printed
+    assert gate_word.main(arguments, lambda _options: llama) == 0
+    assert len(asked) == 4 and capsys.readouterr().out == printed
+    assert gate_word.main([*arguments, "--set", "steps=2"], lambda _options: llama) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_a_case_that_cannot_be_edited_ends_the_run_and_keeps_the_cases_before(
+    llama, asked, monkeypatch, tmp_path, capsys
+):
+    command, out = gate_word.edit.main, tmp_path / "out"
+    monkeypatch.setattr(gate_word.edit, "main", lambda *given: 2 if asked else command(*given))
+    assert gate_word.main(["--cases", "2", "--out", str(out)], lambda _options: llama) == 2
+    assert "finished cases are kept" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == [f"{asked[0][1]}.json", "settings.json"]
