@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Processes of the tests, each with one thread of torch.
 PROCESSES ?= 3
+# Python compiles what is used when it is first imported: all of every package at its installation takes longer than
+# all the rest of that. So what was compiled has to be kept, whatever the environment says of other programs.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check format model browser clean
 
@@ -35,11 +39,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.ready: requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP) -r requirements.txt
 	@touch $@
 
 $(VENV)/.ready-dev: requirements-dev.txt $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
 	@touch $@
 
 clean:
