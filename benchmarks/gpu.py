@@ -22,7 +22,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from benchmarks.random_models import SHAPES, random_model
 from editing import preset, run
 from editing.command import finished
 from editing.memory import peak_memory
-from editing.methods.dinm import dinm
+from editing.methods.dinm import ROUTED, dinm
 from editing.optimising.replay import ReplayFactory, TailReplay
 from inspector.command import add_layer
 from inspector.divergence import divergence
@@ -107,10 +107,10 @@ def edit(model: InspectedModel, case: Case, block: int, way: ReplayFactory, step
     return run(dinm(model, case, block, settings, replay=way))
 
 
-def default_edit(model: InspectedModel, case: Case, block: int) -> Any:
+def default_edit(model: InspectedModel, case: Case, block: int, changes: Mapping[str, Any]) -> Any:
     """Locate as the page does, then make its edit of a block; the result of the edit."""
     divergence(model, case)
-    return run(dinm(model, case, block, preset("corrected")))
+    return run(dinm(model, case, block, preset("corrected", **changes)))
 
 
 @contextmanager
@@ -218,7 +218,8 @@ def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argpa
     say({key: value for key, value in found.items() if "locate" in key or "forward" in key})
     blocks = options.layers or _blocks(model)
     found["edits"] = [_edits(clock, model, case, block, options) for block in blocks]
-    found["default edits"] = [_default_edits(clock, model, case, block) for block in blocks]
+    found["default edits"] = [_default_edits(clock, model, case, block, {}) for block in blocks]
+    found["default edits"] += [_default_edits(clock, model, case, blocks[-1], ROUTED)]
     found["answers"] = _answers(clock, model, list(prompt), found["limits"]["copy, GB/s"], options)
     edits = [*found["edits"], *found["default edits"]]
     found["peak memory, GiB"] = max(edit["weights and peak, GiB"] for edit in edits)
@@ -275,20 +276,28 @@ def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options:
     return found
 
 
-def _default_edits(clock: Clock, model: InspectedModel, case: Case, block: int) -> dict[str, Any]:
-    """Time the default edit; what it learns once of a model, as the harmless answers, is known but for the first."""
+def _default_edits(
+    clock: Clock, model: InspectedModel, case: Case, block: int, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Time an edit of the page; what it learns once of a model, as the harmless answers, is known but for the first.
+
+    Args:
+        changes: Of `corrected`; ``ROUTED`` gives the edit that is made first, to be routed.
+    """
+    once = partial(default_edit, model, case, block, changes)
     clock.wait()
     begun = time.perf_counter()
-    default_edit(model, case, block)
+    once()
     clock.wait()
     first = time.perf_counter() - begun
-    seconds = clock.seconds(partial(default_edit, model, case, block))
+    seconds = clock.seconds(once)
     with peak_memory(model.device) as peak:
-        result = default_edit(model, case, block)
+        result = once()
     steps = [step.seconds for step in result.trace]
     rest = str(model.dtype).removeprefix("torch.")
     found = {
         "preset": "corrected",
+        "made to be routed": bool(changes),
         "block": block,
         "first locate and edit, s": first,
         "locate and edit, s": seconds,

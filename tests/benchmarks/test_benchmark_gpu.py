@@ -50,7 +50,7 @@ def folder(tmp_path_factory) -> str:
 @pytest.fixture
 def brief(monkeypatch) -> None:
     """A default edit makes three updates: what each takes is the same."""
-    monkeypatch.setattr(gpu, "preset", lambda name, **changes: preset(name, **{"steps": 3, **changes}))
+    monkeypatch.setattr(gpu, "preset", lambda name, **changes: preset(name, **{**changes, "steps": 3}))
 
 
 @pytest.mark.usefixtures("brief")
@@ -63,10 +63,11 @@ def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_pa
     assert found["tokens"] == [60, 20] and found["device"] == "CPU"
     assert [edit["block"] for edit in found["edits"]] == [2, 3]
     assert all(edit["relative difference"] < 1e-6 and edit["times faster"] > 0 for edit in found["edits"])
-    assert [edit["block"] for edit in found["default edits"]] == [2, 3]
+    made = [(edit["block"], edit["made to be routed"]) for edit in found["default edits"]]
+    assert made == [(2, False), (3, False), (3, True)]
     assert all(0 < edit["updates"] <= 3 and edit["locate and edit, s"] > 0 for edit in found["default edits"])
     made = [*found["edits"], *found["default edits"]]
-    assert [edit["preset"] for edit in made] == ["reference"] * 2 + ["corrected"] * 2
+    assert [edit["preset"] for edit in made] == ["reference"] * 2 + ["corrected"] * 3
     assert all(edit["predicted, MiB"] > 0 and edit["peak, MiB"] >= 0 for edit in made)
     assert found["predicted weights, GiB"] == found["weights, GiB"] > 0
     assert all(edit["weights and peak, GiB"] >= found["weights, GiB"] for edit in made)

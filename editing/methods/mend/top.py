@@ -14,7 +14,7 @@ from inspector.model.counted import Counted, token_log_probabilities
 from inspector.model.encoding import Encoded
 from inspector.model.hooks import record_calls, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.passes.tails import call_block
+from inspector.model.passes.tails import call_block, without_states
 
 Rewrite = Callable[[Tensor, Tensor], Tensor]
 """From the input and the output of a matrix to its new output."""
@@ -41,7 +41,7 @@ class TopBlocks:
             record_calls(architecture.blocks[first:]) as calls,
         ):
             model.network(input_ids=model.batch(*(answer.tokens for answer in answers)), use_cache=False)
-        self._calls = calls
+        self._calls = [calls[0], *(without_states(calls[number]) for number in range(1, len(calls)))]
 
     @property
     def kept(self) -> object:

@@ -36,8 +36,8 @@ _Call = tuple[tuple, dict]
 _ByBlock = dict[int, Tensor]
 _Shown = tuple[dict[int, _Call], _ByBlock, _ByBlock, _ByBlock]
 """Of one pass: calls, what enters down-projections, what is added to their output, what enters blocks run whole."""
-MOST_KEPT = 8
-"""Passes that are kept for a model, those used last."""
+MOST_KEPT = 24
+"""Passes that are kept for a model, those used last: all parts of an edit's harmless prompts, which come in turn."""
 _KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple, _Shown]] = WeakKeyDictionary()
 when_memory_runs_out(_KEPT.clear)
 
@@ -133,7 +133,7 @@ class Tails:
         known: dict[int, Tensor] = {}
         shown = observed(self._model, ids, self.blocks) if seen is None else seen
         needed = range(self._lowest, self._model.blocks)
-        self._calls = {number: _without_states(shown.calls[number]) for number in needed}
+        self._calls = {number: without_states(shown.calls[number]) for number in needed}
         inner = {block: shown.inner[block] for block in self.blocks}
         self._residual = {block: shown.residual[block] for block in self.blocks if shown.residual}
         if seen is not None:
@@ -283,7 +283,7 @@ def _states(call: tuple[tuple, dict]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-def _without_states(call: tuple[tuple, dict]) -> tuple[tuple, dict]:
+def without_states(call: tuple[tuple, dict]) -> tuple[tuple, dict]:
     """Return a block's call with nothing in the place of its states, the largest of what it was called with."""
     args, kwargs = call
     return ((None, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": None})

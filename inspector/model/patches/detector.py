@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any
@@ -78,8 +78,12 @@ class Hidden:
 
     def of(self, means: Tensor) -> Tensor:
         """Return what the layer adds to the reading of windows ``[windows, blocks * d_model]``, a number each."""
-        units = means @ self.weights.to(means).flatten(1).T + self.biases.to(means)
-        return torch.nn.functional.gelu(units) @ self.outer.to(means)
+        units = means @ self.weights.flatten(1).T + self.biases
+        return torch.nn.functional.gelu(units) @ self.outer
+
+    def to(self, device: torch.device) -> Hidden:
+        """Return it on a device."""
+        return Hidden(self.weights.to(device), self.biases.to(device), self.outer.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,16 +144,51 @@ class Detector:
         """Return the score of a prompt: the reading of its highest window.
 
         Args:
-            means: ``[windows, blocks * d_model]``, the mean states of each window.
+            means: ``[windows, blocks * d_model]`` float32, the mean states of each window.
         """
-        general = means @ self.weights.to(means).flatten() + self.bias
+        return self.scores([means])[0]
+
+    def scores(self, prompts: Sequence[Tensor]) -> list[float]:
+        """Return the :meth:`score` of each prompt's windows; one wait for their device, however many there are."""
+        if not prompts:
+            return []
+        placed = self._on(prompts[0].device)
+        highest = torch.stack([placed._highest(means) for means in prompts]).tolist()
+        return [self._score(*readings) for readings in highest]
+
+    def _highest(self, means: Tensor) -> Tensor:
+        """Return the highest reading over a prompt's windows, in general and, with cases, of their questions."""
+        general = means @ self.weights.flatten() + self.bias
         if self.hidden is not None:
             general = general + self.hidden.of(means)
-        highest = float(general.max())
         if self.cases is None:
-            return highest
-        own = means @ self.cases.to(means).flatten(1).T + means.new_tensor(self.case_biases)
-        return max(highest, self.threshold + float(own.max())) if not math.isnan(highest) else highest
+            return general.max().reshape(1)
+        assert self._case_biases is not None
+        own = means @ self.cases.flatten(1).T + self._case_biases
+        return torch.stack([general.max(), own.max()])
+
+    def _score(self, general: float, own: float | None = None) -> float:
+        return general if own is None or math.isnan(general) else max(general, self.threshold + own)
+
+    @cached_property
+    def _case_biases(self) -> Tensor | None:
+        """The biases of the cases, where their readings are."""
+        return None if self.cases is None else self.cases.new_tensor(self.case_biases)
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, Detector]:
+        """This detector on other devices: copied there once, and not for each prompt."""
+        return {}
+
+    def _on(self, device: torch.device) -> Detector:
+        """Return it on a device."""
+        if self.weights.device == device:
+            return self
+        if device not in self._elsewhere:
+            cases = None if self.cases is None else self.cases.to(device)
+            hidden = None if self.hidden is None else self.hidden.to(device)
+            self._elsewhere[device] = replace(self, weights=self.weights.to(device), cases=cases, hidden=hidden)
+        return self._elsewhere[device]
 
     def general(self) -> Detector:
         """Return the detector without its readings of single questions."""

@@ -27,11 +27,18 @@ from inspector.model.prompt_format import PromptFormat
 from inspector.model.quantised import name_bytes
 from inspector.model.waiting import read
 
+IN_FLOAT64 = 2**24
+"""Numbers of a delta that are looked at in float64 at once."""
+
 
 def square_norm(left: Tensor, right: Tensor | None) -> Tensor:
-    """Return the squared Frobenius norm of a delta, a single float64 number; from its factors where there are some."""
+    """Return the squared Frobenius norm of a delta, a single float64 number; from its factors where there are some.
+
+    Of a dense one no more than a few rows are there in float64 at once.
+    """
     if right is None:
-        return left.double().square().sum()
+        parts = left.split(max(1, IN_FLOAT64 // left.shape[1]))
+        return torch.stack([part.double().square().sum() for part in parts]).sum()
     inner = (left.T.double() @ left.double()) * (right.double() @ right.T.double())
     return inner.sum().clamp(min=0)
 

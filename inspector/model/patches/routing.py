@@ -105,7 +105,7 @@ def scores(
         means[n] = windows(states, detector.window, detector.stride).flatten(1)
         if keep and keep[n]:
             kept[names[n]] = means[n]
-    return [detector.score(means[n]) for n in range(len(prompts))]
+    return detector.scores([means[n] for n in range(len(prompts))])
 
 
 def windows(values: Tensor, window: int, stride: int) -> Tensor:

@@ -22,6 +22,7 @@ from editing.methods.sft import SftSettings, sft
 from editing.saved.adapter import WEIGHTS, factors, save_adapter
 from inspector.errors import PatchError
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, Row
+from inspector.model.patches import patch as patches
 
 FEW = ("llama", "gpt2", "opt")
 BLOCK = 1
@@ -190,7 +191,7 @@ def test_another_model_s_patch_or_a_strength_out_of_range_is_refused_and_writes_
     assert not (tmp_path / "new").exists()
 
 
-def test_a_low_rank_change_has_the_norm_and_the_changed_weights_of_its_dense_form():
+def test_a_low_rank_change_has_the_norm_and_the_changed_weights_of_its_dense_form(monkeypatch):
     left, right = random(12, 3), random(3, 20, seed=2)
     left[4], right[:, 7:9] = 0, 0
     low = Delta("m", 0, left, right)
@@ -198,6 +199,8 @@ def test_a_low_rank_change_has_the_norm_and_the_changed_weights_of_its_dense_for
     assert low.square_norm == pytest.approx(float(low.dense().square().sum()), rel=1e-5)
     assert dense.square_norm == pytest.approx(low.square_norm, rel=1e-5)
     assert low.parameters_changed == dense.parameters_changed == 11 * 18
+    monkeypatch.setattr(patches, "IN_FLOAT64", 50)
+    assert Delta("m", 0, dense.left).square_norm == pytest.approx(dense.square_norm, rel=1e-12), "two rows at a time"
     assert low.shape == dense.shape == (12, 20)
 
 

@@ -7,12 +7,14 @@ from collections import deque
 import by_hand
 import pytest
 import torch
+from waits import counted_waits
 
 from inspector.errors import NotFinite, PatchError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Detector, Row, answer, encode
 from inspector.model.answers.batching import generate, generate_each
 from inspector.model.encoding import Encoded
+from inspector.model.patches.detector import Hidden
 from inspector.model.patches.routing import decided, mlp_inputs, scores, windows
 from inspector.safeedit.marking import harmless_kl
 
@@ -35,6 +37,20 @@ def detector(model, prompts, fire: tuple[int, ...]) -> Detector:
     made = Detector(BLOCKS, weights, 0.0, 0.0, model.fingerprint, window=1000)
     assert [score > 0 for score in scores(model, made, prompts)] == [n in fire for n in range(len(prompts))]
     return made
+
+
+def test_the_scores_of_all_prompts_are_read_off_the_device_at_once(llama, monkeypatch):
+    torch.manual_seed(0)
+    reads = {"cases": torch.randn(1, 2, 32), "case_biases": (0.5,)}
+    hidden = Hidden(torch.randn(3, 2, 32), torch.randn(3), torch.randn(3))
+    made = Detector(BLOCKS, torch.randn(2, 32), 0.5, 0.0, llama.fingerprint, window=5, stride=4, hidden=hidden, **reads)
+    prompts = [encode(llama, text).prompt for text in TEXTS]
+    alone = [scores(llama, made, [prompt])[0] for prompt in prompts]
+    states = {n: windows(found, 5, 4).flatten(1) for n, found in mlp_inputs(llama, BLOCKS, prompts)}
+    with counted_waits(monkeypatch) as waits:
+        together = made.scores([states[n] for n in range(len(prompts))])
+        assert waits.since() == 1
+    assert together == pytest.approx(alone, rel=1e-5) and made.scores([]) == []
 
 
 def test_a_score_is_that_of_the_highest_window_of_what_enters_the_mlps(model, prompts):
