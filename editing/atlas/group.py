@@ -111,15 +111,17 @@ class Group:
             return torch.optim.Adam(self.parameters, lr=settings.learning_rate)
         gradients = {block: self._gradients[block].to(weight.device) for block, weight in self.weights.items()}
 
+        blocks = list(self.weights)
+
         @torch.no_grad()
-        def cost(sizes: np.ndarray) -> np.ndarray:
+        def cost(tried: np.ndarray, sizes: np.ndarray) -> np.ndarray:
             stepped = {
-                block: weight - float(size) * gradients[block].sign()
-                for (block, weight), size in zip(self.weights.items(), sizes, strict=True)
+                blocks[place]: self.weights[blocks[place]] - size * gradients[blocks[place]].sign()
+                for place, size in zip(tried.tolist(), sizes.tolist(), strict=True)
             }
             with tails.model.lock:  # for one trial at a time: others take turns
                 found = _run(tails.harmless, stepped)
-            return np.array(read([kl_by_token(tails.vanilla, found[b].log_softmax(dim=-1)) for b in self.weights]))
+            return np.array(read([kl_by_token(tails.vanilla, found[b].log_softmax(dim=-1)) for b in stepped]))
 
         start = np.array([first_size(weight.detach()) for weight in self.parameters])
         sizes = measured_sizes(cost, start, settings.step_kl)

@@ -31,22 +31,28 @@ EPSILON = 1e-3
 """Adam's term against division by zero, as a share of the gradient's mean size: it scales with the weights, too."""
 
 
-def measured_sizes(cost: Callable[[np.ndarray], np.ndarray], start: np.ndarray, wanted: float) -> np.ndarray:
+Cost = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From the numbers of steps that are tried, and their sizes, to the KL that each costs, nats a token; not a number
+where it is not finite."""
+
+
+def measured_sizes(cost: Cost, start: np.ndarray, wanted: float) -> np.ndarray:
     """Return the sizes ``[steps]`` of independent steps that cost a wanted KL each; not a number where there is none.
 
     Args:
-        cost: From sizes ``[steps]`` to the KL that each step costs, nats a token; not a number where it is not finite.
+        cost: Asked only of steps whose size is not found yet.
         start: First trial, in proportion to the weights.
         wanted: The KL, nats a token.
     """
     sizes = np.array(start, dtype=float)
     found = np.zeros(len(sizes), dtype=bool)
     for _ in range(TRIALS):
-        costs = np.asarray(cost(sizes), dtype=float)
+        tried = np.flatnonzero(~found)
+        costs = np.asarray(cost(tried, sizes[tried]), dtype=float)
         # A cost near zero is rounding, one that is no number far too much.
         ratio = np.sqrt(wanted / np.maximum(np.nan_to_num(costs, nan=np.inf), 1e-12))
-        sizes = np.where(found, sizes, sizes * np.clip(ratio, 0.05, 20))
-        found |= (ratio < CLOSE) & (ratio > 1 / CLOSE)
+        sizes[tried] *= np.clip(ratio, 0.05, 20)
+        found[tried] = (ratio < CLOSE) & (ratio > 1 / CLOSE)
         if found.all():
             break
     return np.where(found, sizes, np.nan)
@@ -106,7 +112,7 @@ def measured_optimiser(
     way = gradient.sign() if kind == "adam" else gradient / unit
 
     @torch.no_grad()
-    def cost(sizes: np.ndarray) -> np.ndarray:
+    def cost(_tried: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         with lock:
             return np.array([float(constraint(matrix.weight(-float(size) * way))) for size in sizes])
 

@@ -26,20 +26,24 @@ SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_o
 
 def test_sizes_cost_what_is_wanted_each_by_its_own():
     curvature = np.array([1e-6, 1.0, 1e8])
-    sizes = measured_sizes(lambda s: curvature * s**2, np.array([1.0, 1.0, 1.0]), 0.01)
+    sizes = measured_sizes(lambda tried, s: curvature[tried] * s**2, np.array([1.0, 1.0, 1.0]), 0.01)
     assert curvature * sizes**2 == pytest.approx(np.full(3, 0.01), rel=1e-6)
 
 
 def test_where_a_step_costs_nothing_or_breaks_the_model_there_is_no_size_and_the_others_have_theirs():
-    def cost(sizes):
-        return np.array([0.0, sizes[1] ** 2, np.nan])
+    asked = []
+
+    def cost(tried, sizes):
+        asked.append(tried.tolist())
+        return np.array([(0.0, size**2, np.nan)[step] for step, size in zip(tried, sizes, strict=True)])
 
     nothing, fine, broken = measured_sizes(cost, np.ones(3), 0.01)
     assert np.isnan([nothing, broken]).all() and fine == pytest.approx(0.1)
+    assert asked == [[0, 1, 2]] * 2 + [[0, 2]] * 4, "what is found is not tried again"
 
 
 def test_a_step_that_breaks_the_model_is_made_smaller_until_it_does_not():
-    def cost(sizes):
+    def cost(_tried, sizes):
         return np.where(sizes > 0.5, np.nan, sizes**2)
 
     assert measured_sizes(cost, np.array([8.0]), 0.01) == pytest.approx([0.1])
