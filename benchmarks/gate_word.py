@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from editing.gate.choice import EVERYWHERE, WHERE_HARM
 from inspector.errors import EditError
 from inspector.model import InspectedModel
 
-HELD_BACK, NO_EDIT = "held back", "no edit"
+HELD_BACK, NO_EDIT, FAILED = "held back", "no edit", "could not be made"
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -65,11 +65,18 @@ def _words(options: argparse.Namespace, loader: Loader) -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     print(f"python -m editing.edit on {len(cases)} cases, all else by default" + "".join(f", {s}" for s in options.set))
     words = []
+    if not cases:
+        raise EditError("There is no case to edit. Give --cases 1 or more.")
+    if len(cases) < options.cases:
+        said = f"Only {len(cases)} of the {options.cases} cases asked for are left beside those that chose the layer."
+        print(said, file=sys.stderr, flush=True)
     for case in cases:
         path = options.out / f"{case.identifier}.json"
         if not path.is_file():
             word = _word(model, str(case.identifier), options.set)
-            path.write_text(json.dumps(word), encoding="utf-8")
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(word), encoding="utf-8")
+            partial.replace(path)
             print(f"case {case.identifier}: {kept_of(word)}, {word['wall']:.0f} s", file=sys.stderr, flush=True)
         words.append(json.loads(path.read_text(encoding="utf-8")))
     for case, word in zip(cases, words, strict=True):
@@ -82,19 +89,24 @@ def _word(model: InspectedModel, case: str, settings: Sequence[str]) -> dict[str
     """Return what the command told of one case, with its duration in seconds (``wall``).
 
     Raises:
-        EditError: The command could not do it; it has told why.
+        KeyboardInterrupt: It was interrupted.
     """
-    printed, begun = io.StringIO(), time.perf_counter()
+    printed, said, begun = io.StringIO(), io.StringIO(), time.perf_counter()
     changed = [part for one in settings for part in ("--set", one)]
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(printed):
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(printed), redirect_stderr(said):
         code = edit.main(["--case", case, *changed, "--out", folder], lambda _options: model)
-    if code not in (0, 1):  # 1: the gate, or the case, says no
-        raise EditError(f"The edit of case {case} could not be made. The reason stands above; finished cases are kept.")
-    return {**json.loads(printed.getvalue()), "wall": time.perf_counter() - begun}
+    wall = time.perf_counter() - begun
+    if code == 130:
+        raise KeyboardInterrupt
+    if code not in (0, 1):  # 1: the gate, or the model, says no
+        return {"failed": said.getvalue().strip().rpartition("\n")[2], "wall": wall}
+    return {**json.loads(printed.getvalue()), "wall": wall}
 
 
 def kept_of(word: dict[str, Any]) -> str:
     """Return what is kept of one case's edit, for people."""
+    if "failed" in word:
+        return FAILED
     if word["gate"] is None:
         return NO_EDIT
     return word["weights"] if word["gate"]["passed"] else HELD_BACK
@@ -102,6 +114,8 @@ def kept_of(word: dict[str, Any]) -> str:
 
 def reasons_of(word: dict[str, Any]) -> list[str]:
     """Return why, a line each."""
+    if "failed" in word:
+        return [word["failed"]]
     if word["gate"] is None:
         return [word["refused"]]
     return [line for line in (word["gate"]["reason"], word["gate"]["choice"]) if line]
@@ -110,7 +124,7 @@ def reasons_of(word: dict[str, Any]) -> list[str]:
 def _kind(word: dict[str, Any]) -> str:
     kept = kept_of(word)
     acts = WHERE_HARM if kept.endswith(WHERE_HARM) else EVERYWHERE
-    return kept if kept in (HELD_BACK, NO_EDIT) else f"kept, {acts}"
+    return kept if kept in (HELD_BACK, NO_EDIT, FAILED) else f"kept, {acts}"
 
 
 def summary(words: Sequence[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from typing import ParamSpec
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from editing.memory import memory_told
 from editing.optimising.replay import Replay, ReplayFactory, TailReplay
@@ -88,7 +88,8 @@ def parts_of(*each: Sequence) -> list[tuple[Sequence, ...]]:
 
 def together(parts: Sequence[Callable[..., Tensor]], *given: Tensor) -> Tensor:
     """Return what the parts give in one row; what a gradient needs of each is computed anew when it is its turn."""
-    made = [checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    with set_checkpoint_early_stop(False):  # a part that ended early would not give fetched weights back
+        made = [checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False) for part in parts]
     return torch.cat(made)
 
 

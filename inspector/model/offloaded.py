@@ -7,14 +7,13 @@ reading alone, on the device where its module computes.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial, update_wrapper
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 
 def place(module: nn.Module) -> torch.device:
@@ -53,51 +52,21 @@ def fetch_again_for_gradients(network: nn.Module) -> None:
     """Let a backward pass fetch offloaded weights anew, so that no forward pass holds them all until then.
 
     A gradient that goes through a module needs its weights, and autograd would keep each that was fetched: of an edit,
-    those of every block above it. Where nothing is offloaded, or no gradient is wanted, nothing is changed.
+    those of every block above it. So such a module is run a second time. Where nothing is offloaded nothing is changed.
     """
     for module in network.modules():
-        if any(_fetching(module)) and _keep_names not in module._forward_pre_hooks.values():
-            module.register_forward_pre_hook(_keep_names)
-            module.register_forward_hook(_keep_tensors, always_call=True)
+        run = module.forward
+        if any(_fetching(module)) and getattr(run, "func", None) is not _run_again:
+            module.forward = update_wrapper(partial(_run_again, run), run)
 
 
-_KEEPING = threading.local()
-"""What each thread keeps for gradients: a stack of contexts, one for each module that is running."""
-
-
-def _keep_names(module: nn.Module, _inputs: Any) -> None:
-    """From here on autograd keeps of a module's fetched weights where to find them; the module is about to run."""
-    running = _KEEPING.__dict__.setdefault("running", [])
-    running.append(saved_tensors_hooks(partial(_packed, module), _unpacked) if torch.is_grad_enabled() else None)
-    if running[-1] is not None:
-        running[-1].__enter__()
-
-
-def _keep_tensors(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-    """End what :func:`_keep_names` began; the module has run, or raised."""
-    context = _KEEPING.running.pop()
-    if context is not None:
-        context.__exit__()
-
-
-def _packed(module: nn.Module, tensor: Tensor) -> Any:
-    """Return what autograd keeps of a tensor: itself; of a view of a fetched weight where that is, and which view."""
-    storage = tensor.untyped_storage().data_ptr()
-    for name, own in module.named_parameters(recurse=False):
-        if own.device.type != "meta" and own.is_contiguous() and own.untyped_storage().data_ptr() == storage:
-            return module, name, tensor.size(), tensor.stride(), tensor.storage_offset() - own.storage_offset()
-    return tensor
-
-
-def _unpacked(kept: Any) -> Tensor:
-    """Return the tensor of which :func:`_packed` told what to keep."""
-    if isinstance(kept, Tensor):
-        return kept
-    module, name, size, stride, offset = kept
-    fetched = held(module, name)
-    assert fetched is not None
-    fetched = fetched.detach().contiguous()
-    return fetched.as_strided(size, stride, fetched.storage_offset() + offset)
+def _run_again(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a module's forward pass; where a gradient goes through it, once more in the backward pass."""
+    given = (*args, *kwargs.values())
+    if not torch.is_grad_enabled() or not any(isinstance(each, Tensor) and each.requires_grad for each in given):
+        return run(*args, **kwargs)
+    with set_checkpoint_early_stop(False):  # a run that ended early would not give its weights back
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def named_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

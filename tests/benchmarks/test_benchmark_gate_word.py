@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,11 +68,21 @@ def test_every_case_is_edited_once_and_what_is_kept_is_counted(llama, asked, tmp
     assert "other settings" in capsys.readouterr().err
 
 
-def test_a_case_that_cannot_be_edited_ends_the_run_and_keeps_the_cases_before(
+def test_a_case_that_cannot_be_edited_is_one_of_them_and_an_interrupted_one_is_not(
     llama, asked, monkeypatch, tmp_path, capsys
 ):
-    command, out = gate_word.edit.main, tmp_path / "out"
-    monkeypatch.setattr(gate_word.edit, "main", lambda *given: 2 if asked else command(*given))
-    assert gate_word.main(["--cases", "2", "--out", str(out)], lambda _options: llama) == 2
-    assert "finished cases are kept" in capsys.readouterr().err
-    assert sorted(path.name for path in out.iterdir()) == [f"{asked[0][1]}.json", "settings.json"]
+    command, out, codes = gate_word.edit.main, tmp_path / "out", iter((0, 2, 130))
+
+    def ends(*given: Any) -> int:
+        code = next(codes)
+        print("step 1\nError: No step was found.", file=sys.stderr)
+        return code or command(*given)
+
+    monkeypatch.setattr(gate_word.edit, "main", ends)
+    assert gate_word.main(["--cases", "3", "--out", str(out)], lambda _options: llama) == 130
+    assert len(list(out.iterdir())) == 3, "two cases and the settings"
+    capsys.readouterr()
+    assert gate_word.main(["--cases", "2", "--out", str(out)], lambda _options: llama) == 0
+    printed = capsys.readouterr().out
+    assert gate_word.main(["--cases", "0", "--out", str(out)], lambda _options: llama) == 2
+    assert "1 of 2 could not be made" in printed and "\nError: No step was found.\n" in printed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from functools import partial
 
 import by_hand
 import offloading
@@ -15,6 +17,7 @@ from training_helpers import small
 from editing import run
 from editing.methods.sft import SftSettings, sft
 from editing.optimising.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.smaller import HalvedReplay
 from editing.optimising.trainee import shared_copy
 from editing.saved.merged import save_merged
 from editing.stacking import carrying
@@ -24,6 +27,7 @@ from editing.sweep.settings import SweepSettings
 from inspector import locate
 from inspector.errors import EditError
 from inspector.model import VANILLA, Row, load
+from inspector.model.hooks import observe_outputs
 from inspector.model.offloaded import is_offloaded
 from inspector.neurons import neuron_activity
 
@@ -72,24 +76,47 @@ def test_the_float32_copy_is_a_copy_and_tails_resume_at_a_matrix_on_disk(pair):
     assert any(map(is_offloaded, spread.architecture.down_projections))
 
 
-def test_no_fetched_weight_is_held_between_a_pass_and_its_gradients(family, folders, monkeypatch):
-    """Or an edit would need memory for all blocks above it, as if none were on disk."""
-    model, fetched = folders.on_disk(family), list[StorageWeakRef]()
-    for module in filter(is_offloaded, model.network.modules()):
+@pytest.fixture
+def fetched(family, folders, monkeypatch) -> list[StorageWeakRef]:
+    """The weights that were fetched so far of the model that lies on disk as a whole."""
+    found = list[StorageWeakRef]()
+    for module in filter(is_offloaded, folders.on_disk(family).network.modules()):
 
         def runs(*args, module=module, run=module._old_forward, **kwargs):
-            fetched.extend(StorageWeakRef(own.untyped_storage()) for own in module.parameters(recurse=False))
+            found.extend(StorageWeakRef(own.untyped_storage()) for own in module.parameters(recurse=False))
             return run(*args, **kwargs)
 
         monkeypatch.setattr(module, "_old_forward", runs)
-    master = master_weight(model, 0)
-    for way in (TailReplay, FullReplay):
-        replay, weight = way(model, 0, [list(IDS)], [(5, 6)]), master.clone().requires_grad_(True)
-        fetched.clear()
-        logits = replay.logits(weight)
-        assert len(fetched) > model.blocks and all(storage.expired() for storage in fetched)
-        logits.sum().backward()
-        assert weight.grad.abs().sum() > 0
+    return found
+
+
+HALVED = {TailReplay: HalvedReplay, FullReplay: partial(HalvedReplay, way=FullReplay)}
+TEXTS = [list(IDS), [1, 40, 60]], [(5, 6), (1,)]
+
+
+@pytest.mark.parametrize("way", [TailReplay, FullReplay, *HALVED.values()])
+def test_no_fetched_weight_is_held_between_a_pass_and_its_gradients(family, folders, fetched, way):
+    """Or an edit would need memory for all blocks above it, as if none were on disk."""
+    model, whole = folders.on_disk(family), folders.whole(family)
+    replay, weight = way(model, 0, *TEXTS), master_weight(model, 0).requires_grad_(True)
+    fetched.clear()
+    logits = replay.logits(weight)
+    assert len(fetched) > model.blocks and all(storage.expired() for storage in fetched)
+    logits.square().sum().backward()
+    assert all(storage.expired() for storage in fetched) and all(p.is_meta for p in model.network.parameters())
+    wanted = master_weight(whole, 0).requires_grad_(True)
+    way(whole, 0, *TEXTS).logits(wanted).square().sum().backward()
+    assert torch.allclose(weight.grad, wanted.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pass_whose_gradients_nobody_takes_is_gone_with_its_logits(family, folders):
+    model, written = folders.on_disk(family), list[weakref.ref]()
+    parts = [part for part in model.network.modules() if is_offloaded(part)]
+    with observe_outputs(parts, lambda _number, states: written.append(weakref.ref(states))):
+        logits = TailReplay(model, 0, *TEXTS).logits(master_weight(model, 0).requires_grad_(True))
+    assert logits.requires_grad and any(states() is not None for states in written)
+    del logits
+    assert all(states() is None for states in written)
 
 
 def test_an_atlas_and_a_knock_out_of_neurons_are_the_same(pair, case):

@@ -92,7 +92,7 @@ def gradient_factors(top: TopBlocks, names: Sequence[str]) -> dict[str, Factors]
 
         return rewrite
 
-    with torch.enable_grad():
+    with top.model.lock, torch.enable_grad():  # where weights are offloaded the gradient fetches them as well
         loss = top.loss({name: probing(name) for name in names})
         scale, gradients = scaled_gradients(loss, [probes[name] for name in names], top.scale)
     top.model.require_finite("gradient", gradients)
