@@ -8,8 +8,9 @@
 It needs torch, transformers and this repository. Weights are drawn on the device; the tokenizer is trained here on the
 bundled texts. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain
 forward pass, locating against it, locating with a 10-step edit (preset ``reference``) by tail replay and the plain way,
-locating with the default edit (preset ``corrected``), and vanilla and edited answers together against the time that
-reading the weights takes. Every row of an edit names its preset. Times are medians of warm runs.
+locating with the default edit (preset ``corrected``) and, at the last of the layers, with the one that Operate makes
+first, to be routed, and vanilla and edited answers together against the time that reading the weights takes. Every row
+of an edit names its preset. Times are medians of warm runs.
 
 A line a number is printed. Exit codes: 0; 1 when an edit of the small shape is further from the same in float32 on the
 CPU than :data:`TOLERANCES`; 2 when it cannot be done.

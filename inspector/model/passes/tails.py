@@ -38,6 +38,8 @@ _Shown = tuple[dict[int, _Call], _ByBlock, _ByBlock, _ByBlock]
 """Of one pass: calls, what enters down-projections, what is added to their output, what enters blocks run whole."""
 MOST_KEPT = 24
 """Passes that are kept for a model, those used last: all parts of an edit's harmless prompts, which come in turn."""
+MOST_BYTES = 2**29
+"""What they may take together; of more than that those used last are kept."""
 _KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple, _Shown]] = WeakKeyDictionary()
 when_memory_runs_out(_KEPT.clear)
 
@@ -116,6 +118,8 @@ class Tails:
                 shown = self._capture(batch_of(model, sequences), counted_only)
             if keep:
                 known[asked] = shown
+                while len(known) > 1 and sum(map(_bytes_of, known.values())) > MOST_BYTES:
+                    known.popitem(last=False)
         self._calls: dict[int, _Call]
         self._inner: _ByBlock
         self._residual: _ByBlock
@@ -275,6 +279,11 @@ def _tile(value: Any, rows: int, times: int) -> Any:
     if isinstance(value, dict):
         return {key: _tile(entry, rows, times) for key, entry in value.items()}
     return value
+
+
+def _bytes_of(shown: _Shown) -> int:
+    """Return how much what is kept of a pass takes, but for the arguments of calls, which are small beside it."""
+    return sum(states.nbytes for each in shown[1:] for states in each.values())
 
 
 def _states(call: tuple[tuple, dict]) -> Tensor:

@@ -1,11 +1,12 @@
-"""The main job, whole, at four widths and in both themes, by two visitors at once.
+"""The main job, whole, in both themes, by two visitors at once, each at two widths.
 
 Each of them types a question of their own, presses Operate, gets both answers, reloads the page in the middle, cancels
 while the other one's run goes on and theirs stands in line, and undoes every edit. One of them goes on step by step in
 between. One begins on a phone and in the light theme, the other on a desk and in the dark one; each changes to the
-other theme and to another width in the middle. Each state is looked at in both themes: while a run goes on, while it
-waits, once it is cancelled, done, undone. All fits the screen and is in reach then, and axe finds nothing: in the light
-theme by all of its rules, in the dark one by those that colours can break.
+other theme and to another width in the middle, and back to the first width before the end. Each state is looked at in
+both themes: while a run goes on, while it waits, once it is cancelled, done, undone. All fits the screen and is in
+reach then, and axe finds nothing: in the light theme by all of its rules, in the dark one by those that colours can
+break.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from browser_helpers import (
 pytestmark = MARKS
 
 WIDTHS, LATER = (390, 1440), (1280, 1920)
-"""Widths of both visitors, before and after the middle of their visit."""
+"""Widths of both visitors, and those that they change to for a while."""
 SHOWN = ("#live", "#clock", "#vanilla", "#edited", "#numbers", "#vitals-reading", "#gate", "#origins")
 BUTTONS = ("operate", "locate", "edit", "undo", "ask")
 FIRST_STEP = "Step 1 of at most 4"
@@ -102,9 +103,9 @@ def test_the_whole_job_by_two_visitors_at_once(two, halting):
 
     own = {first: look_at_the_answers(first, asked[first], before[first])}
     reload_in_the_middle(first, asked[first])
-    change_theme_and_width(first, LATER[0])
     pick_a_layer_of_another_case(first)
     press_and_leave_the_line(first, "#edit")
+    change_theme_and_width(first, LATER[0])
     assert FIRST_STEP in text_of(other, "#clock"), "neither a reload nor what is short disturbs another's run"
     assert live_on(first) == own[first]
     first.click("#edit")
@@ -121,7 +122,8 @@ def test_the_whole_job_by_two_visitors_at_once(two, halting):
     switch_off(other, by_keys=False)
 
     undo(first, patch_in(own[first]))
-    for page in two:
+    for page, width in zip(two, WIDTHS, strict=True):
+        at_width(page, width)
         undo(page, patch_in(before[page]))
         assert live_on(page) == before[page]
         judge(page, "once it is undone")
@@ -171,8 +173,8 @@ def fits(page: Any, state: str) -> None:
 
 
 def live_on(page: Any) -> str:
-    """Return which weights the page says are live; how many edits there are is beside that, where there is room."""
-    return text_of(page, "#live .badge")
+    """Return which weights the page says are live, and how many edits are kept for Undo, at any width."""
+    return page.locator("#live .badge").get_attribute("title")
 
 
 def patch_in(live: str) -> str:

@@ -284,6 +284,9 @@ def test_few_texts_are_kept_those_used_last_and_no_longer_than_their_model(llama
         Tails(llama, [[1, 3]], [[0]], [1], keep=True)
         Tails(llama, [[2, token]], [[0]], [1])
     assert len(kept[llama]) == MOST_KEPT and ((1,), True, named(((1, 3),), ((0,),))) in kept[llama]
+    monkeypatch.setattr(tails_module, "MOST_BYTES", 3 * 2 * (48 + 32) * 4)
+    Tails(llama, [[1, 4]], [[0]], [1], keep=True)
+    assert len(kept[llama]) == 3, "of two tokens each, what enters the down-projection and what is added to it"
     made = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "goes")
     Tails(made, [[1, 3]], [[0]], [1], keep=True)
     assert len(kept) == 2
