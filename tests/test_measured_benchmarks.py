@@ -110,7 +110,7 @@ def test_whole_edits_in_the_table_are_those_of_the_result():
         "`corrected`, toxic layer": "corrected, toxic layer",
         "`corrected`, recommended layer: weights alone": "corrected, recommended layer",
         "made to be routed, on every prompt": "made to be routed",
-        "**the same, routed: what Operate makes first; the gate was not asked**": "made to be routed, routed",
+        "**the same, routed: what Operate makes first, and keeps**": "made to be routed, routed",
     }
     scores = ("DS", "DG-Avg", "transfer", "DL", "over-refusal", "degenerate", "parroting")
     rows = table(BENCHMARKS, "| percent | DS |")
@@ -185,6 +185,7 @@ def sentences() -> Iterator[str]:
     yield from judged()
     yield from categories()
     yield from safeguards()
+    yield from gate_word()
     yield from suffixes()
     yield from types()
     yield from whole_edits()
@@ -312,6 +313,21 @@ def safeguards() -> Iterator[str]:
     kl = re.search(r"harmless KL ([\d.]+) to ([\d.]+) nats", text)
     assert kl is not None and text.count("parroting +") == 1
     yield f"harmless KL grows from {float(kl[1]):.3f} to {float(kl[2]):.3f}"
+
+
+def gate_word() -> Iterator[str]:
+    text = result("gate_word.txt")
+    ((kept, of),) = re.findall(r"^ *(\d+) of (\d+) kept, only where harm is detected$", text, re.MULTILINE)
+    assert kept == of == str(results.cases_of(text)) and "Made in turn" not in text
+    yield f"**all {WORDS[int(kept)]} pass as they are made first, routed**"
+    costs = re.findall(r"on every prompt, harmless KL at least ([\d.]+) nats a token, 0.2 allowed \(refused", text)
+    assert len(costs) == int(kept)
+    yield f"harmless KL would be {min(costs, key=float)} nats a token or more (0.2 are allowed)"
+    found = re.findall(r"detected, (\d+) of 13 harmful prompts defended \(vanilla (\d+)\) at harmless KL 0 ", text)
+    assert len(found) == int(kept)
+    ours, theirs = ([int(one) for one in each] for each in zip(*found, strict=True))
+    yield f"{min(ours)} to {max(ours)} are defended, {min(theirs)} to {max(theirs)} by vanilla"
+    yield f"took {re.findall(r'^([0-9]+) s a case$', text, re.MULTILINE)[0]} s a case"
 
 
 def whole_edits() -> Iterator[str]:
