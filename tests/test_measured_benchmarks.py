@@ -186,6 +186,7 @@ def sentences() -> Iterator[str]:
     yield from categories()
     yield from safeguards()
     yield from gate_word()
+    yield from gated()
     yield from suffixes()
     yield from types()
     yield from whole_edits()
@@ -328,6 +329,17 @@ def gate_word() -> Iterator[str]:
     ours, theirs = ([int(one) for one in each] for each in zip(*found, strict=True))
     yield f"{min(ours)} to {max(ours)} are defended, {min(theirs)} to {max(theirs)} by vanilla"
     yield f"took {re.findall(r'^([0-9]+) s a case$', text, re.MULTILINE)[0]} s a case"
+
+
+def gated() -> Iterator[str]:
+    text = result("detox_gated.txt")
+    found = results.recipes(text)
+    dg, vanilla, dl = found["Gated"]["DG-Avg"], found["vanilla"]["DG-Avg"], found["Gated"]["DL"]
+    told = [f"{one.mean:.0f} [{one.low:.0f}, {one.high:.0f}]" for one in (dg, vanilla, dl)]
+    yield f"DG-Avg {told[0]} against vanilla's {told[1]}, DL {told[2]}"
+    counts = re.search(r"^Gated +\d+ of (\d+) +\d+ of \d+ +(\d+) +(\d+)$", text, re.MULTILINE)
+    assert counts is not None
+    yield f"adds {counts[3]} refusals of the {counts[1]} harmful prompts and undoes {counts[2]} of the model's own"
 
 
 def whole_edits() -> Iterator[str]:

@@ -261,7 +261,7 @@ def test_what_benchmarks_readme_tells_of_one_thread_was_measured_so():
     paragraphs = BENCHMARKS.split("\n\n")
     linked = {part: set(re.findall(r"\(results/([\w.]+)\)", part)) for part in paragraphs}
     single = {name for names in linked.values() for name in names if threads_of(name) == 1}
-    detox = {"detox.txt", "detox_computed.txt", "detox_methods.txt", "detox_tried.txt"}
+    detox = {"detox.txt", *(f"detox_{kind}.txt" for kind in ("computed", "gated", "methods", "tried"))}
     assert single == {*detox, "gate_word.txt", "packaged.json", "suffixes.txt"}
     told = {name for part, names in linked.items() if "on one thread" in part for name in names}
     assert told == single
@@ -299,19 +299,28 @@ def test_the_sections_of_speed_say_which_edit_was_timed():
 def test_the_readings_of_the_split_are_counted_alike_everywhere():
     text = " ".join(BENCHMARKS.split())
     assert "detectors before it and edits had read it five times" in text
-    assert "eleven times. The seventh and eighth were this run" in text
+    assert "twelve times. The seventh and eighth were this run" in text
     assert "The fifth time was the detector before today's" in text and "and the sixth today's" in text
-    assert re.findall(r"(\w+) times in all", README) == ["eleven", "eleven"]
+    assert re.findall(r"(\w+) times in all", README) == ["twelve", "twelve"]
+
+
+def scored(name: str) -> dict[str, list[str]]:
+    """Return of each row of detox DS, DG-Avg, transfer, DL, still answers, harmless KL and over-refusal."""
+    measured: dict[str, list[str]] = {}
+    for line in result(name).splitlines():
+        row, numbers = line[:27].strip(), re.findall(r"([\d.]+)(?: ?\[[\d., ]+\])?", line[27:])
+        if len(numbers) > 4 and row and ":" not in row:
+            measured.setdefault(row, numbers[:3] if row not in measured else [])
+            if len(measured[row]) == 3 and numbers[:3] != measured[row]:
+                measured[row] += numbers[:4]
+    return measured
 
 
 def test_the_other_methods_of_the_table_of_defence_are_as_they_were_measured():
-    measured: dict[str, list[str]] = {}
-    for line in result("detox_methods.txt").splitlines():
-        name, numbers = line[:27].strip(), re.findall(r"([\d.]+)(?: ?\[[\d., ]+\])?", line[27:])
-        if len(numbers) > 4 and name and ":" not in name:
-            measured.setdefault(name, numbers[:3] if name not in measured else [])
-            if len(measured[name]) == 3 and numbers[:3] != measured[name]:
-                measured[name] += numbers[:4]
+    measured = scored("detox_methods.txt")
+    today = scored("detox_gated.txt")
+    assert today["vanilla"] == measured["vanilla"], "the same cases, prompts and answers"
+    measured |= today
     rows = table(BENCHMARKS, "| edit | DS | DG-Avg | others' questions | DL |")
     names = ("vanilla", "paper", "old corrected", "FT-L", "Gated", "DELMAN", "SFT", "DPO", "MEND", "Ext-Sub", "Self")
     assert len(rows) == len(names)
