@@ -49,9 +49,8 @@ CAVEATS = {
         "Its routed edit acted by the detector before the present one.",
     ),
     "safeguards.txt": (
-        "58f1fba4c0dd4228c0bcb3dedfed879e675d73a12bf702b76aed501b173a3ecc",
-        "Its seconds were taken beside other work. The gate's exam had two of the case's own prompts then and held "
-        "them to no lost defence, and the curve held neither that nor parroting.",
+        "8daf3ffb06b4dee223acbf279b13e4db4489ae1ac0c5cbb4c622104d1bad31a2",
+        "Its seconds were taken beside other work.",
     ),
     "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),
     "gpu_h200.json": ("0e9a80fe73aad372d9854107340f497e592ee53b70fcbf91d9f68bb24d5816f3", _LONG),

@@ -200,7 +200,7 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
     ("names", "words"),
     [
         (("methods.txt",), ("before the calibration", "toxic layer with a step size of 1e-3", "attack templates")),
-        (("safeguards.txt",), ("seconds were taken beside other work", "exam had two of the case's own prompts then")),
+        (("safeguards.txt",), ("seconds were taken beside other work",)),
         (("gpu_h100.json", "gpu_h200.json"), ("a token a byte then", "constraint was some 250 tokens long")),
     ],
 )
