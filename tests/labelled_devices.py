@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from accelerate import dispatch_model
@@ -99,7 +100,7 @@ class LabelledDevices(TorchFunctionMode):
         wanted = kwargs.pop("device", None)
         if wanted is not None and torch.device(wanted).type == "meta":
             return func(*args, **kwargs, device=wanted)
-        found = func(*args, **kwargs)
+        found = _backward(func, args, kwargs) if name == "backward" else func(*args, **kwargs)
         if wanted is not None:
             if isinstance(found, Tensor) and found is owner:
                 return _moved(found, _whole(wanted))
@@ -146,7 +147,7 @@ class LabelledDevices(TorchFunctionMode):
 
     @staticmethod
     def _gradients(func: Any, args: Any, kwargs: Any) -> Any:
-        found = func(*args, **kwargs)
+        found = _backward(func, args, kwargs)
         inputs = kwargs["inputs"] if "inputs" in kwargs else args[1]
         for gradient, point in zip(_tensors(found), _tensors(inputs), strict=True):
             _put(gradient, label(point))
@@ -159,6 +160,35 @@ class LabelledDevices(TorchFunctionMode):
         for index in _tensors(args[1]):
             if label(index) not in (CPU, label(args[0])):
                 raise MixedDevicesError(f"{name}: an index on {label(index)} of a tensor on {label(args[0])}")
+
+
+def _backward(func: Any, args: Any, kwargs: Any) -> Any:
+    """Call what runs a backward pass; what that computes again is unlabelled."""
+    run = torch.autograd._engine_run_backward
+
+    def unlabelled(*given: Any, **named: Any) -> Any:
+        with _Unlabelled():
+            return run(*given, **named)
+
+    with patch.object(torch.autograd, "_engine_run_backward", unlabelled):
+        return func(*args, **kwargs)
+
+
+class _Unlabelled(TorchFunctionMode):
+    """What a backward pass computes again is on the CPU, and says so: autograd's tensors have lost their labels."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "") == "to":
+            args = tuple(CPU if _is_card(value) else value for value in args)
+            kwargs = {name: CPU if _is_card(value) else value for name, value in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _is_card(value: Any) -> bool:
+    """Tell whether a value that a tensor is moved to names a card; by its number alone, too."""
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return number or (isinstance(value, torch.device | str) and torch.device(value).type == "cuda")
 
 
 def _whole(device: Any) -> torch.device:

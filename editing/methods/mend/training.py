@@ -279,7 +279,8 @@ def train(
             asked = order.choice(item.asked)
             some = order.sample(watched, min(settings.harmless_at_once, len(watched)))
             loss, safe, kl = _meta_loss(editor, item, asked, some, settings.edit_weight)
-            (loss / settings.cases_at_once).backward()
+            with model.lock:  # where weights are offloaded the gradient fetches them as well
+                (loss / settings.cases_at_once).backward()
             terms.append((loss.detach(), safe.detach(), kl.detach()))
             safe_before += before[id(asked)] / settings.cases_at_once
         norm, *numbers = read([torch.nn.utils.clip_grad_norm_(network, settings.clip), *chain(*terms)])
