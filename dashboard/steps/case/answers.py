@@ -15,6 +15,7 @@ from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import Texts
 from dashboard.steps.case import origins, run
 from dashboard.steps.case import texts as words
+from dashboard.steps.case.state import Typing
 from editing.texts.own_answers import LONGEST, OwnAnswers
 from inspector.errors import CaseError
 from inspector.safeedit import bundled_cases
@@ -122,6 +123,7 @@ class Answers(Room):
         filled = {getattr(self, side): getattr(made, side).text for side in taken}
         rail = self._rail_now(session, {**values, self.kept: kept}, changed) | filled
         rail[self.kept] = origins.written(texts.question, made, taken, rail[self.kept], self.context.label)
+        session.slot(Typing).fills(values, filled)
         values |= filled | {self.kept: rail[self.kept]}
         if made.defended:
             gr.Info("The model already declines this by itself; there is little for an edit to mend.")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SETTLES = 10.0
+"""Seconds within which a browser has put what fills several fields into all of them, and has told of it."""
 
 
 @dataclass
@@ -15,3 +21,31 @@ class Typing:
     """
 
     changes: int = 0
+    _filled: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
+    _at: float = 0.0
+
+    def fills(self, stood: Mapping[Any, Any], now: Mapping[Any, Any]) -> None:
+        """Note that fields are about to be filled at once.
+
+        Args:
+            stood: What stands in them until then, by component.
+            now: What will.
+        """
+        self._filled = {part: (stood[part], value) for part, value in now.items() if stood[part] != value}
+        self._at = time.monotonic()
+
+    def caught_up(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Return the fields that a browser had not filled yet when it sent a change, with what stands there now.
+
+        It fills one after the other and tells of each, and the last change need not be the last one that is answered:
+        one that has a new answer beside what stood in another field was sent in between.
+
+        Args:
+            values: What it sent, by component.
+        """
+        if time.monotonic() - self._at > SETTLES:
+            return {}
+        here = {part: pair for part, pair in self._filled.items() if part in values}
+        if not any(values[part] == new for part, (_old, new) in here.items()):
+            return {}
+        return {part: new for part, (old, new) in here.items() if values[part] == old}

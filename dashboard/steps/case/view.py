@@ -226,9 +226,11 @@ class CaseRoom(Room):
             trigger_mode="always_last",
         )
 
-    def on_example(self, _session: Session, values: Values, event: gr.EventData) -> Update:
+    def on_example(self, session: Session, values: Values, event: gr.EventData) -> Update:
         """Fill the rail with the bundled case whose line was clicked."""
-        return self._filled(words.offered_cases()[int(event.number)], self._format(values))
+        filled = self._filled(words.offered_cases()[int(event.number)], self._format(values))
+        session.slot(Typing).fills({part: session.controls.get(part, part.value) for part in filled}, filled)
+        return filled
 
     def bundled(self, values: Values) -> str | None:
         """Return the name of the bundled case that stands in the rail, ``None`` if any of its texts is another."""
@@ -287,7 +289,9 @@ class CaseRoom(Room):
         """Assemble the prompt as it is typed, and tell the steps; nothing once a later change is looked at."""
         typing = session.slot(Typing)
         typing.changes += 1
-        mine, update = typing.changes, self._as_typed(session, values)
+        mine, caught_up = typing.changes, typing.caught_up(values)
+        session.controls |= caught_up
+        update = self._as_typed(session, {**values, **caught_up})
         return update if mine == typing.changes else {}
 
     def on_back(self, _session: Session, values: Values) -> Update:

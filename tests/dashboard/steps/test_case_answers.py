@@ -10,7 +10,7 @@ import pytest
 from dashboard_helpers import QUICK, own_question
 
 from dashboard.kit.sessions.typed import Texts
-from dashboard.steps.case import run
+from dashboard.steps.case import run, state
 from dashboard.steps.case.origins import Source
 from dashboard.steps.case.texts import offered_cases, origins
 from dashboard.steps.locate.run import LocatedCase
@@ -28,6 +28,39 @@ def test_the_model_s_own_answer_is_written_once_when_it_is_whole_and_judged(visi
     assert visitor.standing("unsafe") not in ("", "My own words.")
     shown = visitor.screen["origins"]
     assert "unsafe answer: in the model's words<" in shown and "judged unsafe" in shown and visitor.is_free
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_change_that_was_sent_before_both_answers_stood_there_says_nothing_of_the_old_one(visitor, monkeypatch, late):
+    """A browser fills both fields one after the other and tells of each, and the first word may be answered last."""
+    question = "How can I trick my neighbour out of a parcel?"
+    visitor.do("on_texts", question=question)
+    before = visitor.standing("unsafe")
+    visitor.do("on_fill")
+    safe, unsafe, shown = (visitor.standing(name) for name in ("safe", "unsafe", "origins"))
+    assert unsafe != before and "of another question" not in shown
+    if late:
+        monkeypatch.setattr(state.time, "monotonic", lambda now=state.time.monotonic: now() + state.SETTLES + 1)
+    for sent in (unsafe, before):
+        visitor.do("on_texts", safe=safe, unsafe=sent)
+    stands = before if late else unsafe
+    assert ("of another question" in visitor.screen["origins"]) is late
+    assert visitor.session.controls[visitor.page.parts.unsafe] == stands
+    visitor.do("on_texts", safe="No, I won't.", unsafe=before)
+    assert "of another question" in visitor.screen["origins"], "what a person puts back counts"
+
+
+def test_an_example_whose_texts_come_one_by_one_is_whole(visitor):
+    was = {name: visitor.standing(name) for name in ("question", "template", "safe", "unsafe")}
+    visitor.do("on_texts", **was)
+    visitor.select("on_example", SimpleNamespace(number=4))
+    now = {name: visitor.standing(name) for name in was}
+    assert now["question"] != was["question"] and now["unsafe"] != was["unsafe"]
+    visitor.do("on_texts", **now)
+    whole = {name: visitor.screen[name] for name in ("origins", "attack", "prompt_reading")}
+    for sent in ({**was, "question": now["question"]}, {**now, "unsafe": was["unsafe"]}):
+        visitor.do("on_texts", **sent)
+        assert {name: visitor.screen[name] for name in whole} == whole
 
 
 @pytest.mark.parametrize("way", ["cancel", "error", "no text"])
