@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SETTLES = 10.0
-"""Seconds within which a browser has put what fills several fields into all of them, and has told of it."""
+SETTLES, OVERTAKEN = 10.0, 1.0
+"""Seconds within which a browser has put what fills several fields into all of them, and has told of it; and seconds
+within which what it told in between has come as well, once all of them were seen filled."""
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Typing:
 
     changes: int = 0
     _filled: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
-    _at: float = 0.0
+    _until: float = 0.0
 
     def fills(self, stood: Mapping[Any, Any], now: Mapping[Any, Any]) -> None:
         """Note that fields are about to be filled at once.
@@ -32,7 +33,7 @@ class Typing:
             now: What will.
         """
         self._filled = {part: (stood[part], value) for part, value in now.items() if stood[part] != value}
-        self._at = time.monotonic()
+        self._until = time.monotonic() + SETTLES
 
     def caught_up(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
         """Return the fields that a browser had not filled yet when it sent a change, with what stands there now.
@@ -43,9 +44,9 @@ class Typing:
         Args:
             values: What it sent, by component.
         """
-        if time.monotonic() - self._at > SETTLES:
+        now, here = time.monotonic(), {part: pair for part, pair in self._filled.items() if part in values}
+        if now > self._until or not any(values[part] == new for part, (_old, new) in here.items()):
             return {}
-        here = {part: pair for part, pair in self._filled.items() if part in values}
-        if not any(values[part] == new for part, (_old, new) in here.items()):
-            return {}
+        if all(values[part] == new for part, (_old, new) in here.items()):
+            self._until = min(self._until, now + OVERTAKEN)
         return {part: new for part, (old, new) in here.items() if values[part] == old}

@@ -273,8 +273,9 @@ class CaseRoom(Room):
             self.form: _form(texts.format),
         }
 
-    def on_template(self, _session: Session, values: Values) -> Update:
+    def on_template(self, session: Session, values: Values) -> Update:
         """Show the text of a named template; the slot stays visible."""
+        session.slot(Typing).fills({}, {})  # a template that stood there before an example may be picked again
         name = values[self.template_name]
         if name == OWN_TEMPLATE:
             return {}
