@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks.detox.asked import unseen_cases
-from benchmarks.kept import require_same
+from benchmarks.kept import keep, require_same, warn_of_fewer
 from editing import edit
 from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_model, finished, load_model
@@ -62,21 +62,17 @@ def _words(options: argparse.Namespace, loader: Loader) -> None:
     told |= {"layer": known.layers.recommended, "detector": known.detector.digest}
     require_same(options.out, json.dumps(told), "*.json")
     cases = unseen_cases(options.cases, known.layers)
+    if not cases:
+        raise EditError("There is no case to edit. Give --cases 1 or more.")
+    warn_of_fewer(cases, options.cases)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     print(f"python -m editing.edit on {len(cases)} cases, all else by default" + "".join(f", {s}" for s in options.set))
     words = []
-    if not cases:
-        raise EditError("There is no case to edit. Give --cases 1 or more.")
-    if len(cases) < options.cases:
-        said = f"Only {len(cases)} of the {options.cases} cases asked for are left beside those that chose the layer."
-        print(said, file=sys.stderr, flush=True)
     for case in cases:
         path = options.out / f"{case.identifier}.json"
         if not path.is_file():
             word = _word(model, str(case.identifier), options.set)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(word), encoding="utf-8")
-            partial.replace(path)
+            keep(path, word)
             print(f"case {case.identifier}: {kept_of(word)}, {word['wall']:.0f} s", file=sys.stderr, flush=True)
         words.append(json.loads(path.read_text(encoding="utf-8")))
     for case, word in zip(cases, words, strict=True):

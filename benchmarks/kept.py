@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Sized
 from pathlib import Path
+from typing import Any
 
 from inspector.errors import EditError
 
@@ -27,3 +31,18 @@ def require_same(folder: Path, told: str, cases: str) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(told, encoding="utf-8")
+
+
+def keep(path: Path, record: Any) -> None:
+    """Write a finished case as JSON, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record), encoding="utf-8")
+    partial.replace(path)
+
+
+def warn_of_fewer(cases: Sized, asked: int) -> bool:
+    """Say on the error stream where fewer cases are left than were asked for; tells whether there are."""
+    if fewer := len(cases) < asked:
+        said = f"Only {len(cases)} of the {asked} cases asked for are left beside those that chose the layer."
+        print(said, file=sys.stderr, flush=True)
+    return fewer

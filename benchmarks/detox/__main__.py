@@ -42,7 +42,7 @@ from benchmarks.detox.asked import asked_of, unseen_cases
 from benchmarks.detox.rows import COMPUTING, EDITS, ROUNDING, SUFFIX_ALONE, TRIED, edit_of, routed_name
 from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
 from benchmarks.detox.table import print_table
-from benchmarks.kept import require_same
+from benchmarks.kept import keep, require_same, warn_of_fewer
 from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
 from inspector.errors import EditError
@@ -111,10 +111,8 @@ def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str
     require_same(folder, json.dumps(told, sort_keys=True, default=str), "*.json")
     cases = unseen_cases(options.cases, calibration.layers)
     fewer = ""
-    if len(cases) < options.cases:
+    if warn_of_fewer(cases, options.cases):
         fewer = f"; {len(cases)} of {options.cases} asked for"
-        said = f"Only {len(cases)} of the {options.cases} cases asked for are left beside those that chose the layer."
-        print(said, file=sys.stderr, flush=True)
     found: dict[str, dict[str, Outcome]] = {}
     for number, case in enumerate(cases):
         path = folder / f"{case.identifier}.json"
@@ -126,9 +124,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str
             outcomes = outcomes_of(
                 model, case, questions, calibration, rows, options.max_new_tokens, format, options.evaluation
             )
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps({name: one.record() for name, one in outcomes.items()}), encoding="utf-8")
-            partial.replace(path)
+            keep(path, {name: one.record() for name, one in outcomes.items()})
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
         kept = json.loads(path.read_text(encoding="utf-8"))
         found[str(case.identifier)] = {name: outcome_from(record) for name, record in kept.items()}
