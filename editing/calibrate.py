@@ -11,13 +11,21 @@ hits and false alarms by prompt format. A table of it goes to the error stream. 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
-from editing.calibrating.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
+from editing.calibrating.calibration import (
+    FORMATS,
+    KeptAnswer,
+    load_calibration,
+    make_calibration,
+    places,
+    save_calibration,
+)
 from editing.calibrating.trial_edits import SETTINGS, Layers, Trial
 from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller, warn_of
 from editing.progress import run
@@ -36,6 +44,8 @@ from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.patches.routing import scores
 from inspector.safeedit.cases import Split
 from inspector.safeedit.intervals import RESAMPLES, Estimate
+from inspector.safeedit.refusal import read_refusal
+from inspector.safeedit.sets import harmful_questions
 
 OWN_SPLITS = ("development", "score")
 PACKAGED, STRESS = "packaged", "stress"
@@ -106,8 +116,36 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
         f"{100 * about['found_held_out']:.1f} % found, {100 * about['false_alarms_held_out']:.1f} % false alarms, area "
         f"under the ROC curve {about['auc_held_out']:.4f}." + _left_out(model, about["too_long"])
     )
+    own = _own_answers(model, made.answers)
+    say("\n".join(_own_line(*one) for one in own.items()))
     warn_of(made.detector)
-    tell({**_of(model), "file": str(path), "layers": _layers(made.layers), "detector": about})
+    tell({**_of(model), "file": str(path), "layers": _layers(made.layers), "detector": about, "answers": own})
+
+
+def _own_answers(model: InspectedModel, answers: Sequence[KeptAnswer]) -> dict[str, dict[str, Any]]:
+    """Return, of a model's answers to harmless prompts and of its refusals, how many there are and how sure they are.
+
+    ``log_probability`` is what the model gives a token of them, nats, the mean over all tokens; ``None`` without one.
+    """
+    asked = {question.question for question in harmful_questions("detector")}
+    kinds: dict[str, list[KeptAnswer]] = {"harmless": [], "refusals": []}
+    for one in answers:
+        if one.text not in asked:
+            kinds["harmless"].append(one)
+        elif read_refusal(model.decode(one.response), one.text).refused:
+            kinds["refusals"].append(one)
+    told = {kind: [value for one in of for value in one.log_probabilities] for kind, of in kinds.items()}
+    return {
+        kind: {"answers": len(of), "log_probability": statistics.fmean(told[kind]) if told[kind] else None}
+        for kind, of in kinds.items()
+    }
+
+
+def _own_line(kind: str, found: dict[str, Any]) -> str:
+    """Say in a line what was kept of one kind of the model's own answers."""
+    words = {"harmless": "answers of its own to harmless prompts", "refusals": "refusals of its own"}[kind]
+    sure = found["log_probability"]
+    return f"Kept: {found['answers']} {words}" + ("." if sure is None else f", log P {sure:.3f} nats a token.")
 
 
 def _layers(layers: Layers) -> dict[str, Any]:

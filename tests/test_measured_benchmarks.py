@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 
@@ -186,6 +187,7 @@ def sentences() -> Iterator[str]:
     yield from categories()
     yield from safeguards()
     yield from gate_word()
+    yield from step_start()
     yield from gated()
     yield from suffixes()
     yield from types()
@@ -329,6 +331,15 @@ def gate_word() -> Iterator[str]:
     ours, theirs = ([int(one) for one in each] for each in zip(*found, strict=True))
     yield f"{min(ours)} to {max(ours)} are defended, {min(theirs)} to {max(theirs)} by vanilla"
     yield f"took {re.findall(r'^([0-9]+) s a case$', text, re.MULTILINE)[0]} s a case"
+
+
+def step_start() -> Iterator[str]:
+    rows = [line.split() for line in result("step_start.txt").splitlines()[2:]]
+    own, kept = ({int(row[place]) for row in rows} for place in (2, 5))
+    assert (own, kept) == ({1, 2}, {2}) and all(int(row[2]) <= int(row[5]) for row in rows)
+    yield f"On {WORDS[len(rows)]} cases the search takes one or two trials from where it begins now, and two from the kept"
+    apart = max(abs(float(row[6]) / float(row[3]) - 1) for row in rows)
+    yield f"both end within {math.ceil(1000 * apart) / 10} % of each other"
 
 
 def gated() -> Iterator[str]:

@@ -6,8 +6,9 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,12 +20,21 @@ from editing.calibrating.trial_edits import Layers, try_layers
 from editing.methods.dinm import DinmSettings
 from editing.optimising.null_space import harmless_moment, known_moments, moment_key
 from editing.progress import Preparation, part_of
-from editing.texts.harmless import answers_by_text, known_answer, learn_answer, own_refusals, refusal_texts
+from editing.texts.harmless import (
+    ASKED_AT_ONCE,
+    answers_by_text,
+    known_answer,
+    learn_answer,
+    own_refusals,
+    refusal_texts,
+)
 from inspector.command import model_options
 from inspector.detection import DEPTH, Sample, fit, readings_of, samples, that_fit, unseen_shares
 from inspector.errors import EditError, PatchError, PromptError, TooLong
-from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat, encode
+from inspector.model import SUFFIX, VANILLA, Detector, Encoded, InspectedModel, PromptFormat, encode
+from inspector.model.counted import counted_logits, token_log_probabilities
 from inspector.model.embedded import cache_root
+from inspector.model.memory.halving import halved
 from inspector.model.patches.detector import TENSORS
 from inspector.model.tensor_file import check_unchanged, write_tensors
 from inspector.safeedit import bundled_cases
@@ -47,11 +57,11 @@ class _Unreadable(EditError):
 
 @dataclass(frozen=True)
 class KeptAnswer:
-    """The vanilla model's answer to a harmless prompt.
+    """The vanilla model's answer to a harmless prompt, or to a harmful question without an attack.
 
-    Its log-probabilities are not kept. They are a number for each token of the vocabulary at each position, megabytes
-    an answer, and a KL is measured from those that the edit's own replay gives with unedited weights, in the same
-    batch: so it is zero before the first update, which those of another batch or machine would miss by their rounding.
+    Log-probabilities of its own tokens are kept. Those of every other token of the vocabulary are not, megabytes an
+    answer: a KL is measured from those that the edit's own replay gives with unedited weights, in the same batch, so
+    it is zero before the first update, which those of another batch or machine would miss by their rounding.
 
     Attributes:
         text: The user's text.
@@ -59,6 +69,7 @@ class KeptAnswer:
         format: The prompt format, open.
         prompt: Token ids of the prompt.
         response: Token ids of the answer.
+        log_probabilities: What the model gives each of them, nats; empty in calibrations that have not kept it.
     """
 
     text: str
@@ -66,6 +77,7 @@ class KeptAnswer:
     format: PromptFormat
     prompt: tuple[int, ...]
     response: tuple[int, ...]
+    log_probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +150,6 @@ def make_calibration(
     own = yield from part_of(answers_by_text(model, cases, *asked, FORMATS[0], cancel), 0.45, 0.5)
     if own is None:
         return None
-    answers = {text: _own(text, encoded) for text, encoded in own.items()}
     declined = yield from part_of(
         own_refusals(model, DinmSettings().own_refusals, asked[1], FORMATS[0], cancel), 0.5, 0.5
     )
@@ -146,7 +157,8 @@ def make_calibration(
         return None
     texts = refusal_texts(DinmSettings().own_refusals)
     known = {text: known_answer(model, text, asked[1], FORMATS[0]) for text in texts}
-    answers |= {text: _own(text, answered) for text, answered in known.items() if answered is not None}
+    own |= {text: answered for text, answered in known.items() if answered is not None}
+    answers = kept_answers(model, own)
     moment = None
     if layers.recommended is not None:
         moment = yield from part_of(harmless_moment(model, layers.recommended, FORMATS[0], cancel), 0.5, 0.55)
@@ -155,11 +167,30 @@ def make_calibration(
     detector = yield from part_of(_detector(model, labelled, cancel), 0.55, 1.0)
     if detector is None:
         return None
-    return Calibration(layers, detector, tuple(answers.values()), moment, model.dtype_name)
+    return Calibration(layers, detector, answers, moment, model.dtype_name)
 
 
-def _own(text: str, answered: Encoded) -> KeptAnswer:
-    return KeptAnswer(text, DinmSettings().harmless_tokens, FORMATS[0].open(), answered.prompt, answered.response)
+def kept_answers(model: InspectedModel, own: Mapping[str, Encoded]) -> tuple[KeptAnswer, ...]:
+    """Return the vanilla model's own answers, by what was asked, as a calibration keeps them."""
+    answers = list(own.values())
+    told = [
+        tuple(round(value, 5) for value in values.tolist())
+        for start in range(0, len(answers), ASKED_AT_ONCE)
+        for values in halved(partial(_log_probabilities, model), answers[start : start + ASKED_AT_ONCE])
+    ]
+    return tuple(
+        KeptAnswer(text, DinmSettings().harmless_tokens, FORMATS[0].open(), one.prompt, one.response, values)
+        for (text, one), values in zip(own.items(), told, strict=True)
+    )
+
+
+@torch.no_grad()
+def _log_probabilities(model: InspectedModel, answers: Sequence[Encoded]) -> list[Tensor]:
+    """Return what the model gives each token of some answers, ``[tokens]`` in nats each, on the host."""
+    with model.running([VANILLA] * len(answers)):
+        logits = counted_logits(model, [one.tokens for one in answers], [one.predicting for one in answers])
+    found = token_log_probabilities(logits, [token for one in answers for token in one.response]).cpu()
+    return list(found.split([len(one.response) for one in answers]))
 
 
 def _require_template(model: InspectedModel) -> None:

@@ -93,9 +93,9 @@ def measured_optimiser(
     The matrix holds its gradient (:meth:`editing.optimising.descent.Descent.begin`).
 
     Each edit measures its own size, from :func:`first_size`, whatever a calibration has kept of its trial edits: that
-    is another case's gradient and another cost. A trial is taken within a factor of its wanted cost (:data:`CLOSE`), so
-    another start would end in another size: an edit would depend on whether, and from which machine's file, its model
-    was calibrated, and could not be made again from its record.
+    is another case's gradient and another cost. From the kept size the search takes as many trials, or one more
+    (:mod:`benchmarks.step_start`), and as a trial is taken within a factor of its wanted cost (:data:`CLOSE`), it ends
+    a few thousandths away: an edit would depend on whether, and from which machine's file, its model was calibrated.
 
     Args:
         lock: The model's; held for one evaluation at a time.

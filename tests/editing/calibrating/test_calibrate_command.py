@@ -32,6 +32,10 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert (made["layers"]["recommended"], made["file"]) == (2, str(places(llama)[0]))
     assert [(trial["layer"], trial["block"]) for trial in made["layers"]["trials"]] == [(1, 1), (2, 2)]
     assert made["layers"]["trials"][0]["defended"] >= 0 and made["detector"]["harmful_texts"] == 12
+    sure = made["answers"]["harmless"]["log_probability"]
+    assert f"Kept: 2 answers of its own to harmless prompts, log P {sure:.3f} nats a token." in told.err and sure < 0
+    assert made["answers"]["refusals"] == {"answers": 0, "log_probability": None}, "a nonsense model declines nothing"
+    assert "Kept: 0 refusals of its own." in told.err
     assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
     told = capsys.readouterr()
     table, found = told.err, json.loads(told.out)

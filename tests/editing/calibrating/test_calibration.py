@@ -57,6 +57,11 @@ def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
     assert scores(model, one, prompts) == scores(model, two, prompts)
     assert made.layers == again.layers and again.layers.recommended == 2
     assert made.answers == again.answers and len(again.answers) == 3
+    with torch.no_grad(), model.lock:
+        for kept in again.answers:
+            scored = model.network(torch.tensor([kept.prompt + kept.response])).logits[0].log_softmax(dim=-1)
+            own = [float(scored[len(kept.prompt) - 1 + n, token]) for n, token in enumerate(kept.response)]
+            assert kept.log_probabilities == pytest.approx(own, abs=1e-4), "each token's, given all before it"
     assert torch.equal(again.moment, made.moment) and again.moment.shape == (model.architecture.d_ff,) * 2
     known_answers(model).clear()
     forget_visits()
@@ -287,6 +292,7 @@ def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_o
     embedded = replace(llama, fingerprint=shipped.stem.partition("-")[0])
     known = load_calibration(embedded, shipped)
     assert "auc_held_out" in known.detector.about and doubts(known.detector) == ""
+    assert known.answers and all(len(one.log_probabilities) == len(one.response) for one in known.answers)
     layers = known.layers
     assert layers.recommended == 20
     costliest = max(trial.kl for trial in layers.trials)
