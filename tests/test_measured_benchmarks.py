@@ -337,7 +337,7 @@ def step_start() -> Iterator[str]:
     rows = [line.split() for line in result("step_start.txt").splitlines()[2:]]
     own, kept = ({int(row[place]) for row in rows} for place in (2, 5))
     assert (own, kept) == ({1, 2}, {2}) and all(int(row[2]) <= int(row[5]) for row in rows)
-    yield f"On {WORDS[len(rows)]} cases the search takes one or two trials from where it begins now, and two from the kept"
+    yield f"On {WORDS[len(rows)]} cases the search takes one or two trials from where it begins now, and two"
     apart = max(abs(float(row[6]) / float(row[3]) - 1) for row in rows)
     yield f"both end within {math.ceil(1000 * apart) / 10} % of each other"
 
