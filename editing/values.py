@@ -20,6 +20,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, le=1000)]
 """Weight decay: an optimiser takes no number beyond those of its tensors."""
 Probability = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 MOST_HARMLESS = 512
 """Most harmless prompts that an edit can be held to."""
 HarmlessCount = Annotated[int, Field(ge=1, le=MOST_HARMLESS)]

@@ -264,7 +264,7 @@ def few_harmless_texts():
 
     asked, held_to = harmless.refusal_texts, harmless.harmless_texts
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harmless, "harmless_texts", lambda case, count: held_to(case, min(count, 24)))
+        patch.setattr(harmless, "harmless_texts", lambda case, count, *share: held_to(case, min(count, 24), *share))
         patch.setattr(null_space, "PROMPTS", 6)
         patch.setattr(harmless, "refusal_texts", lambda count: asked(min(count, 2)))
         yield

@@ -49,8 +49,9 @@ def measured_sizes(cost: Cost, start: np.ndarray, wanted: float) -> np.ndarray:
     for _ in range(TRIALS):
         tried = np.flatnonzero(~found)
         costs = np.asarray(cost(tried, sizes[tried]), dtype=float)
-        # A cost near zero is rounding, one that is no number far too much.
-        ratio = np.sqrt(wanted / np.maximum(np.nan_to_num(costs, nan=np.inf), 1e-12))
+        # A cost near zero is rounding, one that is no number far too much; any ratio is clipped.
+        with np.errstate(over="ignore"):
+            ratio = np.sqrt(wanted / np.maximum(np.nan_to_num(costs, nan=np.inf), 1e-12))
         sizes[tried] *= np.clip(ratio, 0.05, 20)
         found[tried] = (ratio < CLOSE) & (ratio > 1 / CLOSE)
         if found.all():

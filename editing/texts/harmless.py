@@ -22,7 +22,7 @@ from inspector.model.memory.recent import Recent, named, with_visits
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.refusal import read_refusal
-from inspector.safeedit.sets import harmful_questions, spread
+from inspector.safeedit.sets import contrasts, false_alarm_prompts, harmful_questions, spread
 
 MOST_KNOWN, MOST_OF_VISITS = 4096, 256
 """Answers that are kept for a model, to bundled prompts and to others; those used longest ago go first."""
@@ -72,24 +72,45 @@ def _known(model: InspectedModel, text: str) -> dict[str, tuple[int, ...]]:
 def _bundled() -> frozenset[str]:
     asked = [question.question for question in harmful_questions("detector")]
     constraints = [case.constraint.prompt for case in bundled_cases() if case.constraint is not None]
-    return frozenset([*bundled_constraint_prompts(), *asked, *constraints])
+    return frozenset([*bundled_constraint_prompts(), *_look_alikes(), *asked, *constraints])
 
 
-def harmless_texts(case: Case, count: int) -> list[str]:
+def harmless_texts(case: Case, count: int, look_alikes: float = 0.0) -> list[str]:
     """Return at most ``count`` harmless prompts that edits on a case may be constrained on.
 
-    The case's own comes first, then the bundled ones, look-alikes among them, in an order drawn once. None of them
+    The case's own comes first, then the bundled ones, in an order drawn once, and evenly among them as many as wanted
+    of those that sound like harmful ones and are none (of the texts that a detector is fitted on). None of them
     stands in an attack template: such prompts teach an edit to tell this question from others in its template, and
     what it then defends is little but this question. Harmless prompts in
     attack templates are what the detector is for (:mod:`inspector.detection`).
+
+    Args:
+        look_alikes: Which share of them sounds harmful, 0 to 1; no more than there are.
     """
     prompts = [case.constraint.prompt] if case.constraint else []
-    return [*prompts, *(prompt for prompt in _drawn() if prompt not in prompts)][:count]
+    plain = [*prompts, *(prompt for prompt in _drawn() if prompt not in prompts)]
+    alike = [prompt for prompt in _look_alikes() if prompt not in prompts]
+    found: list[str] = []
+    taken = 0
+    for place in range(min(count, len(plain))):
+        more = int(look_alikes * (place + 1) + 1e-9) > taken and taken < len(alike)
+        found.append(alike[taken] if more else plain[place - taken])
+        taken += more
+    return found
 
 
 def further_harmless_texts(count: int) -> list[str]:
     """Return ``count`` harmless prompts that are none of the first ones that :func:`harmless_texts` returns."""
     return list(_drawn()[-count:])
+
+
+@cache
+def _look_alikes() -> tuple[str, ...]:
+    """Return the bundled harmless prompts that sound like harmful ones and are not scored, in an order drawn once."""
+    labelled = [one.prompt for one in false_alarm_prompts("detector") if one.look_alike]
+    prompts = [*labelled, *(one.prompt for one in contrasts() if not one.harmful)]
+    Random(0).shuffle(prompts)
+    return tuple(dict.fromkeys(prompts))
 
 
 @cache
@@ -107,11 +128,15 @@ def harmless_answers(
     tokens: int,
     format: PromptFormat,
     cancel: Callable[[], bool] = lambda: False,
+    look_alikes: float = 0.0,
 ) -> Generator[Preparation, None, list[Encoded] | None]:
     """Let the vanilla model answer harmless prompts; answers are kept per model.
 
     The prompts are the case's own knowledge constraint and bundled requests made for this, so that the
     harmless prompts that edits are *scored* on stay unseen.
+
+    Args:
+        look_alikes: Which share of them sounds harmful (:func:`harmless_texts`).
 
     Yields:
         One message before each batch of prompts that have to be answered.
@@ -119,7 +144,7 @@ def harmless_answers(
     Returns:
         At most ``count`` prompts with the model's own answers, each with the id that ended it; ``None`` when cancelled.
     """
-    answers = yield from answers_by_text(model, [case], count, tokens, format, cancel)
+    answers = yield from answers_by_text(model, [case], count, tokens, format, cancel, look_alikes)
     return None if answers is None else [*answers.values()]
 
 
@@ -130,6 +155,7 @@ def answers_by_text(
     tokens: int,
     format: PromptFormat,
     cancel: Callable[[], bool] = lambda: False,
+    look_alikes: float = 0.0,
 ) -> Generator[Preparation, None, dict[str, Encoded] | None]:
     """Let the vanilla model answer the harmless prompts of several cases, what they share once.
 
@@ -143,7 +169,8 @@ def answers_by_text(
     Raises:
         PromptError: None does.
     """
-    texts = _fitting(model, [text for case in cases for text in harmless_texts(case, count)], tokens, format)
+    wanted = [text for case in cases for text in harmless_texts(case, count, look_alikes)]
+    texts = _fitting(model, wanted, tokens, format)
     answered = yield from _answered(model, texts, tokens, format, cancel, "harmless prompts")
     return None if answered is None else dict(zip(texts, answered, strict=True))
 

@@ -210,6 +210,16 @@ class SettingsPart(Room):
                 minimum=0,
                 maximum=16,
             )
+            self.look_alikes = gr.Number(
+                settings.look_alikes,
+                label="Look-alikes",
+                info="Share of the harmless prompts that sound harmful, 0 to 1",
+                minimum=0,
+                maximum=1,
+            )
+            self.own_words = gr.Checkbox(
+                settings.own_words, label="Own words", info="Further safe answers that the model says with a reminder"
+            )
 
     @property
     def named(self) -> dict[str, Any]:

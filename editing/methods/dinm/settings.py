@@ -24,6 +24,7 @@ from editing.values import (
     Positive,
     Probability,
     Rate,
+    Share,
     Steps,
     changed,
 )
@@ -80,6 +81,8 @@ class DinmSettings:
         damage_budget: Largest KL in nats per token on the prompts of a step; a step beyond it is undone and the edit
             ends.
         harmless_prompts: Number of harmless prompts of the ``harmless`` constraint.
+        look_alikes: Which share of the harmless prompts sounds like harmful ones and is none, 0 to 1
+            (:func:`editing.texts.harmless.harmless_texts`).
         harmless_at_once: How many of them a step measures, in turn; ``None`` for all. Where the constraint has no
             weight and no budget, a step size is measured on so many, and a step, for the screen, on two of these.
         harmless_tokens: Most tokens of the model's own answer to each.
@@ -91,6 +94,8 @@ class DinmSettings:
             matrix, as in paper and released code.
         safe_answers: Number of safe answers that the edit makes likely: the case's own and, beyond it, short ones that
             fit any question (:data:`FURTHER_ANSWERS`), so that no single text is learnt by heart.
+        own_words: Take the further ones, as far as there are, from what the model itself says with a self-reminder and
+            the judge calls safe (:func:`editing.texts.own_words.safe_in_own_words`).
         question_alone: Also make them likely after the question alone.
         companions: Number of bundled harmful questions (:func:`editing.texts.harmless.companions`), most of them in
             attack templates, after which a short answer that declines is made likely as well: half of the edit loss is
@@ -125,12 +130,14 @@ class DinmSettings:
     target_probability: Probability | None = 0.7
     damage_budget: Positive | None = 0.2
     harmless_prompts: HarmlessCount = 96
+    look_alikes: Share = 0.0
     harmless_tokens: HarmlessTokens = 12
     harmless_at_once: Count | None = 8
     own_refusals: OwnRefusals = 24
     watch_unsafe: bool = True
     neurons_only: Count | None = None
     safe_answers: SafeAnswers = 3
+    own_words: bool = False
     question_alone: bool = False
     companions: Companions = 0
     first_token_weight: Annotated[float, Field(ge=1, le=100)] = 1.0

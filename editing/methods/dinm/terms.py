@@ -26,6 +26,7 @@ from editing.optimising.replay import ReplayFactory, kept
 from editing.progress import Preparation, part_of
 from editing.texts.contexts import after_context, random_contexts
 from editing.texts.harmless import companions, harmless_answers, own_refusals
+from editing.texts.own_words import safe_in_own_words
 from editing.texts.taught import taught_answers
 from editing.values import LONGEST_COMPANION
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
@@ -99,6 +100,11 @@ def prepare_answers(
         return aligned_answer(model, block, encode(model, text, response, format), replay)
 
     further_answers = FURTHER_ANSWERS[: settings.safe_answers - 1]
+    if settings.own_words and further_answers:
+        own = yield from part_of(safe_in_own_words(model, case, len(further_answers), format, cancel), 0.0, 0.1)
+        if own is None:
+            return None
+        further_answers = (*own, *further_answers)[: len(further_answers)]
     if settings.loss_positions == "reference":
         # For its checks of length and emptiness.
         encode(model, text, case.safe, PromptFormat(format.suffix, chat=False))
@@ -157,7 +163,8 @@ def prepare_constraint(
     spans = _own_constraint(model, case, settings)
     if not spans:
         count, tokens, format = settings.harmless_prompts, settings.harmless_tokens, settings.format
-        own = yield from part_of(harmless_answers(model, case, count, tokens, format, cancel), 0.1, 0.6)
+        answering = harmless_answers(model, case, count, tokens, format, cancel, settings.look_alikes)
+        own = yield from part_of(answering, 0.1, 0.6)
         refusals = own_refusals(model, settings.own_refusals, tokens, format, cancel, case.question)
         declined = yield from part_of(refusals, 0.6, 0.9)
         if own is None or declined is None:

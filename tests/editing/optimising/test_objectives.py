@@ -16,7 +16,9 @@ from editing.texts.harmless import answers_by_text, harmless_answers, harmless_t
 from inspector.model import Decoding, InspectedModel, PromptFormat, answer, encode, from_parts
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Constraint, bundled_constraint_prompts
+from inspector.safeedit.cases import bundled_harmless
 from inspector.safeedit.refusal import read_refusal
+from inspector.safeedit.sets import contrasts, false_alarm_prompts
 
 SUFFIX = by_hand.SUFFIX.strip()
 
@@ -100,6 +102,29 @@ def test_harmless_prompts_are_the_case_s_own_and_bundled_ones_in_one_order_bare(
     assert texts[:24] == harmless_texts(case, 24), "more of them leave the first ones as they are"
     alone = harmless_texts(replace(case, constraint=None), 99)
     assert alone == texts[1:], "another case meets the same ones"
+
+
+def test_a_share_of_them_sounds_harmful_where_wanted_and_stands_evenly_among_them(case):
+    texts = harmless_texts(case, 100, 0.5)
+    alike = {one.prompt for one in false_alarm_prompts("detector") if one.look_alike}
+    alike |= {one.prompt for one in contrasts() if not one.harmful}
+    of_them = [text in alike for text in texts]
+    assert texts[0] == case.constraint.prompt and len(set(texts)) == 100 and sum(of_them) == 50
+    assert [sum(of_them[start : start + 8]) for start in (0, 8, 88)] == [4, 4, 4]
+    assert [text for text in texts if text not in alike] == harmless_texts(case, 50)
+    assert texts[:24] == harmless_texts(case, 24, 0.5), "more of them leave the first ones as they are"
+    assert sum(text in alike for text in harmless_texts(case, 100, 0.2)) == 20
+    scored = {one.prompt for split in ("development", "score") for one in false_alarm_prompts(split)}
+    assert not alike & (scored | set(bundled_harmless()))
+    every = harmless_texts(case, 10_000, 1.0)
+    assert set(every[: len(alike)]) == alike and len(set(every)) == len(every), "no more than there are"
+
+
+def test_an_edit_is_held_to_the_look_alikes_that_it_is_told_to(fresh, case):
+    messages: list[Preparation] = []
+    own = run(harmless_answers(fresh, case, 4, 2, PromptFormat(), look_alikes=0.5), messages.append)
+    wanted = [by_hand.prompt(fresh, text) for text in harmless_texts(case, 4, 0.5)]
+    assert [list(one.prompt) for one in own] == wanted != [by_hand.prompt(fresh, t) for t in harmless_texts(case, 4)]
 
 
 def test_an_own_answer_that_ended_by_itself_keeps_its_end(fresh, case):
