@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode, from_parts
 from inspector.model.answers.batching import generate
 from inspector.model.patches.routing import scores
+from inspector.safeedit import bundled_cases
 
 SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
 
@@ -170,6 +172,32 @@ def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, cas
         after = [answer_logits(model, case, row) for model, row in zip(models, rows, strict=True)]
         assert np.abs(after[0] - after[1]).max() < 0.05 * np.abs(after[0] - before[0]).max() + 1e-3
         assert answered(models[0], case, rows[0]) == answered(models[1], case, rows[1])
+
+
+@pytest.mark.embedded
+def test_nor_does_the_default_edit_of_the_embedded_model(embedded):
+    """Of a case whose answers are cut short, on few harmless prompts, two updates."""
+    whole = bundled_cases()[19]
+    case = replace(whole, safe=" ".join(whole.safe.split()[:12]), unsafe=" ".join(whole.unsafe.split()[:10]))
+    network = copy.deepcopy(embedded.network)
+    rescale(network)
+    models = [embedded, from_parts(network, embedded.tokenizer, "scaled")]
+    measured = [divergence(model, case) for model in models]
+    assert measured[0].toxic_layer() == measured[1].toxic_layer()
+    before = [answer_logits(model, case, VANILLA) for model in models]
+    assert before[0] == pytest.approx(before[1], abs=1e-3), "the two models compute the same"
+    few = {"steps": 2, "harmless_prompts": 2, "harmless_tokens": 4, "own_refusals": 0, "target_probability": None}
+    one, two = (run(dinm(model, case, 20, preset("corrected", **few))) for model in models)
+    assert (one.kept, one.stop_reason) == (two.kept, two.stop_reason) == (2, "step limit")
+    for sign in ("safe_probability", "unsafe_probability", "constraint_kl"):
+        first, second = ([getattr(step, sign) for step in result.trace] for result in (one, two))
+        assert first == pytest.approx(second, rel=0.02, abs=1e-6)
+    sizes = [result.patch.settings["learning_rate"] for result in (one, two)]
+    assert abs(np.log(sizes[0] / sizes[1])) > 1, "the sizes are those of each network's own weights"
+    rows = [Row(result.patch) for result in (one, two)]
+    after = [answer_logits(model, case, row) for model, row in zip(models, rows, strict=True)]
+    assert np.abs(after[0] - after[1]).max() < 0.05 * np.abs(after[0] - before[0]).max()
+    assert answered(models[0], case, rows[0]) == answered(models[1], case, rows[1])
 
 
 @pytest.mark.parametrize("family", tiny_models.FIVE)
