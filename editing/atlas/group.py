@@ -12,7 +12,7 @@ from torch import Tensor
 
 from editing.atlas.made import AtlasSettings, Entry
 from editing.calibrating.step_size import adam, first_size, measured_sizes
-from editing.optimising.descent import Descent, Signs, Stops, laid_out
+from editing.optimising.descent import Descent, Signs, Stops, fused, laid_out
 from editing.optimising.replay import master_weight
 from editing.progress import Step
 from inspector.errors import RefusedEdit
@@ -108,7 +108,7 @@ class Group:
     def optimiser(self, tails: AtlasTails, settings: AtlasSettings) -> torch.optim.Optimizer:
         """Return Adam with the settings' step size, or with the size of each block that is measured."""
         if settings.learning_rate is not None:
-            return torch.optim.Adam(self.parameters, lr=settings.learning_rate)
+            return torch.optim.Adam(self.parameters, lr=settings.learning_rate, fused=fused(self.parameters))
         gradients = {block: self._gradients[block].to(weight.device) for block, weight in self.weights.items()}
 
         blocks = list(self.weights)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editing.optimising.descent import fused
 from editing.optimising.matrix import Matrix
 from editing.optimising.objectives import KlTerm
 from inspector.errors import RefusedEdit
@@ -74,11 +75,6 @@ def adam(tensors: Sequence[Tensor], gradients: Sequence[Tensor], sizes: Sequence
         ],
         fused=fused(tensors),
     )
-
-
-def fused(tensors: Sequence[Tensor]) -> bool | None:
-    """Tell an optimiser to make its update in one kernel where that exists: on CUDA; ``None`` leaves it as it is."""
-    return True if all(tensor.device.type == "cuda" for tensor in tensors) else None
 
 
 def measured_optimiser(

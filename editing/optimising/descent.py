@@ -390,6 +390,11 @@ def laid_out(gradient: Tensor, tensor: Tensor) -> Tensor:
     return gradient if gradient.stride() == tensor.stride() else torch.empty_like(tensor).copy_(gradient)
 
 
+def fused(tensors: Sequence[Tensor]) -> bool | None:
+    """Tell an optimiser to make its update in one kernel where that exists: on CUDA; ``None`` leaves it as it is."""
+    return True if all(tensor.device.type == "cuda" for tensor in tensors) else None
+
+
 NOT_FINITE = (
     "The loss is not a finite number before the first step. Load the model in float32 (--dtype float32) or shorten the "
     "answers."

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from editing.guard import check_case
-from editing.optimising.descent import Descent, Signs, Stops
+from editing.optimising.descent import Descent, Signs, Stops, fused
 from editing.optimising.smaller import once_smaller
 from editing.optimising.trainee import Alpha, Rank, Scope, TrainedScope, Trainee, trainee
 from editing.progress import EditEvents, EditResult, Preparation, Step
@@ -223,7 +223,12 @@ class Training:
             EditError: The loss is not finite before the first update.
         """
         settings, student = self._settings, self.student
-        optimiser = torch.optim.AdamW(student.parameters, lr=rate or settings.rate, weight_decay=settings.weight_decay)
+        optimiser = torch.optim.AdamW(
+            student.parameters,
+            lr=rate or settings.rate,
+            weight_decay=settings.weight_decay,
+            fused=fused(student.parameters),
+        )
 
         def evaluate(number: int, _gradient: bool) -> Signs:
             values = objective(student, self.batch(number))

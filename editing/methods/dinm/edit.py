@@ -11,11 +11,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from editing.calibrating.step_size import fused, measured_optimiser
+from editing.calibrating.step_size import measured_optimiser
 from editing.guard import check_case
 from editing.methods.dinm.settings import DinmSettings
 from editing.methods.dinm.terms import answer_values, prepare_answers, prepare_constraint, term_values
-from editing.optimising.descent import NOT_FINITE, Descent, Signs
+from editing.optimising.descent import NOT_FINITE, Descent, Signs, fused
 from editing.optimising.matrix import Matrix
 from editing.optimising.null_space import harmless_moment, soft_null_space
 from editing.optimising.replay import ReplayFactory, TailReplay, master_weight

@@ -23,6 +23,7 @@ from editing.guard import check_case
 from editing.memory import require_free_memory
 from editing.methods.mend.network import EditorNetwork, EditorShape, Factors
 from editing.methods.mend.top import TopBlocks, adding, gradient_factors
+from editing.optimising.descent import fused
 from editing.values import Count, HarmlessTokens, NotNegative, Positive, Rate
 from inspector.errors import EditError
 from inspector.kl import kl_by_token
@@ -268,7 +269,8 @@ def train(
         [
             {"params": network, "lr": settings.learning_rate},
             {"params": [editor.alphas], "lr": settings.alpha_rate * settings.alpha},
-        ]
+        ],
+        fused=fused([*network, editor.alphas]),
     )
     for step in range(settings.steps):
         optimiser.zero_grad()
