@@ -360,9 +360,9 @@ def connect(context: Context) -> None:
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def undo(request: gr.Request | None = None) -> gives.Live:
-        """Drop this session's live edit."""
+        """Drop this session's live edit; the one before it is live again and acts as it acted."""
         with shown_to_user(), context.reserved(request) as session:
-            undo_edit(session, context.detector)
+            undo_edit(session)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def cancel(request: gr.Request | None = None) -> gives.Cancelled:
