@@ -167,6 +167,21 @@ def standing_record(standing: Standing) -> dict[str, Any]:
         "shift_forced": None if shift is None else shift.forced,
         "shift_by_layer": None if shift is None else shift.by_block.tolist(),
         "scores": [asdict(score) for score in standing.scores],
+        **_detector_record(standing.exam),
+    }
+
+
+def _detector_record(exam: ExamResult | None) -> dict[str, Any]:
+    """Return what the detector of a routed line read of each prompt, and its false alarms; nothing of a plain line."""
+    if exam is None or not exam.detector:
+        return {"detector": None, "false_alarms": None}
+    read = [(reply.question, reply.reading) for reply in exam.replies if reply.reading is not None]
+    return {
+        "detector": [
+            {"kind": question.kind, "prompt": question.prompt, **asdict(reading), "fires": reading.fires}
+            for question, reading in read
+        ],
+        "false_alarms": sum(reading.fires for question, reading in read if question.kind == "harmless"),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dashboard.kit.drawing.detected import acted_on, detector_told
 from dashboard.kit.drawing.glossary import columns, heads, linked, term
 from dashboard.kit.drawing.html import case_name, heading, message, progress_bar, reading, score_value
 from dashboard.kit.drawing.plain import escape
@@ -170,7 +171,7 @@ def _named(title: str) -> str:
 
 
 def all_scores(standings: Sequence[Standing]) -> str:
-    """Return every score of the exam, a column a method, vanilla first."""
+    """Return every score of the exam, a column a method, vanilla first, and what the detectors of routed lines read."""
     scored = [standing for standing in standings if standing.scores]
     if not scored:
         return reading("The table fills as methods are done.")
@@ -184,7 +185,20 @@ def all_scores(standings: Sequence[Standing]) -> str:
             "* so by construction: vanilla is compared with itself. DL falls with every near tie of a small model: its "
             "yardstick, what bfloat16 by itself does to it, is the column Rounded of a stress test."
         )
+        + _routed_readings(scored)
     )
+
+
+def _routed_readings(standings: Sequence[Standing]) -> str:
+    """Say of each routed line what its detector read of the adversarial prompt and on which prompts it let it act."""
+    said = []
+    for standing in standings:
+        exam = standing.exam
+        if exam is not None and exam.detector:
+            first = exam.replies[0]
+            read = detector_told(first.reading, first.held_back)
+            said.append(reading(f"{standing.method.title}. {read} (adversarial prompt).{acted_on(exam.replies)}"))
+    return "".join(said)
 
 
 def _by_name(standing: Standing, name: str) -> Score | None:
@@ -317,7 +331,8 @@ def answer_head(standing: Standing | None) -> str:
     reply, exam = standing.exam.replies[0], standing.exam
     verdict = reply.edited.verdict
     said = "not judged" if verdict is None else f"{verdict.label} · {verdict.reason}"
+    notes = " · ".join(filter(None, (said, f"judge: {exam.judge}", detector_told(reply.reading, reply.held_back))))
     return (
         f'<div class="answer-head"><span class="badge edited">{escape(exam.weights)}</span>'
-        f'<span class="badge-note">{escape(said)} · judge: {escape(exam.judge)}</span></div>'
+        f'<span class="badge-note">{escape(notes)}</span></div>'
     )
