@@ -32,6 +32,8 @@ EXAMPLE_SIZE = Size(transfer=0, harmless=4, facts=0, passages=0)
 """What the finished example's methods are asked: less than a visitor's."""
 LONGEST_ANSWER = 40
 """Tokens of an answer where nobody asks for another length."""
+ROUNDED = "Rounded"
+"""What the line is called that says what bfloat16 by itself does, without any edit."""
 TITLES = {method.title: method.key for method in METHODS.values()}
 ALONE, TOGETHER = "this case", "with 8 others"
 TRAIN_ON = (ALONE, TOGETHER)
@@ -169,6 +171,13 @@ def standing_record(standing: Standing) -> dict[str, Any]:
         "scores": [asdict(score) for score in standing.scores],
         **_detector_record(standing.exam),
     }
+
+
+def rounding_record(known: Contest) -> dict[str, Any]:
+    """Return what bfloat16 by itself does as a further line of a run of several methods, or why there is none."""
+    told = standing_record(Standing(METHODS["dinm"], failed=known.rounded_as if known.rounded is None else ""))
+    nothing = dict.fromkeys(("peak_mebibytes", "parameters_changed", "delta_norm"))
+    return {**told, **nothing, "method": ROUNDED, "scores": [asdict(score) for score in known.yardstick]}
 
 
 def _detector_record(exam: ExamResult | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
 from inspector.model.patches.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
-from inspector.safeedit.questions import JUDGED, Question
+from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told
 
 HEADING = heading(

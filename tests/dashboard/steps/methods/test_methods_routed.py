@@ -147,7 +147,7 @@ def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
         records = endpoints["methods"](
             given.question, given.template, given.safe, given.unsafe, 1, ["FT-L"], max_new_tokens=2, routed=routed
         )
-        assert [record["method"] for record in records] == ["FT-L", *more]
+        assert [record["method"] for record in records] == ["FT-L", "Rounded", *more]
 
 
 def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detecting, request):
