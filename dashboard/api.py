@@ -34,7 +34,9 @@ from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate import run as locating
 from dashboard.steps.methods import run as contests
 from dashboard.steps.methods.further import routed_too
-from dashboard.steps.methods.run import ALONE, TITLES, patch_of, run_contest, standing_record
+from dashboard.steps.methods.further import with_rounding as with_rounded_methods
+from dashboard.steps.methods.run import ALONE, TITLES, patch_of, rounding_record, run_contest, standing_record
+from dashboard.steps.methods.state import Compared
 from dashboard.steps.operate import gating
 from dashboard.steps.operate import run as operating
 from dashboard.steps.stress import run as stress
@@ -45,6 +47,7 @@ from dashboard.steps.why.state import Looked
 from editing import Preparation, preset
 from editing.command import recommended
 from editing.gate.budgets import budgets_with
+from editing.progress import run as run_quietly
 from editing.standing import Standing
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
@@ -308,7 +311,10 @@ def connect(context: Context) -> None:
         routed: takes.RoutedToo = False,
         request: gr.Request | None = None,
     ) -> Iterator[gives.MethodRecord]:
-        """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift."""
+        """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift.
+
+        After these comes one called Rounded: what bfloat16 by itself does to the same harmless answers, or why not.
+        """
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             titles = list(TITLES) if chosen is None else chosen
@@ -322,6 +328,10 @@ def connect(context: Context) -> None:
                     shown = len(progress.standings)
                     context.bus.told(News.MADE, session, {})
                     yield cast(gives.MethodRecord, standing_record(progress.standings[-1]))
+            run_quietly(with_rounded_methods(model, session))
+            known = session.slot(Compared).contest
+            if known is not None and known.rounded_as and not session.cancelled.is_set():
+                yield cast(gives.MethodRecord, rounding_record(known))
             if detector is None or session.cancelled.is_set():
                 return
             settings = contests.exam_settings(size, max_new_tokens, asked)
@@ -360,9 +370,9 @@ def connect(context: Context) -> None:
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def undo(request: gr.Request | None = None) -> gives.Live:
-        """Drop this session's live edit."""
+        """Drop this session's live edit; the one before it is live again and acts as it acted."""
         with shown_to_user(), context.reserved(request) as session:
-            undo_edit(session, context.detector)
+            undo_edit(session)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def cancel(request: gr.Request | None = None) -> gives.Cancelled:

@@ -21,8 +21,8 @@ from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.keep.history import Kept
 from dashboard.steps.methods.plane import WRITTEN
-from dashboard.steps.stress import rounding
 from dashboard.steps.why.state import Looked
+from editing import rounding
 from editing.gate.gate import RECORD
 
 SECRET = "a text that belongs to a visitor"

@@ -29,6 +29,7 @@ from editing.atlas import Atlas
 from editing.gate.budgets import Budgets, checks_of
 from editing.gate.exam import small_exam
 from editing.gate.gate import RECORD, Acceptance
+from editing.rounding import learn_row
 from editing.standing_file import load_standings, save_standings
 from editing.texts.harmless import harmless_texts, known_answer, learn_answer, refusal_texts
 from inspector.divergence import Divergence
@@ -97,7 +98,13 @@ class Store:
                 run = session.slot(Compared).contest
                 assert run is not None
                 save_standings(run.standings, self.folder / "contest", self.patches)
-                content: Any = {"block": run.block, "picked": run.picked}
+                rounded = None if run.rounded is None else exam_record(run.rounded)
+                content: Any = {
+                    "block": run.block,
+                    "picked": run.picked,
+                    "rounded": rounded,
+                    "unrounded": run.unrounded,
+                }
             else:
                 content = _CONTENT[part](session)
             of = {"fingerprint": self.model.fingerprint, "edit": _edit_of(part, session)}
@@ -131,9 +138,16 @@ class Store:
             assert session.case is not None
             standings = load_standings(path.parent / "contest")
             block, picked = content["block"], content.get("picked", True)  # once every method edited one layer
-            session.slot(Compared).contest = Contest(session.case, self.texts.format, block, standings, picked)
+            made = Contest(session.case, self.texts.format, block, standings, picked)
+            if content.get("rounded") is not None:  # once there was none
+                made = replace(made, rounded=exam_from(content["rounded"]))
+            session.slot(Compared).contest = replace(made, unrounded=str(content.get("unrounded", "")))
+            rounded = made.rounded
         else:
             _TAKEN[part](session, content, self.texts)
+            rounded = session.slot(Examined).rounded if part == "exam" else None
+        if rounded is not None:
+            learn_row(self.model, rounded)
 
     def _write_edit(self, path: Path, session: Session) -> None:
         live, held, answers = session.live, session.slot(Gated).held, session.slot(Measured).answers

@@ -14,6 +14,8 @@ from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as contests
 from dashboard.steps.methods.further import routed_too
+from dashboard.steps.methods.further import with_rounding as with_rounded_methods
+from dashboard.steps.methods.state import Compared
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stressing
@@ -182,6 +184,10 @@ def several(
         layers=layers,
     )
     run(running, tell)
+    run(with_rounded_methods(model, session), tell)
+    done = session.slot(Compared).contest
+    if done is not None and done.unrounded:
+        tell(Preparation(done.unrounded, 1.0))
     if detector is not None:
         settings = contests.exam_settings("Brief", tokens, way)
         adding = routed_too(model, session, settings, detector, judge, layers)

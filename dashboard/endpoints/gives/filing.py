@@ -143,7 +143,8 @@ class ComparedAnswer(TypedDict):
     Attributes:
         weights: vanilla, or the row by its label.
         answer: The answer.
-        note: How it ended, and whether the edit held back; empty for nothing to tell.
+        note: How it ended, and what an edit's detector read of the text: score, threshold, and whether it held the
+            edit back; empty for nothing to tell.
         safe: What the embedded judge says; null for a text of one's own, which nobody judges.
     """
 

@@ -185,6 +185,24 @@ class StressEvent(StressExam, total=False):
     other: StressExam | None
 
 
+class PromptRead(TypedDict):
+    """What an edit's detector read of one prompt.
+
+    Attributes:
+        kind: What the prompt is asked for.
+        prompt: Its text.
+        score: The prompt's score.
+        threshold: Score from which the edit acts.
+        fires: Whether it does.
+    """
+
+    kind: str
+    prompt: str
+    score: float
+    threshold: float
+    fires: bool
+
+
 class MethodRecord(TypedDict):
     """What one method achieved on the case; null where something was not measured.
 
@@ -206,6 +224,8 @@ class MethodRecord(TypedDict):
         shift_forced: Whether that follows from the construction.
         shift_by_layer: The same of every layer.
         scores: Each score with both weights, unit, interval and number of answers.
+        detector: Of a routed line what its detector read of each prompt; null of any other.
+        false_alarms: On how many harmless prompts it let the edit act; null likewise.
     """
 
     method: str
@@ -225,6 +245,8 @@ class MethodRecord(TypedDict):
     shift_forced: bool | None
     shift_by_layer: list[float] | None
     scores: list[dict[str, Any]]
+    detector: list[PromptRead] | None
+    false_alarms: int | None
 
 
 class Live(TypedDict):

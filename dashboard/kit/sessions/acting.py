@@ -64,21 +64,31 @@ def make_live(session: Session, edit: LiveEdit, detector: Detector | None) -> No
     route(session, detector)
 
 
-def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
+def undo(session: Session) -> LiveEdit | None:
     """Drop the live edit and return the one before, if there is one.
 
-    It acts where it acted, or where the visitor has asked edits to act, at the strength at which it was live last.
-
-    Args:
-        detector: The model's.
+    It acts as it acted when it was live last, at the strength that it had then; what the visitor has asked for since
+    follows it, see :func:`route`.
     """
-    live, kept = session.undo(), session.slot(Acting)
+    live = session.undo()
     if live is None:
         session.detector = None
         return None
-    routed = live.patch.identifier in kept.routed if kept.wish == "gate" else kept.wish == "where harm"
-    route(session, kept.detectors.get(live.patch.identifier, detector) if routed else None)
+    route(session, acted_by(session, live))
     return live
+
+
+def switched(session: Session, before: Wish) -> str:
+    """Say where the live edit acts if the switch has changed with it, as it does when an edit comes back; else nothing.
+
+    Args:
+        before: Where the visitor's next edit was to act before it came back.
+    """
+    wish = wish_of(session)
+    if wish in ("gate", before):
+        return ""
+    acts = EVERYWHERE if wish == "everywhere" else WHERE_HARM
+    return f"{acts}, as it did. The switch says so now, and the next edit acts so, too."
 
 
 def acted_by(session: Session, edit: LiveEdit) -> Detector | None:
@@ -92,8 +102,7 @@ def detector_of(
 ) -> Generator[Preparation, None, Detector | None]:
     """Make what a visitor's live edit acts by where it acts only where harm is detected.
 
-    That by which it has acted before, or that was made for it already, else one that fires on its case's own question
-    as well, and on those of the edits that it stands on.
+    That by which it has acted before, or that was made for it already, else its own (:func:`detector_for`).
 
     Args:
         detector: The model's.
@@ -113,13 +122,30 @@ def detector_of(
     kept, patch = session.slot(Acting), live.patch.identifier
     if patch in kept.detectors:
         return kept.detectors[patch]
-    cancel = session.cancelled.is_set
-    own = yield from of_those_below(model, found, live.below, live.format, cancel)
-    if own is not None:
-        own = yield from acts_by(model, own, live.case, live.format, cancel)
+    own = yield from detector_for(model, session, found, live)
     if own is not None:
         kept.detectors = {**kept.detectors, patch: own}
     return own
+
+
+def detector_for(
+    model: InspectedModel, session: Session, detector: Detector, edit: LiveEdit
+) -> Generator[Preparation, None, Detector | None]:
+    """Make a detector that fires on an edit's own question as well, and on those of the edits that it stands on.
+
+    Args:
+        detector: The model's.
+        edit: The edit, live or not.
+
+    Yields:
+        How far it is.
+
+    Returns:
+        The detector; ``None`` when the visitor has cancelled.
+    """
+    cancel = session.cancelled.is_set
+    own = yield from of_those_below(model, detector, edit.below, edit.format, cancel)
+    return None if own is None else (yield from acts_by(model, own, edit.case, edit.format, cancel))
 
 
 def require_detector(model: InspectedModel, detector: Detector | None) -> Detector:

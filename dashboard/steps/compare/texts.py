@@ -9,6 +9,7 @@ from dashboard.kit.drawing.glossary import marked
 from dashboard.kit.drawing.html import (
     brief,
     direction_of,
+    message,
     number,
     over,
     probability,
@@ -281,6 +282,18 @@ def nothing_to_route(wish: Wish) -> str:
         "where harm": "it is made and examined to act only where harm is detected",
     }[wish]
     return f"No edit is live, so there is none to route. The next one: {then}."
+
+
+def undone(switched: str) -> str:
+    """Say after Undo that the edit before is live again.
+
+    Args:
+        switched: Where it acts, if the switch has changed with it (:func:`dashboard.kit.sessions.acting.switched`).
+    """
+    again = "Undone: the edit before it is live again"
+    if not switched:
+        return message(f"{again}.")
+    return message("Undone: the edit before it is live as it acted; see the switch.", f"{again} and {switched}")
 
 
 def routing_note(model: InspectedModel, detector: Detector | None) -> str:

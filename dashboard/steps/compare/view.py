@@ -12,10 +12,11 @@ from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.drawing.html import message, progress_bar
 from dashboard.kit.room import Context, Detail, Room
 from dashboard.kit.running.run import drain
-from dashboard.kit.sessions.acting import Acting, Wish, detector_of, route, undo
+from dashboard.kit.sessions.acting import Acting, Wish, detector_of, route, switched, undo, wish_of
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sharing.lent import Lent
 from dashboard.steps.compare import run
+from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.asking import AskingPart
 from dashboard.steps.compare.changes import ChangesPart
 from dashboard.steps.compare.report import parts
@@ -186,12 +187,13 @@ class CompareRoom(Room):
         yield from self._changed(session, values, measure=False)
 
     def on_undo(self, session: Session, values: Values) -> Iterator[Update]:
-        """Drop the live edit; the one before it, or vanilla, is live again."""
+        """Drop the live edit; the one before it, or vanilla, is live again, as it acted."""
         self.asking.require_bundled(values)
-        undo(session, self.context.detector)
+        before = wish_of(session)
+        undo(session)
         yield from self._changed(session, values)
         if session.live is not None and not session.cancelled.is_set():
-            yield {self.bus.offered("clock").outputs[0]: message("Undone: the edit before it is live again.")}
+            yield {self.bus.offered("clock").outputs[0]: words.undone(switched(session, before))}
 
     def _changed(self, session: Session, values: Values, measure: bool = True) -> Iterator[Update]:
         """Tell the steps that the live weights changed, measure them here and ask what was asked."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from dashboard.kit.drawing.detected import detector_told
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode
 from inspector.model.answers.batching import Line, generate_each
@@ -29,7 +30,7 @@ class Asked:
     Attributes:
         texts: The answers.
         labels: Names of the weights.
-        notes: How each ended and what was special.
+        notes: How each ended and what was special, of a routed edit what its detector read of the text.
         choice: What was asked, by its name on the screen.
         verdicts: The judge's, of a case's prompt; ``None`` for a text of one's own, which nobody judges.
         prompt: The text that was asked.
@@ -131,7 +132,7 @@ def _notes(lines: Sequence[Line], own: tuple[str, str, str], unfinished: str = "
         own: About how each was asked.
         unfinished: Said of those that have not ended by themselves.
     """
-    held = ["no harm detected: the vanilla weights answered" if line.held_back else "" for line in lines]
+    held = [detector_told(line.reading, line.held_back) for line in lines]
     ended = ["" if line.finished else unfinished for line in lines]
     first, one, other = (" · ".join(filter(None, parts)) for parts in zip(own, held, ended, strict=True))
     return first, one, other

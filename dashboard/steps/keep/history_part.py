@@ -11,6 +11,7 @@ from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.drawing.glossary import columns
 from dashboard.kit.drawing.html import message, progress_bar, reading
 from dashboard.kit.room import Context, Room
+from dashboard.kit.sessions.acting import switched, wish_of
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
@@ -177,8 +178,10 @@ class HistoryPart(Room):
 
     def on_undo_here(self, session: Session, values: Values) -> Iterator[Update]:
         """Drop the live edit, as Undo in Operate does."""
+        before = wish_of(session)
         yield from self.bus.offered("undo").call(session, values)
-        yield {self.desk.clock: message(f"Undone. Live is {session.row.label()}; Redo brings the edit back.")}
+        said, acts = f"Undone. Live is {session.row.label()}; Redo brings the edit back.", switched(session, before)
+        yield {self.desk.clock: message(said, f"{said} It {acts}" if acts else "")}
 
     def on_redo(self, session: Session, values: Values) -> Iterator[Update]:
         """Make the edit live again that Undo has dropped last."""

@@ -1,4 +1,4 @@
-"""Beside a run of several methods: their patches routed by the detector, and what the region writes; no Gradio here."""
+"""Beside a run of several methods: what rounding does, routed patches, what the region writes; no Gradio in here."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from editing.memory import memory_told, peak_memory
 from editing.methods.dinm import to_be_routed
 from editing.methods.registry import METHODS
 from editing.progress import run as run_quietly
+from editing.rounding import row_or_why
 from inspector.divergence import divergence
 from inspector.errors import REFUSALS, CaseError, InspectorError
 from inspector.model import Detector, InspectedModel, Row
@@ -29,6 +30,28 @@ ROUTED = ", routed"
 """What a routed patch's title ends with: the method's edit, where the detector finds harm."""
 LEARNS_MORE = f"{METHODS['dinm'].title}, learns more"
 """DINM as Operate makes it first where a detector can route it; it is shown routed alone."""
+
+
+def with_rounding(model: InspectedModel, session: Session) -> Generator[Preparation, None, None]:
+    """Put the rounding row beside a run of several methods that has just ended, or why there is none; once a model.
+
+    It answers the harmless prompts of the run as that has asked them. What cannot be had costs this row alone.
+
+    Yields:
+        How far the rounded weights are.
+    """
+    kept = session.slot(Compared)
+    known = kept.contest
+    if known is None or known.exam is None or session.cancelled.is_set():
+        return
+
+    def told(progress: Progress) -> Preparation:
+        said = f"Rounded weights: {progress.answered} of {progress.total} harmless prompts answered"
+        return Preparation(said, progress.fraction)
+
+    making = row_or_why(model, known.exam, "this run", session.cancelled.is_set)
+    rounded, why = yield from drain(making, told)
+    kept.contest = replace(known, rounded=rounded, unrounded=why)
 
 
 def can_be_routed(standing: Standing) -> bool:

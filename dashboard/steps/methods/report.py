@@ -28,6 +28,6 @@ def parts(visit: Visit) -> list[Part]:
     failed = [f"{one.method.title}: {one.failed}" for one in standings if one.failed]
     left_out = (Table("Methods that made no edit", ("Method and reason",), tuple((one,) for one in failed)),)
     other = other_case(session, kept.contest.case, "this table", "Run methods")
-    readings = (words.head(session, other), words.all_scores(standings))
+    readings = (words.head(session, other), words.all_scores(kept.contest))
     tables = (table, *(left_out if failed else ()))
     return [Part("Methods", readings, figures=tuple(drawn), tables=tables)]

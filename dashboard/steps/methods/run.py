@@ -32,6 +32,8 @@ EXAMPLE_SIZE = Size(transfer=0, harmless=4, facts=0, passages=0)
 """What the finished example's methods are asked: less than a visitor's."""
 LONGEST_ANSWER = 40
 """Tokens of an answer where nobody asks for another length."""
+ROUNDED = "Rounded"
+"""What the line is called that says what bfloat16 by itself does, without any edit."""
 TITLES = {method.title: method.key for method in METHODS.values()}
 ALONE, TOGETHER = "this case", "with 8 others"
 TRAIN_ON = (ALONE, TOGETHER)
@@ -167,6 +169,28 @@ def standing_record(standing: Standing) -> dict[str, Any]:
         "shift_forced": None if shift is None else shift.forced,
         "shift_by_layer": None if shift is None else shift.by_block.tolist(),
         "scores": [asdict(score) for score in standing.scores],
+        **_detector_record(standing.exam),
+    }
+
+
+def rounding_record(known: Contest) -> dict[str, Any]:
+    """Return what bfloat16 by itself does as a further line of a run of several methods, or why there is none."""
+    told = standing_record(Standing(METHODS["dinm"], failed=known.rounded_as if known.rounded is None else ""))
+    nothing = dict.fromkeys(("peak_mebibytes", "parameters_changed", "delta_norm"))
+    return {**told, **nothing, "method": ROUNDED, "scores": [asdict(score) for score in known.yardstick]}
+
+
+def _detector_record(exam: ExamResult | None) -> dict[str, Any]:
+    """Return what the detector of a routed line read of each prompt, and its false alarms; nothing of a plain line."""
+    if exam is None or not exam.detector:
+        return {"detector": None, "false_alarms": None}
+    read = [(reply.question, reply.reading) for reply in exam.replies if reply.reading is not None]
+    return {
+        "detector": [
+            {"kind": question.kind, "prompt": question.prompt, **asdict(reading), "fires": reading.fires}
+            for question, reading in read
+        ],
+        "false_alarms": sum(reading.fires for question, reading in read if question.kind == "harmless"),
     }
 
 

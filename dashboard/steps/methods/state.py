@@ -8,6 +8,9 @@ from editing.contest import Standing
 from editing.methods.registry import Method
 from inspector.model import PromptFormat
 from inspector.safeedit import Case
+from inspector.safeedit.exam import ExamResult
+from inspector.safeedit.scores import Score
+from inspector.safeedit.yardstick import yardstick
 from inspector.writing import RegionWriting
 
 
@@ -21,6 +24,8 @@ class Contest:
         block: The layer whose region was looked at.
         standings: The methods that are done.
         picked: Whether every method was to edit that layer, as somebody had picked it; else each takes its own.
+        rounded: The same weights in bfloat16, or rounded to it, asked the harmless prompts of these exams.
+        unrounded: Why there is no such row; empty where there is one, or it was not asked for.
     """
 
     case: Case
@@ -28,6 +33,25 @@ class Contest:
     block: int
     standings: tuple[Standing, ...]
     picked: bool = True
+    rounded: ExamResult | None = None
+    unrounded: str = ""
+
+    @property
+    def exam(self) -> ExamResult | None:
+        """The exam of the first method that has one: all ask the same."""
+        return next((one.exam for one in self.standings if one.exam is not None), None)
+
+    @property
+    def yardstick(self) -> tuple[Score, ...]:
+        """What rounding gives to compare the methods with, nothing without its row."""
+        return () if self.rounded is None else yardstick(self.rounded)
+
+    @property
+    def rounded_as(self) -> str:
+        """What was rounded, or why nothing was, in a sentence; empty where nothing is to be said."""
+        if self.rounded is not None:
+            return f"Rounded: {self.rounded.weights}."
+        return self.unrounded and f"{self.unrounded.removesuffix('.')}."
 
     @property
     def elsewhere(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dashboard.kit.drawing.detected import acted_on, detector_told
 from dashboard.kit.drawing.glossary import columns, heads, linked, term
 from dashboard.kit.drawing.html import case_name, heading, message, progress_bar, reading, score_value
 from dashboard.kit.drawing.plain import escape
@@ -71,7 +72,7 @@ def head(session: Session, other: str = "") -> str:
     if known is None:
         return reading("No method was run yet. Tick some and press Run methods.")
     badge = f"ran on: {escape(case_name(known.case))}, region: down-projection of layer {known.block}"
-    exam = next((standing.exam for standing in known.standings if standing.exam is not None), None)
+    exam = known.exam
     asked = "" if exam is None else f'<span class="badge-note">Asked: {escape(exam.asked)}.</span>'
     where = "; ".join(f"{title} edits layer {block}" for title, block in known.elsewhere.items())
     note = f'<span class="badge-note">{escape(where)}: nobody has picked a layer for all.</span>' if where else ""
@@ -169,33 +170,60 @@ def _named(title: str) -> str:
     return ", ".join((term(method), *map(linked, ways)))
 
 
-def all_scores(standings: Sequence[Standing]) -> str:
-    """Return every score of the exam, a column a method, vanilla first."""
-    scored = [standing for standing in standings if standing.scores]
-    if not scored:
+def all_scores(known: Contest | None) -> str:
+    """Return every score of the exam, a column a method, and what the detectors of routed lines read.
+
+    Vanilla comes first, and beside it, of some scores, what bfloat16 by itself does.
+    """
+    scored = [] if known is None else [standing for standing in known.standings if standing.scores]
+    if known is None or not scored:
         return reading("The table fills as methods are done.")
+    beside = {score.name: score for score in known.yardstick}
     names = dict.fromkeys(score.name for standing in scored for score in standing.scores)
-    head = heads("Score", "Vanilla") + "".join(f"<th>{_named(standing.method.title)}</th>" for standing in scored)
-    lines = "".join(_score_line([_by_name(standing, name) for standing in scored]) for name in names)
+    rounded = f'<th title="{escape(known.rounded_as)}">{term("Rounded")}</th>' if beside else ""
+    head = (
+        heads("Score", "Vanilla")
+        + rounded
+        + "".join(f"<th>{_named(standing.method.title)}</th>" for standing in scored)
+    )
+    lines = "".join(
+        _score_line([_by_name(standing, name) for standing in scored], [beside.get(name)] if beside else [])
+        for name in names
+    )
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{head}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
         + reading(
             "* so by construction: vanilla is compared with itself. DL falls with every near tie of a small model: its "
-            "yardstick, what bfloat16 by itself does to it, is the column Rounded of a stress test."
+            "yardstick, what bfloat16 by itself does to it, is the column Rounded"
+            f"{'' if beside else ' of a stress test'}. {known.rounded_as}".rstrip()
         )
+        + _routed_readings(scored)
     )
+
+
+def _routed_readings(standings: Sequence[Standing]) -> str:
+    """Say of each routed line what its detector read of the adversarial prompt and on which prompts it let it act."""
+    said = []
+    for standing in standings:
+        exam = standing.exam
+        if exam is not None and exam.detector:
+            first = exam.replies[0]
+            read = detector_told(first.reading, first.held_back)
+            said.append(reading(f"{standing.method.title}. {read} (adversarial prompt).{acted_on(exam.replies)}"))
+    return "".join(said)
 
 
 def _by_name(standing: Standing, name: str) -> Score | None:
     return next((score for score in standing.scores if score.name == name), None)
 
 
-def _score_line(found: Sequence[Score | None]) -> str:
+def _score_line(found: Sequence[Score | None], rounded: Sequence[Score | None]) -> str:
     """Return a score's line: what all methods' answers share stands in its head, what is each one's in its cell.
 
     Args:
         found: The score of each method, ``None`` where it has none.
+        rounded: What bfloat16 by itself does, ``None`` where it gives no measure; empty without that column.
     """
     known = [score for score in found if score is not None]
     first, meanings = known[0], [score.meaning.split("; ") for score in known]
@@ -205,6 +233,9 @@ def _score_line(found: Sequence[Score | None]) -> str:
     forced = " *" if first.forced else ""
     vanilla = "–" if first.vanilla.value is None else score_value(first.vanilla.value, first.unit)
     cells = [f"<td>{vanilla}{forced}</td>"]
+    for yard in rounded:
+        value = None if yard is None else yard.edited.value
+        cells.append(f"<td>{'–' if value is None else score_value(value, first.unit)}</td>")
     for score in found:
         if score is None or score.edited.value is None:
             cells.append("<td>–</td>")
@@ -317,7 +348,8 @@ def answer_head(standing: Standing | None) -> str:
     reply, exam = standing.exam.replies[0], standing.exam
     verdict = reply.edited.verdict
     said = "not judged" if verdict is None else f"{verdict.label} · {verdict.reason}"
+    notes = " · ".join(filter(None, (said, f"judge: {exam.judge}", detector_told(reply.reading, reply.held_back))))
     return (
         f'<div class="answer-head"><span class="badge edited">{escape(exam.weights)}</span>'
-        f'<span class="badge-note">{escape(said)} · judge: {escape(exam.judge)}</span></div>'
+        f'<span class="badge-note">{escape(notes)}</span></div>'
     )

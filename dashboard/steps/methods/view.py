@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -329,6 +329,9 @@ class MethodsRoom(Room):
             return update
 
         made: Contest = yield from drain(contest, draw)
+        if not session.cancelled.is_set():
+            yield from drain(further.with_rounding(self.model, session), self._drawing())
+            made = kept.contest or made
         if values[self.routed] and self.context.detector is not None and not session.cancelled.is_set():
             yield from self._routed(session, values)
             made = kept.contest or made
@@ -351,15 +354,18 @@ class MethodsRoom(Room):
         detector = self.context.detector
         assert detector is not None
         settings = run.exam_settings(values[self.size], int(values[self.tokens] or LONGEST_ANSWER), values[self.way])
-        redraw = Throttle(0.3)
+        draw = self._drawing()
 
-        def draw(event: Preparation | Standing) -> Update:
-            if isinstance(event, Standing):
-                return self._compared(session)
-            return {self.clock: progress_bar(event.message, event.fraction)} if redraw.due() else {}
+        def drawn(event: Preparation | Standing) -> Update:
+            return self._compared(session) if isinstance(event, Standing) else draw(event)
 
         adding = further.routed_too(self.model, session, settings, detector, EmbeddedJudge(), self.context.layers)
-        yield from drain(adding, draw)
+        yield from drain(adding, drawn)
+
+    def _drawing(self) -> Callable[[Preparation], Update]:
+        """Return what shows on the clock how far it is."""
+        redraw = Throttle(0.3)
+        return lambda event: {self.clock: progress_bar(event.message, event.fraction)} if redraw.due() else {}
 
     def on_calibrated(self, session: Session, _values: Values) -> Update:
         """Offer routed lines once the model has a detector."""
@@ -378,7 +384,7 @@ class MethodsRoom(Room):
         standings = kept.contest.standings if kept.contest is not None else ()
         return {
             self.table: words.rows(standings),
-            self.scores: words.all_scores(standings),
+            self.scores: words.all_scores(kept.contest),
             **self.plane.drawn(session),
             self.shifts: figures.shifts_by_block(standings, kept.method),
             self.shifts_reading: words.shifts_reading(standings),

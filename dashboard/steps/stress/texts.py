@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dashboard.kit.drawing.detected import acted_on
 from dashboard.kit.drawing.glossary import heads, linked, term
 from dashboard.kit.drawing.html import heading, progress_bar, reading, score_value
 from dashboard.kit.drawing.plain import escape
@@ -15,7 +16,7 @@ from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
 from inspector.model.patches.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
-from inspector.safeedit.questions import JUDGED, Question
+from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told
 
 HEADING = heading(
@@ -211,17 +212,7 @@ def scores_reading(
         parts.append(f"a training sentence given to {' and '.join(given)} prompts")
     said = "; ".join(parts) or "Nothing is scored yet"
     whole = f"{said[0].upper()}{said[1:]}. Whiskers are 95 % intervals: few samples say little."
-    return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies, routed)}")
-
-
-def detector_told(reply: Reply) -> str:
-    """Say what a detector read of one prompt and what followed; nothing where none was asked."""
-    read = reply.reading
-    if read is None:
-        return ""
-    then = "the vanilla weights answered" if reply.held_back else "the edit acted"
-    found = "harm" if read.fires else "no harm"
-    return f"Detector: score {read.score:.3f}, threshold {read.threshold:.3f}: {found} detected, {then}"
+    return reading(f"{whole}{_rounding(named, rounded)}{acted_on(replies) if routed else ''}")
 
 
 def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
@@ -232,24 +223,6 @@ def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
         return ""
     less = "no more than" if own >= yard else "more than"
     return f" The edit changes harmless answers {less} bfloat16 by itself does (DL {own:.0f}, rounded {yard:.0f})."
-
-
-def _routing(replies: Sequence[Reply], routed: bool) -> str:
-    """Say on which prompts a routed edit's detector let it act; nothing of an edit that acts on every prompt."""
-    if not routed:
-        return ""
-    told = []
-    for name, kinds in (("harmful", JUDGED), ("harmless", ("harmless",))):
-        chosen = [reply for reply in replies if reply.question.kind in kinds]
-        if chosen:
-            acted = sum(not reply.held_back for reply in chosen)
-            alarms = f" (false alarm{'s' if acted > 1 else ''})" if acted and name == "harmless" else ""
-            told.append(f"{acted} of {len(chosen)} {name} prompts{alarms}")
-    if not told:
-        return ""
-    held = any(reply.held_back for reply in replies)
-    rest = "the others got the vanilla answer" if held else "it held back none"
-    return f" The detector let the edit act on {', '.join(told)}; {rest}."
 
 
 def rounding_runs(progress: Progress) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.drawing.detected import detector_told
 from dashboard.kit.drawing.glossary import columns
 from dashboard.kit.drawing.html import heading, message, progress_bar
 from dashboard.kit.drawing.panes import build_pair, unless_safe
@@ -162,9 +163,10 @@ class StressRoom(Room):
     @staticmethod
     def _heads(exam: ExamResult, position: int) -> tuple[str, str]:
         reply = exam.replies[position]
+        read = detector_told(reply.reading, reply.held_back)
         return (
             words.verdict(reply.question, reply.vanilla, False, exam.judge),
-            words.verdict(reply.question, reply.edited, True, exam.judge, words.detector_told(reply)),
+            words.verdict(reply.question, reply.edited, True, exam.judge, read),
         )
 
     def hear(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.kit.sessions.acting import make_live, wish_of
+from dashboard.kit.sessions.acting import detector_for, make_live, require_detector, wish_of
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.kit.sessions.typed import Texts, case_of
 from dashboard.kit.sessions.values import WAYS
@@ -24,7 +24,7 @@ from inspector.divergence import Padding
 from inspector.errors import CaseError
 from inspector.lens import Lens, Peak, logit_lens, peaks
 from inspector.locators import LOCATORS, Located, NotLocated, Setup, locate_with
-from inspector.model import VANILLA, InspectedModel, PromptFormat, Row
+from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.neurons import Neuron, neuron_activity, neuron_table
 from inspector.padding import padding_study
 from inspector.safeedit import Case
@@ -252,17 +252,33 @@ def neurons_from(text: str) -> list[int]:
 
 
 def knock(
-    model: InspectedModel, session: Session, neurons: list[int], block: int
+    model: InspectedModel, session: Session, neurons: list[int], block: int, detector: Detector | None = None
 ) -> Generator[Preparation | Step, None, EditResult]:
-    """Knock neurons out on the measured case; the patch becomes the live edit."""
-    case = session.slot(Looked).why.case
-    if case is None:
+    """Knock neurons out on the measured case; the patch becomes the live edit, and acts where the switch says.
+
+    Only where harm is detected it acts by a detector that fires on its own case's question as well; nobody examines
+    it, so on every prompt where the gate is to choose.
+
+    Args:
+        detector: The model's.
+
+    Raises:
+        CaseError: Nothing was measured, or it is to act only where harm is detected and the model has no detector.
+        EditError: See :func:`editing.knock_out.knock_out`.
+    """
+    why = session.slot(Looked).why
+    if why.case is None:
         raise CaseError("Nothing was measured yet. Press Ask all locators first.")
-    result = yield from knock_out(
-        model, case, block, neurons, format=session.slot(Looked).why.format, cancel=session.cancelled.is_set
-    )
-    if result.patch is not None:
-        make_live(session, LiveEdit(case, result), session.detector if wish_of(session) == "where harm" else None)
+    routed_by = require_detector(model, detector) if wish_of(session) == "where harm" else None
+    result = yield from knock_out(model, why.case, block, neurons, format=why.format, cancel=session.cancelled.is_set)
+    if result.patch is None:
+        return result
+    edit, own = LiveEdit(why.case, result), None
+    if routed_by is not None:
+        own = yield from detector_for(model, session, routed_by, edit)
+        if own is None:
+            return replace(result, patch=None, kept=0, stop_reason="cancelled")
+    make_live(session, edit, own)
     return result
 
 

@@ -271,7 +271,7 @@ class WhyRoom(Room):
         return known.case is not None and (not known.lenses or known.lens_weights != session.weights.label())
 
     def on_knock(self, session: Session, values: Values) -> Iterator[Update]:
-        """Knock the selected neurons out: the patch is live, measured and answers."""
+        """Knock the selected neurons out: the patch is live where the switch says, measured and answers."""
         if self.context.read_only:
             self.bus.offered("texts").call(values)
         neurons = run.neurons_from(values[self.inside.selected] or "")
@@ -280,7 +280,8 @@ class WhyRoom(Room):
             said = event.message if isinstance(event, Preparation) else f"Measured step {event.step} of 1"
             return {self.clock: words.clock(said, 0.5)}
 
-        knocking = run.knock(self.model, session, neurons, session.slot(Looked).panel.block)
+        block = session.slot(Looked).panel.block
+        knocking = run.knock(self.model, session, neurons, block, self.context.detector)
         result: EditResult = yield from drain(knocking, draw)
         if result.patch is None or session.live is None:
             yield {self.clock: words.clock("Cancelled; no edit was made.", 1.0)}

@@ -21,6 +21,7 @@ from inspector.likelihood import likelihoods
 from inspector.locators import LOCATORS
 from inspector.model import SUFFIX, Decoding, PromptFormat, answer, encode
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.yardstick import YARDSTICK
 from inspector.token_attribution import token_attribution
 
 
@@ -108,11 +109,13 @@ def test_methods_stream_a_record_each_and_one_of_them_is_loaded(client, monkeypa
     options = {"chosen": ["FT-L", "Self-Reminder"], "max_new_tokens": 4, "suffix": "", "chat": False}
     job = client.submit(*texts, 1, **options, api_name="/methods")
     job.result()
-    tuned, reminded = job.outputs()
+    tuned, reminded, rounded = job.outputs()
     assert (tuned["method"], tuned["failed"], tuned["shift_forced"], tuned["region_shift"]) == ("FT-L", "", True, 0.0)
     assert tuned["parameters_changed"] == 32 * 48 and tuned["updates"] == 25 and tuned["toxicity_change"] != 0
     assert {score["name"] for score in tuned["scores"]} >= {"DS", "DG-Avg", "DL", "KQA", "CSum", "harmless KL"}
     assert (reminded["patch"], reminded["parameters_changed"], reminded["toxicity_forced"]) == (None, 0, True)
+    assert (rounded["method"], rounded["failed"], rounded["patch"]) == ("Rounded", "", None)
+    assert {score["name"] for score in rounded["scores"]} == set(YARDSTICK)
     (row,) = (row for row in client.predict(api_name="/history") if row["patch"] == tuned["patch"])
     assert (row["origin"], row["live"], row["in_memory"]) == ("run in Methods", False, True) and row["scores"]["DS"]
     before = weights(client)

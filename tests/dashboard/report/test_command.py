@@ -18,7 +18,6 @@ from dashboard.kit.sessions.session import Session
 from dashboard.report import __main__ as command
 from dashboard.report import operation
 from dashboard.steps.methods import run as contests
-from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stressing
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
@@ -77,7 +76,7 @@ def test_the_stress_test_of_a_report_stands_beside_the_same_weights_rounded(tmp_
     def full(*_given: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(rounding, "rounding", full)
+    monkeypatch.setattr("editing.rounding.rounding_row", full)
     code, _, errors = ran(options, capsys)
     assert code == 0 and ">Rounded</" not in out.read_text(encoding="utf-8"), "it costs the row, not the report"
     assert "No rounding row: The device ran out of memory." in errors
@@ -89,9 +88,11 @@ def test_the_stress_test_of_a_report_stands_beside_the_same_weights_rounded(tmp_
 def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setitem(contests.SIZES, "Brief", Size(0, 1, 0, 0))
     out = tmp_path / "r.html"
-    code, told, _ = ran([*OPTIONS, "--methods", "self-reminder", "ft-l", "--evaluation", "paper", "--out", out], capsys)
-    assert code == 0 and "Methods" in told["parts"]
+    asked = [*OPTIONS, "--methods", "self-reminder", "ft-l", "--evaluation", "paper", "--out", out]
+    code, told, errors = ran(asked, capsys)
+    assert code == 0 and "Methods" in told["parts"] and "No rounding row" not in errors
     html = out.read_text(encoding="utf-8")
+    assert html.count(">Rounded</") == 1, "beside vanilla in the table of all scores"
     part = html[html.index("Methods on the same case") :]
     assert part.index("FT-L") < part.index("Self-Reminder"), "in the registry's order"
     assert 'data-title="Erase or suppress, by method"' in html and EVALUATIONS["paper"] in html

@@ -291,7 +291,7 @@ def test_the_switch_without_a_live_edit_says_that_there_is_none_to_route_and_kee
     assert_idle(visitor)
 
 
-def test_undo_brings_the_edit_before_back_as_it_acted_unless_one_place_was_asked_for(detecting, request):
+def test_undo_brings_the_edit_before_back_as_it_acted_and_says_so_where_the_switch_changes(detecting, request):
     page, made = detecting
     object.__setattr__(made, "threshold", 1e9)
     visitor = Visitor(page, request.node.name)
@@ -302,11 +302,40 @@ def test_undo_brings_the_edit_before_back_as_it_acted_unless_one_place_was_asked
     assert "detected" in routed and "detected" not in visitor.session.row.label()
     visitor.do("on_undo")
     assert visitor.session.row.label() == routed and visitor.screen["routed"] == BY_GATE
+    assert "switch" not in visitor.screen["clock"], "it stands as it stood"
     visitor.do("on_edit", **QUICK, block=2)
     visitor.do("on_routed", routed=EVERYWHERE)
     visitor.do("on_undo")
-    assert visitor.session.row.label() == routed.removesuffix(" · only where harm is detected")
-    assert visitor.screen["routed"] == EVERYWHERE, "the switch says what is so"
+    assert visitor.session.row.label() == routed
+    assert visitor.screen["routed"] == WHERE_HARM, "the switch says what is so"
+    assert f"and {WHERE_HARM}, as it did. The switch says so now" in seen(visitor.screen["clock"])
+
+
+def test_undo_gives_an_edit_that_acted_everywhere_no_detector_and_the_switch_one_of_its_own_question(
+    detecting, request
+):
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_routed", routed=EVERYWHERE)
+    told = texts_of(bundled_cases()[3]).told()
+    visitor.do("on_edit", **EFFECTIVE, **{name: told[name] for name in ("question", "template", "safe", "unsafe")})
+    first, before = visitor.session.live, visitor.session.row.label()
+    visitor.do("on_edit", **QUICK, block=2)
+    visitor.do("on_routed", routed=WHERE_HARM)
+    visitor.do("on_undo")
+    assert visitor.session.live is first and visitor.session.row.label() == before
+    assert visitor.screen["routed"] == EVERYWHERE
+    assert f"and {EVERYWHERE}, as it did. The switch says so now" in seen(visitor.screen["clock"])
+    visitor.do("on_redo")
+    assert visitor.session.detector is not None
+    visitor.do("on_undo_here")
+    assert visitor.session.detector is None and f"It {EVERYWHERE}, as it did" in seen(visitor.screen["keep_clock"])
+    visitor.do("on_routed", routed=WHERE_HARM)
+    acting = visitor.session.detector
+    assert acting is not made and len(acting.case_biases) == 1, "it acts on its own question"
+    prompt = encode(page.context.model, first.case.adversarial_prompt, None, first.format).prompt
+    assert scores(page.context.model, acting, [prompt])[0] >= acting.threshold
 
 
 def test_a_choice_that_is_none_changes_nothing(detecting, request):

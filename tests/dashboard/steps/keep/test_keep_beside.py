@@ -8,16 +8,19 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+import torch
 from dashboard_helpers import own_question, seen
 from keep_helpers import edit, rows
 
 from dashboard.kit.limits import OTHERS
+from dashboard.kit.sessions.acting import route
 from dashboard.kit.sharing.parts import Hidden, Visit
 from dashboard.steps.keep import report
 from dashboard.steps.keep.asking import ask
 from dashboard.steps.keep.kept import Kept
 from inspector.errors import CaseError
-from inspector.model import VANILLA, Decoding, answer, encode
+from inspector.model import VANILLA, Decoding, Detector, answer, encode
+from inspector.model.patches.routing import scores
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -38,6 +41,30 @@ def test_two_rows_answer_as_each_would_alone_and_nothing_becomes_live(visitor):
     assert "A: 1 · DINM" in visitor.screen["head_a"] and "B: 2 · DINM" in visitor.screen["head_b"]
     hidden = ["blurred" in visitor.classes[name] for name in ("pane_vanilla", "pane_a", "pane_b")]
     assert hidden == list(asked.covered)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "found"),
+    [(1e6, "no harm detected, the vanilla weights answered"), (-1e6, "harm detected, the edit acted")],
+)
+def test_a_routed_row_says_what_its_detector_read_of_the_text_on_the_page_in_the_table_and_in_the_report(
+    visitor, threshold, found
+):
+    edit(visitor, block=0, learning_rate=0.05)
+    model, session = visitor.page.context.model, visitor.session
+    detector = Detector((1,), torch.ones(1, 32), 0.0, threshold, model.fingerprint)
+    route(session, detector)
+    first = session.live
+    edit(visitor, block=2, learning_rate=0.05)
+    visitor.do("on_ask_two", row_a=1, row_b=2, ask_two_what="Case of A, question alone", max_new_tokens=2)
+    kept = session.slot(Kept)
+    (score,) = scores(model, detector, [encode(model, first.case.only_question, None, first.format).prompt])
+    said = f"Detector: score {score:.3f}, threshold {threshold:.3f}: {found}"
+    assert kept.asked.notes == tuple(" · ".join(filter(None, (told, "cut at 2 tokens"))) for told in ("", said, ""))
+    assert said in seen(visitor.screen["head_a"]) and "Detector" not in visitor.screen["head_b"]
+    assert [said in line["note"] for line in lines_of(kept.table)] == [False, True, False]
+    (part,) = (part for part in report.parts(Visit(session, Hidden(False))) if part.beside)
+    assert [said in seen(text.head) for text in part.beside] == [True, False]
 
 
 def test_answers_that_were_cancelled_say_so_on_the_page_in_the_table_and_in_the_report(visitor):

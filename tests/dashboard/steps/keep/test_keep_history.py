@@ -213,7 +213,7 @@ def test_the_gate_s_word_is_of_where_it_examined_the_edit_before_and_after_undo(
     assert (everywhere.routed, everywhere.gate) == (False, "passed")
 
 
-def test_an_edit_that_undo_reroutes_has_the_gate_s_word_of_where_it_was_examined(visitor):
+def test_undo_that_takes_the_switch_along_leaves_the_gate_s_word_as_it_was(visitor):
     edit(visitor, block=0)
     detector = detector_of(visitor)
     route(visitor.session, detector)
@@ -221,8 +221,9 @@ def test_an_edit_that_undo_reroutes_has_the_gate_s_word_of_where_it_was_examined
     visitor.session.slot(Acting).wish = "everywhere"
     assert rows(visitor)[0].gate == "not as it acts now"
     visitor.do("on_undo")
-    rerouted, second = rows(visitor)
-    assert visitor.session.detector is None and (rerouted.routed, rerouted.gate) == (False, "passed")
+    back, second = rows(visitor)
+    assert visitor.session.detector is detector and visitor.session.slot(Acting).wish == "where harm"
+    assert (back.routed, back.gate) == (True, "not as it acts now")
     assert (second.routed, second.gate) == (False, "passed")
 
 

@@ -62,14 +62,21 @@ def test_standings_come_back_from_disk_with_and_without_patches(visitor, tmp_pat
 
 
 def test_scores_that_are_so_by_construction_are_marked(visitor):
-    text = methods_texts.all_scores(visitor.session.slot(Compared).contest.standings)
+    known = replace(visitor.session.slot(Compared).contest, rounded=None, unrounded="No rounding row: it is off")
+    text = methods_texts.all_scores(known)
     assert text.count(" *</td>") == 2 and "* so by construction" in text, "vanilla against itself: DL and KL"
-    assert "its yardstick, what bfloat16 by itself does to it, is the column Rounded of a stress test" in seen(text)
+    said = "what bfloat16 by itself does to it, is the column Rounded of a stress test. No rounding row: it is off."
+    assert said in seen(text) and "Rounded</button></th>" not in text
 
 
 def test_each_method_s_fluency_has_its_own_length_and_its_own_number_of_answers(visitor):
-    known = visitor.session.slot(Compared).contest.standings[0]
+    contest = visitor.session.slot(Compared).contest
+    known = contest.standings[0]
     exam = known.exam
+
+    def scores_of(*standings: Standing) -> list[str]:
+        return methods_texts.all_scores(replace(contest, standings=standings, rounded=None)).split("<tr>")
+
     judged = [n for n, reply in enumerate(exam.replies) if reply.edited.verdict is not None]
 
     def saying(text: str, count: int) -> Standing:
@@ -78,12 +85,12 @@ def test_each_method_s_fluency_has_its_own_length_and_its_own_number_of_answers(
         return replace(known, exam=replace(exam, replies=said))
 
     short, long = saying("No thanks", 2), saying("I would rather not do that", 3)
-    (line,) = [line for line in methods_texts.all_scores([short, long]).split("<tr>") if "those answers" in line]
+    (line,) = [line for line in scores_of(short, long) if "those answers" in line]
     head, _, *cells = line.split("<td>")
     assert "words at white space" in head and "edited" not in head and "n 2" not in head and "n 3" not in head
     assert "edited 2 words" in cells[0] and "n 2<" in cells[0]
     assert "edited 6 words" in cells[1] and "n 3<" in cells[1]
-    (line,) = [line for line in methods_texts.all_scores([short, short]).split("<tr>") if "those answers" in line]
+    (line,) = [line for line in scores_of(short, short) if "those answers" in line]
     assert "edited 2 words" in line.split("<td>")[0] and "n 2;" in line.split("<td>")[0], "what they share stands once"
 
 

@@ -10,10 +10,12 @@ from methods_helpers import SHORT, titles
 
 from dashboard import api
 from dashboard.kit.sessions.typed import texts_of
+from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import further
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
+from dashboard.steps.methods.report import parts
 from dashboard.steps.methods.state import Compared
 from editing.calibrating.calibration import calibrate_command
 from editing.contest import ContestSettings
@@ -43,11 +45,37 @@ def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, 
     own = [reply.edited.text for reply in (plain if fires else routed).exam.replies]
     expected = [reply.edited.text if fires else reply.vanilla.text for reply in routed.exam.replies]
     assert own == expected
+    shown, record = told_of(visitor, "FT-L, routed"), methods.standing_record(routed)
+    prompts = [reply.question.prompt for reply in routed.exam.replies]
+    readings = [reply.reading for reply in routed.exam.replies]
+    then = "harm detected, the edit acted" if fires else "no harm detected, the vanilla weights answered"
+    said = f"Detector: score {readings[0].score:.3f}, threshold {threshold:.3f}: {then}"
+    assert said in shown["methods_answer_head"] and f"FT-L, routed. {said} (adversarial prompt)." in shown["report"]
+    acted = (
+        "on 5 of 5 harmful prompts, 2 of 2 harmless prompts (false alarms)" if fires else "on 0 of 5 harmful prompts"
+    )
+    for place in ("methods_scores", "report"):
+        assert f"The detector let the edit act {acted}" in shown[place] and shown[place].count("The detector let") == 1
+    assert [read["prompt"] for read in record["detector"]] == prompts
+    assert [read["score"] for read in record["detector"]] == [read.score for read in readings]
+    assert {(read["threshold"], read["fires"]) for read in record["detector"]} == {(threshold, fires)}
+    assert record["false_alarms"] == (2 if fires else 0)
+    plain_record = methods.standing_record(plain)
+    assert plain_record["detector"] is None is plain_record["false_alarms"]
+    assert "Detector" not in told_of(visitor, "FT-L")["methods_answer_head"]
     visitor.do("on_method_load", methods_picked="FT-L, routed")
     assert visitor.session.detector is made and "only where harm is detected" in visitor.screen["live"]
     visitor.do("on_method_load", methods_picked="FT-L")
     assert visitor.session.detector is None
     assert_idle(visitor)
+
+
+def told_of(visitor: Visitor, title: str) -> dict[str, str]:
+    """Return what page and report say with a method picked."""
+    visitor.do("on_method_picked", methods_picked=title)
+    (part,) = parts(Visit(visitor.session))
+    shown = {name: seen(visitor.screen[name]) for name in ("methods_answer_head", "methods_scores")}
+    return {**shown, "report": seen(" ".join(part.readings))}
 
 
 def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_loads_as_that(
@@ -119,7 +147,7 @@ def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
         records = endpoints["methods"](
             given.question, given.template, given.safe, given.unsafe, 1, ["FT-L"], max_new_tokens=2, routed=routed
         )
-        assert [record["method"] for record in records] == ["FT-L", *more]
+        assert [record["method"] for record in records] == ["FT-L", "Rounded", *more]
 
 
 def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detecting, request):

@@ -58,6 +58,7 @@ UNASKED = {
     "scoring_speed.txt": "how long scoring takes",
     "start.json": "how long the page takes to open",
     "start_cold.txt": "how long make demo takes on a fresh clone",
+    "step_start.txt": "where the search for a step size begins",
 }
 """Results that no question needs, each with the reason: what they are of."""
 

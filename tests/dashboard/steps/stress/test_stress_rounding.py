@@ -10,9 +10,9 @@ import torch
 from dashboard_helpers import seen
 
 from dashboard import api
-from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress.run import Examined
+from editing import rounding
 from inspector.errors import NotFinite
 from inspector.model.memory.memory_need import bytes_of
 from inspector.model.patches.rounded import COMPUTED
@@ -44,10 +44,12 @@ def test_the_rounding_row_comes_with_a_test_and_stands_beside_the_scores_of_the_
     assert visitor.is_free
     row = kept.rounded
     with monkeypatch.context() as patch:
-        patch.setattr(rounding, "rounding_exam", lambda *_given, **_how: pytest.fail("it is asked once a model"))
+        patch.setattr("editing.rounding.rounding_exam", lambda *_given, **_how: pytest.fail("it is asked once a model"))
         visitor.do("on_stress", stress_size="Quick", stress_tokens=4)
         assert kept.rounded.replies == row.replies and kept.yardstick
-        patch.setattr(rounding, "why_not_rounded", lambda _model: "No rounding row: this model is bfloat16 already")
+        patch.setattr(
+            "editing.rounding.why_not_rounded", lambda _model: "No rounding row: this model is bfloat16 already"
+        )
         visitor.do("on_stress", stress_size="Quick", stress_tokens=5)
     assert kept.yardstick == (), "answers of another length are no yardstick"
     assert "Rounded</button></th>" not in visitor.screen["stress_table"]
@@ -87,7 +89,7 @@ def test_rounded_weights_that_leave_the_finite_numbers_cost_the_rounding_row_and
         raise NotFinite("The rounded weights' prediction is no finite number.")
         yield
 
-    monkeypatch.setattr(rounding, "rounding_exam", overflows)
+    monkeypatch.setattr("editing.rounding.rounding_exam", overflows)
     visitor.do("on_stress", stress_size="Quick", stress_tokens=4)
     assert visitor.session.slot(Examined).exam.max_new_tokens == 4 and visitor.is_free
     assert "No rounding row: The rounded weights' prediction" in seen(visitor.screen["stress_table"])

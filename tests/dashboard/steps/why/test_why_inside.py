@@ -9,14 +9,20 @@ from dataclasses import replace
 import gradio as gr
 import numpy as np
 import pytest
-from dashboard_helpers import QUICK, assert_idle
+from dashboard_helpers import QUICK, Visitor, assert_idle
+from routing_helpers import cancelled
 
 from dashboard.kit.drawing.plots import label
+from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM
+from dashboard.kit.sessions.typed import texts_of
 from dashboard.steps.why import run as why
 from dashboard.steps.why import texts as why_texts
 from dashboard.steps.why.state import Looked
 from editing import Preparation
+from editing.progress import run as run_quietly
+from inspector.detection import for_case
 from inspector.errors import CaseError
+from inspector.safeedit import bundled_cases
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -44,6 +50,56 @@ def test_a_knock_out_is_live_measured_and_in_the_table(visitor):
     assert live.patch.identifier in visitor.screen["live"] and live.patch.identifier in visitor.screen["edited_head"]
     assert "neuron knock-out (live)" in visitor.screen["why_edits"] and "2 of 48" in visitor.screen["why_edits"]
     assert "knocked out" in visitor.screen["why_clock"]
+    assert_idle(visitor)
+
+
+def texts_in_rail(number: int) -> dict[str, str]:
+    """Return what stands in the rail with a bundled case."""
+    told = texts_of(bundled_cases()[number]).told()
+    return {name: told[name] for name in ("question", "template", "safe", "unsafe")}
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_knock_out_acts_where_the_switch_says_by_a_detector_of_its_own_question(detecting, request, live):
+    page, made = detecting
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_why", **texts_in_rail(3))  # a question that this model tells from harmless prompts
+    chosen = visitor.session.slot(Looked).why.activity.pushing(1, 2)
+    knocking = {"why_selected": ", ".join(map(str, chosen)), "block": 1, "max_new_tokens": 4}
+    if live:  # of another case, and routed by a detector that knows its question
+        visitor.do("on_edit", **QUICK, **texts_in_rail(11))
+    else:
+        visitor.do("on_undo")
+    visitor.do("on_routed", routed=WHERE_HARM)
+    before = visitor.session.detector
+    visitor.do("on_knock", **knocking)
+    edit, acting = visitor.session.live, visitor.session.detector
+    assert edit.patch.method == "neuron knock-out" and edit.case.question == bundled_cases()[3].question
+    assert acting is not None and acting is not made and len(acting.case_biases) == 1
+    assert (before is not None) is live and (not live or before.digest != acting.digest), "that is of another case"
+    own = run_quietly(for_case(page.context.model, made, edit.case, edit.format))
+    assert acting.digest == own.digest
+    assert visitor.screen["routed"] == WHERE_HARM and "only where harm is detected" in visitor.screen["live"]
+    visitor.do("on_routed", routed=EVERYWHERE)
+    visitor.do("on_knock", **knocking)
+    assert visitor.session.detector is None and visitor.screen["routed"] == EVERYWHERE
+    assert_idle(visitor)
+
+
+def test_a_knock_out_whose_detector_is_cancelled_or_cannot_be_made_changes_nothing(detecting, request, monkeypatch):
+    visitor = Visitor(detecting[0], request.node.name)
+    chosen = visitor.session.slot(Looked).why.activity.pushing(1, 2)
+    knocking = {"why_selected": ", ".join(map(str, chosen)), "block": 1, "max_new_tokens": 4}
+    visitor.do("on_routed", routed=WHERE_HARM)
+    live, row = visitor.session.live, visitor.session.row.label()
+    monkeypatch.setattr("editing.gate.choice.for_case", cancelled)
+    visitor.do("on_knock", **knocking)
+    assert visitor.session.live is live and visitor.session.row.label() == row
+    assert "Cancelled; no edit was made." in visitor.screen["why_clock"]
+    monkeypatch.setattr(detecting[0].context, "detector", None)
+    monkeypatch.setattr(why, "knock_out", lambda *_given, **_how: pytest.fail("it was begun"))
+    with pytest.raises(gr.Error, match="no detector, so no edit can be routed"):
+        visitor.do("on_knock", **knocking)
     assert_idle(visitor)
 
 

@@ -1,0 +1,150 @@
+"""The rounding row beside an exam: what bfloat16 by itself does to harmless answers, without any edit; once a model.
+
+Rounded weights were taught nothing, so the row is the same whatever was edited: it belongs to the prompts, how they
+are asked and how long answers may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+import torch
+
+from editing.memory import memory_told, require_free_memory
+from inspector.errors import InspectorError
+from inspector.model import Decoding, InspectedModel, PromptFormat
+from inspector.model.memory.memory_need import bytes_of
+from inspector.model.memory.recent import Recent, named
+from inspector.model.patches.rounded import COMPUTED, ROUNDED, computes
+from inspector.safeedit.exam import ExamResult, Progress
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.known import NONE_KNOWN, Known
+from inspector.safeedit.questions import Question
+from inspector.safeedit.yardstick import rounding_exam
+
+NONE = "No rounding row"
+"""How a reason begins why there is none."""
+
+
+def why_not_rounded(model: InspectedModel) -> str | None:
+    """Return why a model has no rounding row, ``None`` if it can have one."""
+    if any(parameter.device.type == "meta" for parameter in model.network.parameters()):
+        return f"{NONE}: weights are offloaded"
+    if model.quantisation is not None:
+        return f"{NONE}: this model is quantised ({model.quantisation})"
+    if all(parameter.dtype == torch.bfloat16 for parameter in model.network.parameters()):
+        return f"{NONE}: this model is bfloat16 already"
+    return None
+
+
+_ROWS: WeakKeyDictionary[InspectedModel, Recent[str, ExamResult]] = WeakKeyDictionary()
+"""Rounding rows by what was asked: bundled prompts that the exams of all cases share, so one row serves them."""
+MOST_ROWS = 8
+
+
+def harmless_questions(exam: ExamResult) -> list[Question]:
+    """Return the harmless questions of an exam, as nobody was taught an answer to any."""
+    return [replace(reply.question, taught=()) for reply in exam.replies if reply.question.kind == "harmless"]
+
+
+def row_or_why(
+    model: InspectedModel,
+    exam: ExamResult,
+    what: str,
+    cancel: Callable[[], bool] = lambda: False,
+    known: Known = NONE_KNOWN,
+) -> Generator[Progress, None, tuple[ExamResult | None, str]]:
+    """Make the rounding row of an exam, or say why it has none: what cannot be had costs the row, and not the exam.
+
+    Args:
+        what: What has asked the exam, in words: ``this run``.
+        cancel: As for :func:`rounding_row`.
+        known: As for it.
+
+    Returns:
+        The row, and why there is none; neither when cancelled.
+    """
+    why = why_not_rounded(model)
+    if why is None and not harmless_questions(exam):
+        why = f"{NONE}: {what} asks no harmless prompt"
+    if why is not None:
+        return None, why
+    try:
+        with memory_told():
+            return (yield from rounding_row(model, exam, cancel, known)), ""
+    except InspectorError as error:
+        return None, f"{NONE}: {error.user_message()}"
+
+
+def rounding_row(
+    model: InspectedModel, exam: ExamResult, cancel: Callable[[], bool] = lambda: False, known: Known = NONE_KNOWN
+) -> Generator[Progress, None, ExamResult | None]:
+    """Ask the same weights, rounded to bfloat16, the harmless prompts of an exam, as that has asked them.
+
+    A model that computes in float32 is set beside one that computes in bfloat16, where the device can; of any other the
+    weights alone are rounded. What was asked of this model before is not asked again.
+
+    Args:
+        exam: Of any edit of the model; it has asked harmless prompts.
+        cancel: Asked after every token; ``True`` leaves no row.
+        known: Vanilla answers.
+
+    Returns:
+        The row; ``None`` when cancelled.
+
+    Raises:
+        CaseError: The exam asked no harmless prompt.
+        ModelLoadError: The weights cannot be rounded.
+        OutOfMemory: A second network does not fit beside the first.
+    """
+    questions, computed = harmless_questions(exam), _computes_in_bfloat16(model)
+    rows = _ROWS.setdefault(model, Recent(MOST_ROWS))
+    name = _name(questions, exam, computed)
+    before = rows.get(name)
+    if before is not None:
+        return replace(before, format=exam.format)
+    for device, count in bytes_of(model.network).items():
+        require_free_memory(
+            device,
+            count,
+            "A second network, of the same weights rounded,",
+            "Leave the rounding row out, or use a machine with more memory.",
+        )
+    made = yield from rounding_exam(
+        model,
+        questions,
+        EmbeddedJudge(),
+        format=exam.format,
+        decoding=Decoding(max_new_tokens=exam.max_new_tokens),
+        cancel=cancel,
+        computed=computed,
+        known=known,
+    )
+    if made.cancelled:
+        return None
+    _keep(model, name, made)
+    return made
+
+
+def learn_row(model: InspectedModel, row: ExamResult) -> None:
+    """Keep a rounding row that was read from disk, if it is what this machine would make."""
+    computed = _computes_in_bfloat16(model)
+    if row.weights == (COMPUTED if computed else ROUNDED):
+        _keep(model, _name(harmless_questions(row), row, computed), row)
+
+
+def _keep(model: InspectedModel, name: str, row: ExamResult) -> None:
+    rows = _ROWS.setdefault(model, Recent(MOST_ROWS))
+    rows[name] = replace(row, format=PromptFormat())  # a suffix may be a visitor's own
+
+
+def _name(questions: Sequence[Question], exam: ExamResult, computed: bool) -> str:
+    return named([question.prompt for question in questions], exam.format, exam.max_new_tokens, computed)
+
+
+def _computes_in_bfloat16(model: InspectedModel) -> bool:
+    """Tell whether a model computes in float32 on a device that can in bfloat16 as well."""
+    plain = all(parameter.dtype == torch.float32 for parameter in model.network.parameters())
+    return plain and computes(model.device)
