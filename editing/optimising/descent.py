@@ -391,8 +391,9 @@ def laid_out(gradient: Tensor, tensor: Tensor) -> Tensor:
 
 
 def fused(tensors: Sequence[Tensor]) -> bool | None:
-    """Tell an optimiser to make its update in one kernel where that exists: on CUDA; ``None`` leaves it as it is."""
-    return True if all(tensor.device.type == "cuda" for tensor in tensors) else None
+    """Tell an optimiser to make its update in one kernel where that exists: on one CUDA device; ``None`` leaves it."""
+    devices = {tensor.device for tensor in tensors}
+    return True if len(devices) == 1 and next(iter(devices)).type == "cuda" else None
 
 
 NOT_FINITE = (
