@@ -32,6 +32,13 @@ _LONG = (
     "of real lengths by now."
 )
 CAVEATS = {
+    "detox.txt": (
+        "07be51c99aa03929e475a012dfed782960a9d86606240991465072b340b9866f",
+        "Older than the code: two of its eighteen cases (10 and 21) had a detector of their own that was made in the "
+        "attack that the case is scored under, as none is made by now; and it lacks the blocks that the command prints "
+        "today. Released code is asked in plain text, the vanilla beside it in the chat template: they are not "
+        "comparable.",
+    ),
     "locators.txt": (
         "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",
         "Measured before the calibration chose layer and step size. " + _JUDGED,

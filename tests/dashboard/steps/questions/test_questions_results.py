@@ -58,6 +58,7 @@ UNASKED = {
     "scoring_speed.txt": "how long scoring takes",
     "start.json": "how long the page takes to open",
     "start_cold.txt": "how long make demo takes on a fresh clone",
+    "step_start.txt": "what a search for the step size would save that begins at a kept one",
 }
 """Results that no question needs, each with the reason: what they are of."""
 
@@ -200,6 +201,7 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
     ("names", "words"),
     [
         (("methods.txt",), ("before the calibration", "toxic layer with a step size of 1e-3", "attack templates")),
+        (("detox.txt",), ("(10 and 21)", "made in the attack that the case is scored under", "in plain text")),
         (("safeguards.txt",), ("seconds were taken beside other work",)),
         (("gpu_h100.json", "gpu_h200.json"), ("a token a byte then", "constraint was some 250 tokens long")),
     ],
