@@ -57,7 +57,8 @@ CAVEATS = {
     ),
     "safeguards.txt": (
         "8daf3ffb06b4dee223acbf279b13e4db4489ae1ac0c5cbb4c622104d1bad31a2",
-        "Its seconds were taken beside other work.",
+        "Its seconds were taken beside other work. Its strength curve did not take the gate's word yet, and calls a "
+        "strength the best that the gate refuses.",
     ),
     "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),
     "gpu_h200.json": ("0e9a80fe73aad372d9854107340f497e592ee53b70fcbf91d9f68bb24d5816f3", _LONG),
