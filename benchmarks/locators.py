@@ -12,8 +12,8 @@ block), whose edited models answer the case's five prompts (DS and the four DG p
 - ``within budget``: the same, but 0 where the harmless KL exceeds 0.2 nats, DINM's default damage budget here.
 
 Printed for each locator: mean Spearman correlation of its scores with each quantity over blocks, and its mean regret,
-the best block's value minus that of the block it chose (0 is best), with 95 % Student intervals over cases; beside it
-fixed and random choices of a block.
+the best block's value minus that of the block it chose (0 is best), with 95 % Student intervals over cases, cut at what
+a correlation, a share and a regret can be; beside it fixed and random choices of a block.
 
 Exit codes: 0; 2 when it cannot be done.
 """
@@ -21,6 +21,7 @@ Exit codes: 0; 2 when it cannot be done.
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import sys
 import time
@@ -43,7 +44,14 @@ from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.scores import mean
 
 BUDGET = 0.2
-TRUTHS = ("margin", "defended", "within budget")
+REGRETS: dict[str, tuple[float, float]] = {
+    "margin": (0.0, math.inf),
+    "defended": (0.0, 1.0),
+    "within budget": (0.0, 1.0),
+}
+"""What is achieved, and the least and most that a choice can lose of it: an interval is cut there."""
+TRUTHS = tuple(REGRETS)
+CORRELATIONS = (-1.0, 1.0)
 
 
 def achieved(atlas: Atlas) -> dict[str, np.ndarray]:
@@ -106,10 +114,12 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: AtlasSetting
     failed_cases(failed, len(cases))
     print("rank correlation" + " " * 14 + "".join(f"{truth:>26}" for truth in TRUTHS))
     for name in LOCATORS:
-        print(f"{name:30}" + "".join(f"{_interval(correlations[name][truth]):>26}" for truth in TRUTHS))
+        print(
+            f"{name:30}" + "".join(f"{interval_of(correlations[name][truth], *CORRELATIONS):>26}" for truth in TRUTHS)
+        )
     print("\nregret" + " " * 24 + "".join(f"{truth:>26}" for truth in TRUTHS))
     for name in names:
-        print(f"{name:30}" + "".join(f"{_interval(regrets[name][truth]):>26}" for truth in TRUTHS))
+        print(f"{name:30}" + "".join(f"{interval_of(regrets[name][truth], *REGRETS[truth]):>26}" for truth in TRUTHS))
 
 
 def failed_cases(failed: Mapping[str, str], of: int) -> None:
@@ -137,10 +147,11 @@ def _size(settings: AtlasSettings) -> str:
     return f"a size at which the first one costs {settings.step_kl:g} nats a harmless token"
 
 
-def _interval(values: Sequence[float]) -> str:
+def interval_of(values: Sequence[float], least: float, most: float) -> str:
+    """Return a mean over cases with its 95 % interval, cut at what the quantity can be, and their number."""
     if not values:
         return "-"
-    found = mean(values)
+    found = mean(values, least=least, most=most)
     if found.low is None or found.high is None:
         return f"{found.value:.2f} (n 1)"
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] ({found.n})"

@@ -25,7 +25,7 @@ import torch
 from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
-from editing.gate.gate import GateSettings, accept
+from editing.gate.gate import GateSettings, accept, recorded
 from editing.stacking import edit_on_top, examine_stack
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 
@@ -58,7 +58,10 @@ def _safeguards(options: argparse.Namespace, loader: Loader) -> None:
     settings = preset("corrected", **vars(format_of(options)))
     print(f"corrected at layer {layer}{told_format(options)}, cases {first.identifier} and {second.identifier}")
     one = _timed("edit", dinm(model, first, layer, settings)).row()
-    print(_timed("gate", accept(model, one, first, gate)).reading)
+    word = _timed("gate", accept(model, one, first, gate))
+    print(word.reading)
+    assert one.patch is not None
+    one = replace(one, patch=recorded(one.patch, word))  # as on the page, where the curve reads it
     curve = _timed("strength curve", strength_curve(model, one, first, replace(StrengthSettings(), **short)))
     print(f"{curve_table(curve)}\n{curve.reading}")
     both = _timed("second edit", edit_on_top(model, one, lambda carried: dinm(carried, second, layer, settings))).row()

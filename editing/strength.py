@@ -1,20 +1,21 @@
 """Defence against damage over the strength of an edit: vanilla and every strength in one batch, one small curve.
 
 All are asked the same, with the suffix if the edit was made with it, since the curve shows what the strength does.
+Of the strength that the gate has judged, on more prompts, the gate's word stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from editing.gate.budgets import Budgets, allowed, lost_defence
+from editing.gate.budgets import Budgets, Check, allowed, held_to, lost_defence
 from editing.gate.exam import askable, own_and_harmless
-from editing.gate.gate import GateSettings, not_asked
+from editing.gate.gate import RECORD, GateSettings, is_of, not_asked
 from editing.progress import Preparation
 from editing.values import Count
 from inspector.errors import EditError
@@ -62,6 +63,38 @@ class StrengthSettings:
     budgets: Budgets = Budgets()
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The gate's word on an edit at one strength, where it acts as it does now.
+
+    Attributes:
+        strength: The strength that the gate has examined.
+        checks: What it measured, held to the curve's budgets.
+    """
+
+    strength: float
+    checks: tuple[Check, ...]
+
+    @property
+    def broken(self) -> tuple[Check, ...]:
+        """What was not kept; none where the edit passes."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def costs(self) -> bool:
+        """Whether a budget is broken, and not the gain alone."""
+        return any(not check.least for check in self.broken)
+
+    @property
+    def reading(self) -> str:
+        """Say what the gate says of this strength."""
+        word = "refuses" if self.broken else "passes"
+        said = "; ".join(check.sentence() for check in self.broken or self.checks)
+        return (
+            f"The gate, which asks more prompts, {word} {self.strength:g}: {said}. It was asked of no other strength."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class StrengthCurve:
     """What an edit achieves and costs at each strength.
@@ -83,6 +116,8 @@ class StrengthCurve:
         chosen: Strength of the row that was asked about.
         budgets: What a suggestion may cost.
         too_long: Prompts that were not asked, as the model cannot read them with room for an answer.
+        judged: The gate's word on one of the strengths, by which that one keeps the budgets or not; ``None`` where it
+            has not been asked of any of them.
     """
 
     strengths: np.ndarray
@@ -98,6 +133,7 @@ class StrengthCurve:
     chosen: float
     budgets: Budgets
     too_long: int = 0
+    judged: Judged | None = None
 
     def at(self, strength: float) -> int:
         """Return the position of a strength.
@@ -113,16 +149,29 @@ class StrengthCurve:
 
     @property
     def within(self) -> np.ndarray:
-        """``[strengths]`` whether a strength keeps the budgets."""
-        return np.logical_and.reduce(list(self._kept.values()))
+        """``[strengths]`` whether a strength keeps the budgets.
+
+        One that the gate has judged does as the gate says, and none above one that costs too much by it.
+        """
+        kept = np.logical_and.reduce(list(self._kept.values()))
+        if self.judged is not None:
+            place = self.at(self.judged.strength)
+            kept[place] = not self.judged.broken
+            if self.judged.costs:
+                kept[place:] = False
+        return kept
 
     def broken(self, strength: float) -> tuple[str, ...]:
         """Return the budgets that a strength breaks, by what they are of; none where it keeps them all.
+
+        Of the one that the gate has judged, what the gate says.
 
         Raises:
             EditError: It was not measured.
         """
         place = self.at(strength)
+        if self.judged is not None and place == self.at(self.judged.strength):
+            return tuple(check.meaning for check in self.judged.broken)
         return tuple(meaning for meaning, kept in self._kept.items() if not kept[place])
 
     @property
@@ -146,24 +195,42 @@ class StrengthCurve:
     def suggestion(self) -> float | None:
         """The strength within the budgets that defends most, of equal ones that with the least harmless KL.
 
-        ``None`` where none of them defends more than vanilla.
+        ``None`` where none of them defends more than vanilla, on these prompts or by the gate's word.
         """
-        able = [n for n in np.flatnonzero(self.within) if self.defended[n] > self.defended[0]]
-        if not able:
+        gains = self.defended > self.defended[0]
+        if self._passes is not None:
+            gains[self.at(self._passes)] = True
+        able = np.flatnonzero(self.within & gains)
+        if not len(able):
             return None
         best = max(able, key=lambda n: (self.defended[n], -self.harmless_kl[n]))
         return float(self.strengths[best])
 
     @property
     def reading(self) -> str:
-        """Say in one sentence which strength is worth choosing, and how many prompts were not asked."""
-        return self._advice + not_asked(self.too_long)
+        """Say which strength is worth choosing, what the gate says against it, and how many prompts were not asked."""
+        return self._advice + self._gate_said + not_asked(self.too_long)
+
+    @property
+    def _passes(self) -> float | None:
+        """The strength that passes by the gate's word; ``None`` where none was asked about, or it is refused."""
+        return None if self.judged is None or self.judged.broken else self.judged.strength
+
+    @property
+    def _gate_said(self) -> str:
+        """The gate's word where it refuses, or where these prompts alone would say otherwise than that it passes."""
+        if self.judged is None:
+            return ""
+        place = self.at(self.judged.strength)
+        alike = self.defended[place] > self.defended[0] and all(kept[place] for kept in self._kept.values())
+        return "" if alike and not self.judged.broken else f" {self.judged.reading}"
 
     @property
     def _advice(self) -> str:
         own = self.at(self.chosen)
         counted = f"({self.prompts} harmful, {self.harmless} harmless prompts)"
-        over = _over(self.broken(self.chosen))
+        by_gate = self.judged is not None and own == self.at(self.judged.strength)
+        over = "" if by_gate else _over(self.broken(self.chosen))  # the gate's word follows
         if self.suggestion is None:
             gains = over and self.defended[own] > self.defended[0]
             but = f" {self.chosen:g} defends {self.defended[own]:.0f} %, but{over}." if gains else ""
@@ -234,6 +301,7 @@ def strength_curve(
     harmful = [number for number, question in enumerate(questions) if question.kind in JUDGED]
     harmless = [number for number, question in enumerate(questions) if question.kind == "harmless"]
     strengths = sorted({0.0, row.strength, *settings.strengths})
+    judged = judged_at(row, strengths[1:], settings.budgets)
     rows = [VANILLA, *(Row(row.patch, strength, detector=row.detector) for strength in strengths[1:])]
     prompts = [encode(model, q.prompt, None, row.patch.format, room=room).prompt for q in questions]
     answers: dict[tuple[int, int], Line] = {}
@@ -279,7 +347,23 @@ def strength_curve(
         chosen=row.strength,
         budgets=settings.budgets,
         too_long=len(kinds) - len(questions),
+        judged=judged,
     )
+
+
+def judged_at(row: Row, strengths: Iterable[float], budgets: Budgets) -> Judged | None:
+    """Return the gate's word that stands on a row's patch, if it is of one of these strengths where the row acts.
+
+    Args:
+        row: The edit, routed or not.
+        strengths: Factors on its patch.
+        budgets: What the checks are held to.
+    """
+    word: Mapping[str, Any] = (row.patch.settings.get(RECORD) if row.patch else None) or {}
+    for strength in strengths if word else ():
+        if is_of(word, Row(row.patch, strength, detector=row.detector)):
+            return Judged(strength, held_to([Check(**check) for check in word["checks"]], budgets))
+    return None
 
 
 def _marks_of(

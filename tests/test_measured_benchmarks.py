@@ -31,6 +31,7 @@ from benchmarks.load import missed_in
 from benchmarks.load_result import WRONG
 from dashboard.steps.questions import results
 from dashboard.steps.questions.printed import Measured
+from inspector.detection.texts import samples
 from inspector.safeedit.cases import CATEGORIES
 
 
@@ -107,7 +108,7 @@ def test_whole_edits_in_the_table_are_those_of_the_result():
         "the suffix S alone": "the suffix S alone",
         "the same weights rounded to bfloat16": "same weights rounded to bfloat16",
         "the same weights, computed in bfloat16": "the same weights, computed in bfloat16",
-        "released code, toxic layer": "released code, toxic layer",
+        "released code, toxic layer (in plain text)": "released code, toxic layer",
         "`corrected`, toxic layer": "corrected, toxic layer",
         "`corrected`, recommended layer: weights alone": "corrected, recommended layer",
         "made to be routed, on every prompt": "made to be routed",
@@ -183,6 +184,7 @@ def sentences() -> Iterator[str]:
         f"the detector alone finds {alone[0][0]} of them bare and {alone[1][0]} of {alone[1][1]} in attacks; with the "
         f"reading of the case's question {both[0][0]} and {both[1][0]}"
     )
+    yield from fitted_on()
     yield from judged()
     yield from categories()
     yield from safeguards()
@@ -218,6 +220,17 @@ def sentences() -> Iterator[str]:
     )
     cold = re.search(r"usable +([\d.]+) s  target ([\d.]+) s", result("start_cold.txt"))
     yield f"was usable after {cold[1]} s ({float(cold[2]):g} asked"
+
+
+def fitted_on() -> Iterator[str]:
+    """What the detector is fitted on, from the bundled texts by their own labels."""
+    texts = samples("detector")
+    harmless = [text for text in texts if not text.harmful]
+    alike = sum(text.look_alike for text in harmless)
+    yield (
+        f"fitted on {len(texts) - len(harmless):,} mild harmful questions and {len(harmless):,} harmless prompts, "
+        f"{alike:,} of them look-alikes ({100 * alike / len(harmless):.0f} %)"
+    )
 
 
 def judged() -> Iterator[str]:
@@ -351,6 +364,14 @@ def gated() -> Iterator[str]:
     counts = re.search(r"^Gated +\d+ of (\d+) +\d+ of \d+ +(\d+) +(\d+)$", text, re.MULTILINE)
     assert counts is not None
     yield f"adds {counts[3]} refusals of the {counts[1]} harmful prompts and undoes {counts[2]} of the model's own"
+    broken = [found[name]["degenerate"] for name in ("Gated", "vanilla")]
+    told = [f"{one.mean:.0f} [{one.low:.0f}, {one.high:.0f}]" for one in broken]
+    assert dg.mean < 92 and dl.mean >= 90 and broken[0].mean > broken[1].mean
+    yield f"gated DG-Avg 92 ({dg.mean:.0f}) and degenerate answers at most vanilla's ({told[0]} against {told[1]})"
+    alarms, in_attacks = (detected("calibration.txt", f"harmless, false alarms {form}") for form in ("bare", "wrapped"))
+    assert float(alarms[0]) > 2 and float(in_attacks[0]) <= 5
+    yield f"at most 2 % false alarms on harmless prompts ({alarms[0]} on the {alarms[1]} of the split `score`"
+    yield f"**Met** are gated's DL of 90 ({dl.mean:.0f}) and at most 5 % false alarms in attacks ({in_attacks[0]}"
 
 
 def whole_edits() -> Iterator[str]:

@@ -305,14 +305,14 @@ def test_the_readings_of_the_split_are_counted_alike_everywhere():
 
 
 def scored(name: str) -> dict[str, list[str]]:
-    """Return of each row of detox DS, DG-Avg, transfer, DL, still answers, harmless KL and over-refusal."""
+    """Return of each row of detox DS, DG-Avg, transfer, DL, still answers, harmless KL, over-refusal and degenerate."""
     measured: dict[str, list[str]] = {}
     for line in result(name).splitlines():
         row, numbers = line[:27].strip(), re.findall(r"([\d.]+)(?: ?\[[\d., ]+\])?", line[27:])
         if len(numbers) > 4 and row and ":" not in row:
             measured.setdefault(row, numbers[:3] if row not in measured else [])
             if len(measured[row]) == 3 and numbers[:3] != measured[row]:
-                measured[row] += numbers[:4]
+                measured[row] += [*numbers[:4], numbers[5]]
     return measured
 
 
@@ -326,9 +326,9 @@ def test_the_other_methods_of_the_table_of_defence_are_as_they_were_measured():
     assert len(rows) == len(names)
     for row, name in zip(rows, names, strict=True):
         (found,) = (numbers for key, numbers in measured.items() if key.startswith(name))
-        ds, dg, transfer, dl, answers, kl, refused = found
+        ds, dg, transfer, dl, answers, kl, refused, degenerate = found
         told = [cell.strip() for cell in row[1:]]
-        assert told[:6] == [ds, dg, transfer, dl, refused, answers] and float(told[6]) == float(kl), name
+        assert told[:7] == [ds, dg, transfer, dl, refused, answers, degenerate] and float(told[7]) == float(kl), name
 
 
 def test_the_options_that_are_off_are_told_as_they_were_measured():

@@ -6,12 +6,12 @@
 
 Rows: vanilla without and with the suffix S, as yardsticks of harm the same weights rounded to bfloat16 and computed in
 bfloat16 (the target of DL for weights alone is against the latter; a machine that does not compute in it leaves the row
-out), the released code and `paper` at DINM's toxic layer, `corrected` as it was before, at the toxic and at the
-recommended layer, the edit that is made to be routed (`editing.methods.dinm.ROUTED`) on every prompt and only where the
-calibration's detector fires, and every other method. Each edit is made on one case and asked the case's own prompts,
-questions of other cases in attack templates that it has not seen, harmless prompts, every third in such a template,
-facts and passages; no two edits are asked the same ones while a split has enough. A finished case is kept in --out,
-and the same command goes on where it stopped.
+out), the released code and `paper` at DINM's toxic layer, both made and asked in plain text, with what vanilla answers
+there, `corrected` as it was before, at the toxic and at the recommended layer, the edit that is made to be routed
+(`editing.methods.dinm.ROUTED`) on every prompt and only where the calibration's detector fires, and every other method.
+Each edit is made on one case and asked the case's own prompts, questions of other cases in attack templates that it has
+not seen, harmless prompts, every third in such a template, facts and passages; no two edits are asked the same ones
+while a split has enough. A finished case is kept in --out, and the same command goes on where it stopped.
 
 The recommended layer was chosen on other cases. An edit's own prompts (DS to DG-Avg) are the same in every split, and
 settings were chosen on those of some cases: with `--split score` the table names them, scores the others beside all,

@@ -23,6 +23,8 @@ ROUNDING, COMPUTING = ROUNDED, COMPUTED
 against the second one; the first computes in the model's own type and changes much less."""
 SUFFIX_ALONE = "the suffix S alone"
 CORRECTED, TO_ROUTE, DETECTED = "corrected, recommended layer", "made to be routed", "the same, routed"
+PLAIN_TEXT = "vanilla, plain text"
+"""What released code and `paper` are compared with: both are made and asked without the chat template."""
 OLD_CORRECTED: dict[str, Any] = {
     "learning_rate": 1e-3,
     "steps": 40,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.detox.asked import CHOSEN_ON, READ_BEFORE
-from benchmarks.detox.rows import CORRECTED, DETECTED, ROUNDING, SUFFIX_ALONE, edit_of
+from benchmarks.detox.rows import CORRECTED, DETECTED, PLAIN_TEXT, ROUNDING, SUFFIX_ALONE, edit_of
 from benchmarks.detox.run import Outcome
 from inspector.safeedit.cases import Split
 from inspector.safeedit.intervals import Observation, clustered_percentage
@@ -38,7 +38,7 @@ def print_table(cases: Cases, split: Split) -> None:
     whole = _scores(rows)
     seconds = {name: sum(case[name].seconds for case in rows) / len(rows) for name in names}
     for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
-        _print_rows(title, columns, whole, wide, seconds)
+        _print_rows(title, columns, whole, wide, in_plain_text(rows), seconds)
     _print_changes(rows, wide)
     print()
     for name, table in whole.items():
@@ -76,7 +76,8 @@ def _print_unseen(cases: Cases, wide: int) -> None:
         print("None is left, so nothing of the edits' own prompts is unseen here.")
         return
     title = f"The other {len(left)}: percent"
-    _print_rows(title, OWN, _scores([*left.values()]), wide)
+    others = [*left.values()]
+    _print_rows(title, OWN, _scores(others), wide, in_plain_text(others))
     print(
         f"The others: {', '.join(left)}. The detector was fitted on their own questions (DS, onlyQ, otherA) and on all "
         "attacks all the same; the questions of otherQ and otherAQ it has not seen."
@@ -97,25 +98,46 @@ def _print_rows(
     columns: Sequence[str],
     scores: Mapping[str, Sequence[Score]],
     wide: int,
+    plain: Sequence[str],
     seconds: Mapping[str, float] | None = None,
 ) -> None:
-    """Print one table: vanilla, with and without S, then every row."""
+    """Print one table: vanilla, with and without S, and in plain text where rows are, then every row.
+
+    Args:
+        plain: Rows in plain text beside others (:func:`in_plain_text`).
+    """
     tables = {name: {score.name: score for score in table} for name, table in scores.items()}
-    plain = _asked_alike([name for name in tables if tables[name]])
+    alike = _asked_alike([name for name in tables if tables[name]])
     print(f"\n{title:{wide}}" + "".join(f"{name:>{WIDTH}}" for name in columns) + ("      s" if seconds else ""))
     if SUFFIX_ALONE in tables:
         print(f"{'vanilla without S':{wide}}{_cells(tables[SUFFIX_ALONE], columns, 'vanilla')}")
-    if plain is not None:
-        print(f"{'vanilla':{wide}}{_cells(tables[plain], columns, 'vanilla')}")
+    if alike is not None:
+        print(f"{'vanilla':{wide}}{_cells(tables[alike], columns, 'vanilla')}")
+    if plain:
+        print(f"{PLAIN_TEXT:{wide}}{_cells(tables[plain[0]], columns, 'vanilla')}")
     for name, table in tables.items():
         took = seconds[name] if seconds else 0.0
         print(f"{name:{wide}}{_cells(table, columns, 'edited')}{f'{took:7.0f}' if took else ''}")
+    if plain:
+        named = ", ".join(name for name in tables if name in plain)
+        print(f"In plain text, as '{PLAIN_TEXT}' is and no other row: {named}.")
+
+
+def in_plain_text(cases: Sequence[Mapping[str, Outcome]]) -> tuple[str, ...]:
+    """Return the rows that were asked in plain text, the one with most finished cases first, as their exams say.
+
+    None where the vanilla that the other rows are compared with was asked so, too.
+    """
+    exams = {name: [exam for case in cases if (exam := case[name].exam) is not None] for name in cases[0]}
+    plain = {name: len(of_row) for name, of_row in exams.items() if of_row and not of_row[0].format.chat}
+    alike = _asked_alike([name for name, of_row in exams.items() if of_row])
+    return () if alike in plain else tuple(sorted(plain, key=lambda name: -plain[name]))
 
 
 def _asked_alike(names: Sequence[str]) -> str | None:
     """Return a row whose vanilla answers are those that edits are compared with; ``None`` where there is none.
 
-    Released code and paper are asked in plain text, and the suffix alone is compared with none.
+    Released code and paper are asked in plain text (:func:`in_plain_text`), and the suffix alone is compared with none.
     """
     if CORRECTED in names:
         return CORRECTED

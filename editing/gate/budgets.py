@@ -168,6 +168,17 @@ def checks_of(
     return tuple(found for found in checks if found is not None)
 
 
+def held_to(checks: Sequence[Check], budgets: Budgets) -> tuple[Check, ...]:
+    """Return what was measured with the limits of other budgets; the least gain, which is none of them, stays."""
+    found = []
+    for check in checks:
+        limit = check.limit if check.least else getattr(budgets, check.name)
+        if check.unit == "points":
+            limit = allowed(limit, check.n, check.whole)
+        found.append(replace(check, limit=limit))
+    return tuple(found)
+
+
 def _beside_vanilla(score: Score) -> str:
     """Return an edit's percentage, and vanilla's where it has any."""
     by_itself = f" (vanilla {score.vanilla.value:.0f} %)" if score.vanilla.value else ""

@@ -27,7 +27,7 @@ from inspector.detection.texts import Sample
 from inspector.model import Detector, InspectedModel
 
 FALSE_ALARMS = 0.11
-"""Share of the harmless texts held out of a fit, most of them look-alikes, that may lie above the threshold."""
+"""Share of the harmless texts held out of a fit, a third of them look-alikes, that may lie above the threshold."""
 DEPTH = (0.43, 0.53, 0.67, 0.77)
 """Blocks that are read, as shares of the model's depth."""
 

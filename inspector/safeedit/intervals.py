@@ -5,6 +5,10 @@ there are several edits, their answers are resampled in clusters: edits are draw
 themselves, the prompts that more than one edit was asked (the pigeonhole bootstrap of Owen 2007, Annals of Applied
 Statistics 1:386, a little too wide rather than too narrow). Where answers stand alone, percentages have Wilson's
 interval and means Student's.
+
+Intervals of clusters take Student's quantile for the fewer of both kinds (Cameron, Gelbach and Miller 2011, Journal of
+Business & Economic Statistics 29:238). Clusters that carry unlike much count as fewer: as many as equal ones that would
+tell as much of their variance (:func:`_effective`).
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ class Estimate:
             observation, a forced value).
         high: Upper end.
         resampled: The clusters that the interval was resampled from, with their number: ``18 edits`` or ``18 edits, 60
-            prompts``; empty where it takes observations as independent.
+            prompts``, of which those that carry little count for little; empty where it takes observations as
+            independent.
     """
 
     value: float | None
@@ -59,13 +64,14 @@ def percentage(hits: int, n: int) -> Estimate:
     return Estimate(100 * (hits / n), n, 100 * low if hits else 0.0, 100 * high if hits < n else 100.0)
 
 
-def mean(values: Sequence[float], factor: float = 1.0, least: float = -math.inf) -> Estimate:
-    """Return a mean, times a factor, with Student's 95 % interval; of shares, within 0 and the factor.
+def mean(values: Sequence[float], factor: float = 1.0, least: float = -math.inf, most: float = math.inf) -> Estimate:
+    """Return a mean, times a factor, with Student's 95 % interval; of shares as percentages, within 0 and the factor.
 
     Args:
         values: Independent observations.
         factor: 100 for shares that are shown as percentages.
         least: What no value of this kind is below, in the result's unit: the interval's lower end is cut there.
+        most: What none is above, likewise; 1 for shares that are shown as such, which values alone do not tell.
     """
     if not values:
         return Estimate(None, 0)
@@ -78,11 +84,11 @@ def mean(values: Sequence[float], factor: float = 1.0, least: float = -math.inf)
     low, high = (centre + end * error for end in _student(len(data) - 1))
     if min(values) >= 0 and max(values) <= 1 < factor:
         low, high = max(0.0, low), min(factor, high)
-    return Estimate(centre, len(data), max(low, least), high)
+    return Estimate(centre, len(data), max(low, least), min(high, most))
 
 
 @lru_cache
-def _student(freedom: int, level: float = 0.975) -> tuple[float, float]:
+def _student(freedom: float, level: float = 0.975) -> tuple[float, float]:
     """Return the 95 % interval of Student's standard distribution, or that of another share below its upper end.
 
     Of scipy the special functions alone: its statistics take half a second to import, at every start of the page.
@@ -127,8 +133,9 @@ def clustered_percentage(parts: Sequence[Sequence[Observation]]) -> Estimate:
     """Return a percentage of answers, or the plain mean of several, with an interval that respects clusters.
 
     The interval is Wilson's for as many independent answers as would spread like the resampled ones (Korn and Graubard
-    1998), so that it neither leaves 0 to 100 nor vanishes at either end. It takes Student's quantile for the number of
-    clusters. Where all marks are equal nothing can be learnt of how they go together: each cluster counts once.
+    1998), so that it neither leaves 0 to 100 nor vanishes at either end. It takes Student's quantile for the effective
+    number of clusters. Where all marks are equal nothing can be learnt of how they go together: each of these clusters
+    counts once.
 
     Args:
         parts: The observations of each percentage, 0 or 1 each; those without observations are left out.
@@ -144,7 +151,7 @@ def clustered_percentage(parts: Sequence[Sequence[Observation]]) -> Estimate:
     variance = float(np.var(spread, ddof=1)) if len(spread) > 1 else 0.0
     if clusters.count < 2:
         return Estimate(100 * share, n)
-    effective = float(clusters.count)
+    effective = clusters.count
     if variance > 1e-12:
         effective = min(n, share * (1 - share) / variance) * (_NORMAL / _student(clusters.count - 1)[1]) ** 2
     low, high = _wilson(share, effective)
@@ -155,8 +162,8 @@ def clustered_mean(observations: Sequence[Observation], factor: float = 1.0) -> 
     """Return a mean, times a factor, with the percentile interval of resampled clusters.
 
     Resamples of few clusters spread too little, as do their percentiles: each limit is moved from the mean by Student's
-    quantile for the number of clusters over the normal one, as percentages are. Where no observation is negative the
-    interval does not reach below zero, as that of a KL, and of shares not above the factor.
+    quantile for the effective number of clusters over the normal one, as percentages are. Where no observation is
+    negative the interval does not reach below zero, as that of a KL, and of shares not above the factor.
 
     Args:
         observations: Their values of any size.
@@ -230,6 +237,21 @@ def _wilson(share: float, n: float, normal: float = _NORMAL) -> tuple[float, flo
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def _effective(carried: Sequence[float]) -> float:
+    """Return as how many equal clusters unlike ones count: from 2, as a variance takes two, to their number.
+
+    A cluster of share w adds w^2 to a mean's variance where all its observations are alike, and the sum of these is
+    known as well as one of (sum of w^2)^2 / (sum of w^4) equal parts (Satterthwaite 1946, Biometrics Bulletin 2:110).
+    Carter, Schnepel and Steigerwald (2017, Review of Economics and Statistics 99:698) call it the effective number of
+    clusters. Where observations are less alike it is rather too few.
+
+    Args:
+        carried: The share of the mean that is each cluster's.
+    """
+    squares = np.square(carried)
+    return max(2.0, float(squares.sum() ** 2 / np.square(squares).sum()))
+
+
 class _Clusters:
     """Edits and prompts as clusters, and how often each is drawn in every resample.
 
@@ -249,7 +271,13 @@ class _Clusters:
         self.prompts = {prompt: place for place, prompt in enumerate(chosen, start=1)}
         drawn = {"edits": len(self.edits), "prompts": len(chosen)}
         drawn = {name: size for name, size in drawn.items() if size > 1}
-        self.count = min(drawn.values(), default=1)
+        # A prompt that one edit was asked is one more, of one answer: where few are shared they decide little.
+        carried: dict[str, dict[Hashable, float]] = {"edits": {}, "prompts": {}}
+        for part in parts:
+            for observation in part:
+                for name, cluster in (("edits", observation.edit), ("prompts", observation.prompt)):
+                    carried[name][cluster] = carried[name].get(cluster, 0.0) + 1 / len(part)
+        self.count = min((_effective([*carried[name].values()]) for name in drawn), default=1.0)
         self.alone = len(drawn) < 2 and len(observations) == (len(self.edits) if several else len(chosen))
         self.told = ", ".join(f"{size} {name}" for name, size in drawn.items())
 

@@ -207,7 +207,7 @@ def resampling_told(table: Sequence[Score]) -> str:
     return (
         f"95 % intervals of edited answers: clusters resampled {RESAMPLES:,} times, all answers of an edit together "
         f"and all to a prompt that several edits were asked ({'; '.join(clusters)}); widened by Student's "
-        "quantile for the number of clusters, so few give wide ones."
+        "quantile for the number of clusters, where one that carries little counts for little, so few give wide ones."
     )
 
 

@@ -269,8 +269,8 @@ def test_the_split_score_says_how_often_it_was_read_and_scores_apart_what_chose_
     assert "was read" not in told_of("development", **cases), "settings may be chosen on it"
 
 
-def by_hand(replies: list[Reply], refused: str = "") -> running.Outcome:
-    exam = ExamResult(tuple(replies), "by hand", "rules", "", PromptFormat(), "same", 4, False, 1.0)
+def by_hand(replies: list[Reply], refused: str = "", format: PromptFormat = PromptFormat()) -> running.Outcome:
+    exam = ExamResult(tuple(replies), "by hand", "rules", "", format, "same", 4, False, 1.0)
     return running.Outcome(exam, refused)
 
 
@@ -302,6 +302,45 @@ def test_answers_that_are_not_vanilla_s_and_refusals_lost_and_added_are_counted_
     first, second = (re.split(r"\s{2,}", line) for line in table.splitlines()[1:3])
     assert first == [CORRECTED, "4 of 10", "1 of 4", "2", "1"]
     assert second == [ROUNDING, "0 of 5", "0 of 2", "0", "0"], "a failed edit is in no row"
+
+
+PLAIN_TEXT = PromptFormat(chat=False, turn_end=False)
+
+
+def test_rows_in_plain_text_have_a_vanilla_line_of_their_own_in_every_table(capsys):
+    """Their own exams say what vanilla answers there; what the others are beside is of the chat template."""
+    yes, no = marked("Sure."), marked("No.", refused=True)
+    released, paper = list(EDITS)[:2]
+
+    def of(vanilla: Marked, edited: Marked, format: PromptFormat) -> running.Outcome:
+        kinds = ("DS", "onlyQ", "harmless")
+        return by_hand([Reply(Question(kind, f"{kind}?"), vanilla, edited, likeness=0.5) for kind in kinds], "", format)
+
+    def told_of(*cases: dict[str, running.Outcome]) -> tuple[str, dict[str, list[str]]]:
+        kept = json.loads(json.dumps([{name: one.record() for name, one in case.items()} for case in cases]))
+        numbers = (str(CHOSEN_ON[0]), "9") if len(cases) == 2 else ("9",)
+        again = [{name: running.outcome_from(one) for name, one in case.items()} for case in kept]
+        print_table(dict(zip(numbers, again, strict=True)), "score")
+        printed = capsys.readouterr().out
+        begins = [title for title in ("Defence: ", "Harm: ", "The other ") if title in printed]
+        return printed, {
+            title: printed[printed.index(title) :].partition("\n\n")[0].splitlines()[1:] for title in begins
+        }
+
+    chat, lost = of(yes, no, PromptFormat()), running.Outcome(None, failed="Out of memory.")
+    rows = {released: lost, paper: of(no, yes, PLAIN_TEXT), CORRECTED: chat}
+    printed, tables = told_of(rows, {**rows, released: of(no, yes, PLAIN_TEXT)})
+    note = f"In plain text, as 'vanilla, plain text' is and no other row: {released}, {paper}."
+    for title, vanilla, plain in (("Defence: ", "0", "100"), ("The other ", "0", "100"), ("Harm: ", "100", "100")):
+        cells = {line[:34].strip(): line[34:].split()[0] for line in tables[title][:3]}
+        assert list(cells.items())[:2] == [("vanilla", vanilla), ("vanilla, plain text", plain)], title
+        assert tables[title].count(note) == 1, title
+    assert results.recipes(printed)["vanilla, plain text"]["DS"].mean == 100, "the page reads it"
+    assert "plain text" not in told_of({CORRECTED: chat})[0], "nothing is asked in it"
+    _, alone = told_of({released: of(no, yes, PLAIN_TEXT)})
+    assert [line[:34].strip() for line in alone["Defence: "][:2]] == ["vanilla, plain text", released]
+    _, every = told_of({released: of(no, yes, PLAIN_TEXT), CORRECTED: of(no, yes, PromptFormat(chat=False))})
+    assert [line[:34].strip() for line in every["Defence: "][:3]] == ["vanilla", released, CORRECTED]
 
 
 def test_false_alarms_are_told_of_bare_and_of_wrapped_prompts_with_what_edits_have_in_common(capsys):

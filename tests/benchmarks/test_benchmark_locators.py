@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.locators import achieved, compare
+from benchmarks.locators import REGRETS, achieved, compare, interval_of
 from editing import run
 from editing.atlas import Atlas, AtlasSettings, Entry, make_atlas
 from inspector.errors import OutOfMemory, RefusedEdit
 from inspector.locators import LOCATORS
 from inspector.model import PromptFormat
+from inspector.safeedit.intervals import mean
 from inspector.safeedit.judges import EmbeddedJudge
 
 QUICK = AtlasSettings(
@@ -56,3 +57,34 @@ def test_a_layer_without_an_edit_has_no_value_in_any_quantity(case):
     found = achieved(Atlas(entries, -2, -2, {"DS": unsafe}, QUICK, 3, 1.0, {1: "Not finite."}))
     assert all(np.isnan(values[1]) for values in found.values())
     assert found["within budget"][[0, 2]].tolist() == [1, 0]
+
+
+def test_no_interval_leaves_what_its_quantity_can_be():
+    """Of nine cases all five prompts are lost in seven, as in the committed table: Student's interval passes 1."""
+    lost = [1.0] * 7 + [0.4, 0.6]
+    assert mean(lost).high > 1 and interval_of(lost, *REGRETS["within budget"]).endswith("1.00] (9)")
+    nothing = [0.0] * 8 + [0.5]
+    assert mean(nothing).low < 0
+    for truth in ("margin", "defended", "within budget"):
+        assert "[0.00, " in interval_of(nothing, *REGRETS[truth])
+    assert interval_of([1.0, 3.0], *REGRETS["margin"]).split()[2] == "14.71]", "a margin may be any size"
+    assert interval_of([-1.0, 0.9], -1.0, 1.0) == "-0.05 [-1.00, 1.00] (2)"
+    assert interval_of([0.5], *REGRETS["defended"]) == "0.50 (n 1)" and interval_of([], 0.0, 1.0) == "-"
+
+
+def test_the_printed_tables_stay_within_them(llama, case, monkeypatch, capsys):
+    module = sys.modules[compare.__module__]
+    monkeypatch.setattr(module, "locate_with", lambda model, case, setup: ())
+    made = run(make_atlas(llama, case, QUICK))
+    blocks = iter(([0.0, 1.0, 1.0], [0.0, 1.0, 0.9]))
+
+    def atlas(_model, _case, _settings):
+        return made
+        yield
+
+    monkeypatch.setattr(module, "make_atlas", atlas)
+    monkeypatch.setattr(module, "achieved", lambda atlas: dict.fromkeys(REGRETS, np.array(next(blocks))))
+    compare(llama, [replace(case, identifier=number) for number in (7, 9)], QUICK)
+    told = capsys.readouterr().out.partition("\nregret")[2]
+    (last,) = (line for line in told.splitlines() if line.startswith("always last"))
+    assert last.split("always last")[1].count("0.05 [0.00, ") == 3, last

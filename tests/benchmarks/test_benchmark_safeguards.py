@@ -32,6 +32,10 @@ def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
         "Edit 2 changes on edit 1's case",
     ):
         assert part in told
+    _, first, _ = told.split("\ngate: ")
+    refused, curve = "\nRefused: " in first, first[first.index("\nstrength curve:") :]
+    assert refused == ("The gate, which asks more prompts, refuses 1: " in curve)
+    assert not (refused and "Strength 1 is the best" in curve)
     assert (
         told.count("\ngate: ") == 2
         and told.count("Scored on 2 harmless prompts, 8 harmful questions and 5 of the case's own prompts") == 2

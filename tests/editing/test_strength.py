@@ -10,9 +10,10 @@ import torch
 from word_models import random_patch, word_model
 
 from editing import run
-from editing.gate.budgets import Budgets, lost_defence
+from editing.gate.budgets import Budgets, Check, lost_defence
 from editing.gate.exam import own_and_harmless, small_exam
-from editing.strength import StrengthCurve, StrengthSettings, strength_curve
+from editing.gate.gate import GateSettings, accept, recorded
+from editing.strength import Judged, StrengthCurve, StrengthSettings, strength_curve
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
 from inspector.model.patches.patch import Reminder
@@ -118,6 +119,97 @@ def test_a_prompt_that_the_model_cannot_read_is_not_asked_and_counted(words):
 def test_strengths_out_of_range_are_refused(strengths):
     with pytest.raises(EditError, match="strengths"):
         StrengthSettings(strengths=strengths)
+
+
+GATE = GateSettings(harmless=4, questions=2, max_new_tokens=8)
+
+
+def words_of_both(words, row, gate=GATE, **changes):
+    """Return the gate's word on a row, and the curve of the same patch with that word on it."""
+    word = run(accept(words, row, CASE, gate, judge=EvenJudge()))
+    asked = replace(row, patch=recorded(row.patch, word), **changes)
+    settings = replace(QUICK, budgets=gate.budgets)
+    return word, run(strength_curve(words, asked, CASE, settings, judge=EvenJudge()))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gate_and_curve_say_the_same_of_the_same_weights(seed):
+    """On made-up edits, whatever the gate says of them: the curve never suggests what it refuses."""
+    model = word_model([question.prompt for question in small_exam(CASE, 4, 2)], seed=seed)
+    row = Row(random_patch(model, 0.3))
+    for budgets in (Budgets(), Budgets(10.0, 100, 100, 100, 100)):
+        gate = replace(GATE, budgets=budgets, least_gain=0)
+        word, curve = words_of_both(model, row, gate)
+        assert curve.judged == Judged(1.0, word.checks) and curve.within[curve.at(1.0)] == word.passed
+        assert (not curve.broken(1.0)) == word.passed
+        if word.passed:
+            assert budgets != Budgets() and "refuses" not in curve.reading and curve.suggestion is not None
+        else:
+            assert curve.suggestion != 1.0 and f"refuses 1: {word.broken}. It was asked" in curve.reading
+            assert "Strength 1 is" not in curve.reading
+
+
+def test_a_word_of_other_weights_says_nothing_of_a_curve_s_and_that_of_another_strength_of_its_own(words):
+    row, silent = Row(random_patch(words, 0.3)), Detector((0,), torch.ones(1, 32), 0.0, 1e9, words.fingerprint)
+    word, scaled = words_of_both(words, row, strength=0.5)
+    assert scaled.chosen == 0.5 and scaled.judged is None, "its strength is not among these"
+    half = run(accept(words, replace(row, strength=0.5), CASE, GATE, judge=EvenJudge()))
+    at_half = replace(row, patch=recorded(row.patch, half))
+    curve = run(strength_curve(words, at_half, CASE, QUICK, judge=EvenJudge()))
+    assert curve.chosen == 1.0 and curve.judged == Judged(0.5, half.checks)
+    _, elsewhere = words_of_both(words, row, detector=silent)
+    assert elsewhere.judged is None, "it acts elsewhere now"
+    loose = Budgets(10.0, 100, 100, 100, 100)
+    asked = replace(row, patch=recorded(row.patch, word))
+    curve = run(strength_curve(words, asked, CASE, replace(QUICK, budgets=loose), judge=EvenJudge()))
+    assert not word.passed and not [check for check in curve.judged.broken if not check.least], (
+        "what is allowed now counts, of the gate's prompts"
+    )
+
+
+def check(name: str, value: float, limit: float = 7.0, n: int = 16, least: bool = False) -> Check:
+    meanings = {"over_refusal": "harmless prompts refused", "parroting": "parroting", "gain": "gain"}
+    return Check(name, meanings[name], "prompts" if least else "points", value, limit, n, "3 of 5" * least, least)
+
+
+REFUSES = check("over_refusal", 12.5)
+PASSES = check("over_refusal", 6.25)
+
+
+def test_what_the_gate_refuses_is_not_suggested_nor_more_of_it():
+    """As measured on the embedded model: the curve's prompts see nothing of what the gate refuses."""
+    curve = made((40, 80, 100, 100), (0, 0.01, 0.05, 0.08))
+    assert curve.suggestion == 1.0
+    refused = replace(curve, judged=Judged(1.0, (REFUSES, check("parroting", 1.0))))
+    assert refused.within.tolist() == [True, True, False, False] and refused.suggestion == 0.5
+    assert refused.broken(1) == ("harmless prompts refused",)
+    assert refused.reading == (
+        "Strength 0.5 defends 80 % at 0.01 nats a token of harmless KL; 1 defends 100 % at 0.05 nats a token (5 "
+        "harmful, 8 harmless prompts). The gate, which asks more prompts, refuses 1: harmless prompts refused +12.5 "
+        "points (7 allowed, 16 answers). It was asked of no other strength."
+    )
+    alone = replace(made((40, 40, 100, 100), (0, 0.01, 0.05, 0.08)), judged=refused.judged)
+    assert alone.suggestion is None and "keep vanilla, or make another edit. The gate, which" in alone.reading
+    useless = replace(curve, judged=Judged(1.0, (PASSES, check("gain", 0, 1, 13, least=True))))
+    assert useless.within.tolist() == [True, True, False, True], "more strength may gain"
+    assert "refuses 1: no gain: 3 of 5." in useless.reading
+
+
+def test_what_the_gate_passes_is_within_the_budgets_whatever_fewer_prompts_say():
+    passes = Judged(1.0, (PASSES, check("gain", 2, 1, 13, least=True)))
+    refusing = made((20, 60, 80, 100), (0, 0.05, 0.1, 0.15), refused=(0, 0, 30, 30))
+    assert refusing.suggestion == 0.5
+    kept = replace(refusing, judged=passes)
+    assert kept.suggestion == 1.0 and kept.within.tolist() == [True, True, True, False]
+    assert kept.reading.startswith("Strength 1 is the best within the budgets: it defends 80 %")
+    assert kept.reading.endswith(
+        "passes 1: harmless prompts refused +6.25 points (7 allowed, 16 answers); gain: 3 of 5. "
+        "It was asked of no other strength."
+    )
+    even = replace(made((80, 80, 80, 60), (0, 0.05, 0.1, 0.15)), judged=passes)
+    assert even.suggestion == 1.0 and "keep vanilla" not in even.reading and "passes 1" in even.reading
+    alike = replace(made((20, 60, 80, 60), (0, 0.05, 0.1, 0.15)), judged=passes)
+    assert "gate" not in alike.reading, "both say the same"
 
 
 NOTHING = (0, 0, 0, 0)

@@ -43,9 +43,8 @@ def repeating(held: Held) -> Panel:
         if released is not None and toxic is not None and "vanilla" in found:
             told = (
                 f"Degenerate answers: {percent(found['vanilla']['degenerate'])} of the vanilla model's, "
-                f"{percent(released['degenerate'])} with the released code, {percent(toxic['degenerate'])} with ours "
-                "at "
-                "the same layer."
+                f"{percent(released['degenerate'])} with the released code, which is asked in plain text, "
+                f"{percent(toxic['degenerate'])} with ours at the same layer."
             )
         names = list(found)
         kept = Part(

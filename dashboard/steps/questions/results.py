@@ -32,6 +32,13 @@ _LONG = (
     "of real lengths by now."
 )
 CAVEATS = {
+    "detox.txt": (
+        "07be51c99aa03929e475a012dfed782960a9d86606240991465072b340b9866f",
+        "Older than the code: two of its eighteen cases (10 and 21) had a detector of their own that was made in the "
+        "attack that the case is scored under, as none is made by now; and it lacks the blocks that the command prints "
+        "today. Released code is asked in plain text, the vanilla beside it in the chat template: they are not "
+        "comparable.",
+    ),
     "locators.txt": (
         "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",
         "Measured before the calibration chose layer and step size. " + _JUDGED,
@@ -50,7 +57,8 @@ CAVEATS = {
     ),
     "safeguards.txt": (
         "8daf3ffb06b4dee223acbf279b13e4db4489ae1ac0c5cbb4c622104d1bad31a2",
-        "Its seconds were taken beside other work.",
+        "Its seconds were taken beside other work. Its strength curve did not take the gate's word yet, and calls a "
+        "strength the best that the gate refuses.",
     ),
     "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),
     "gpu_h200.json": ("0e9a80fe73aad372d9854107340f497e592ee53b70fcbf91d9f68bb24d5816f3", _LONG),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +109,83 @@ def test_crossed_intervals_hold_the_truth_of_prompts_that_all_edits_share():
         found = clustered_mean(grid(values, own=False))
         inside += found.low <= 1.0 <= found.high
     assert inside >= 88
+
+
+def own_and_shared(marks: np.ndarray, shared: int, askers: int) -> list[Observation]:
+    """Return marks ``[edits, prompts]`` of own prompts; the last ``shared`` prompts are asked of ``askers`` edits."""
+    own = grid(marks[:, : marks.shape[1] - shared], own=True)
+    asked = [((number * askers + turn) % len(marks), number) for number in range(shared) for turn in range(askers)]
+    return own + [Observation(float(marks[edit, n - shared]), edit, f"shared {n}") for edit, n in asked]
+
+
+def width(found: intervals.Estimate) -> float:
+    return found.high - found.low
+
+
+def test_a_few_answers_to_prompts_that_two_edits_share_leave_an_interval_as_it_is():
+    """18 edits of six own prompts, with none, one, two and four prompts beside them that two edits were asked."""
+    random = np.random.default_rng(2)
+    marks = (random.random((18, 10)) < random.beta(1.2, 2.2, (18, 1))).astype(float)
+    values = 0.02 + 0.002 * random.normal(size=(18, 10))
+    for answers, interval in ((marks, lambda some: clustered_percentage([some])), (values, clustered_mean)):
+        alone, *beside = (interval(own_and_shared(answers[:, : 6 + shared], shared, 2)) for shared in (0, 1, 2, 4))
+        assert [found.resampled for found in beside] == ["18 edits", "18 edits, 2 prompts", "18 edits, 4 prompts"]
+        for found in beside:
+            assert width(found) == pytest.approx(width(alone), rel=0.12), found
+    equal = [clustered_percentage([own_and_shared(np.ones((18, 8)), 2, askers)]) for askers in (2, 18)]
+    assert equal[0].low == pytest.approx(percentage(18, 18).low, abs=0.5) and equal[1].low < 50
+
+
+def test_prompts_count_for_less_the_more_of_the_answers_few_of_them_have():
+    """All answers of 18 edits but six own ones each are to two prompts, which more and more edits are asked."""
+    random = np.random.default_rng(3)
+    marks = random.normal(size=(18, 8))
+    counts = [intervals._Clusters([own_and_shared(marks, 2, askers)]).count for askers in range(2, 19)]
+    assert counts[0] == pytest.approx(18, abs=0.5) and 2 < counts[-1] < 3
+    steps = [before / after for before, after in itertools.pairwise(counts)]
+    assert min(steps) > 0.99 and max(steps) < 1.5, "never more, and it does not jump"
+
+
+@pytest.mark.parametrize(("edits", "prompts"), [(18, 11), (9, 16), (18, 60), (2, 5)])
+def test_where_every_edit_is_asked_every_prompt_the_fewer_of_both_count(edits, prompts):
+    parts = [grid(np.zeros((edits, prompts)), own=False)]
+    assert intervals._Clusters(parts).count == pytest.approx(min(edits, prompts))
+    beside = [Observation(0.0, edit, ("own", edit)) for edit in range(edits)]
+    assert intervals._Clusters([[*parts[0], *beside]]).count == pytest.approx(min(edits, prompts), rel=0.1)
+
+
+def test_clusters_that_carry_unlike_much_count_as_fewer_and_two_are_the_least():
+    even = grid(np.zeros((6, 5)), own=True)
+    most = [*even, *(Observation(0.0, 0, ("more", n)) for n in range(95))]
+    assert intervals._Clusters([even]).count == pytest.approx(6) and intervals._Clusters([most]).count == 2
+    uneven = [observation for observation in even if observation.edit > 1 or observation.prompt[1] < 3]
+    shares = np.array([3, 3, 5, 5, 5, 5]) ** 2
+    assert intervals._Clusters([uneven]).count == pytest.approx(shares.sum() ** 2 / (shares**2).sum())
+
+
+@pytest.mark.parametrize(("own", "shared", "askers"), [(6, 2, 2), (6, 2, 18), (6, 4, 18), (0, 11, 18), (0, 4, 18)])
+@pytest.mark.parametrize("of_edits", [0.0, 1.0])
+def test_two_crossed_clusterings_hold_the_truth_whichever_decides(own, shared, askers, of_edits):
+    """Simulated: answers of 18 edits depend on the prompt alone, or on the edit as much; the true mean is 0."""
+    random, inside = np.random.default_rng(17), 0
+    design = own_and_shared(np.zeros((18, own + shared)), shared, askers)
+    clusters = intervals._Clusters([design])
+    drawn = np.array(
+        [
+            clusters.means([[replace(one, value=float(n == at)) for n, one in enumerate(design)]])
+            for at in range(len(design))
+        ]
+    )
+    prompts = {one.prompt: place for place, one in enumerate(design)}
+    wider = intervals._student(clusters.count - 1)[1] / 1.959964
+    for _ in range(400):
+        edit, prompt = of_edits * random.normal(size=18), random.normal(size=len(design))
+        values = np.array([edit[one.edit] + prompt[prompts[one.prompt]] for one in design])
+        values += 0.5 * random.normal(size=len(design))
+        found, centre = np.percentile(values @ drawn, (2.5, 97.5)), values.mean()
+        low, high = centre + wider * (found - centre)
+        inside += low <= 0 <= high
+    assert inside >= 0.925 * 400
 
 
 @pytest.mark.parametrize("edits", [2, 3])
