@@ -1,6 +1,7 @@
 """Which layer an edit takes where nobody names one, and why: the recommended layer, or the toxic one.
 
-One place for every command, so that ``--layer auto`` edits the same layer in all of them.
+One place for every command, so that ``--layer auto`` edits the same layer in all of them; a toxic one is located with the
+preset of the edit.
 """
 
 from __future__ import annotations

@@ -70,7 +70,13 @@ def options() -> argparse.ArgumentParser:
         help="auto (default: the recommended layer; as toxic for FT-L, paper and reference, and where the model is not "
         "calibrated), toxic (each case's), once (the first's) or a number",
     )
-    edit.add_argument("--locate", default="corrected", choices=PRESETS, help="preset of the locator")
+    edit.add_argument(
+        "--locate",
+        default=None,
+        choices=PRESETS,
+        help="preset of the locator (default: the edit's own for dinm, corrected for the other methods; that which a "
+        "sweep began with where it goes on)",
+    )
     add_padding(edit)
     edit.add_argument(
         "--suffix-prompt",
@@ -167,6 +173,7 @@ def state(folder: Path) -> dict[str, Any]:
     return {
         "layer": about.settings.block,
         "layer_reason": about.layer_reason,
+        "locate": about.settings.locator,
         "cases": cases,
         "pairing": asdict(pairing_of(results)),
     }
@@ -237,6 +244,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     store = Store(folder)
     try:
         before = store.about()
+        if settings.locate is None:  # one begun with another locator than the edit's goes on as it began
+            settings = replace(settings, locate=settings.locator if before is None else before.settings.locator)
         # One begun before the layer was kept goes on as it began.
         once = settings.block == ONCE and before is not None and before.settings.block == ONCE
         layer = (_layer_begun_with(store) if once else None) or chosen_layer(model, settings, cases)

@@ -100,7 +100,7 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         )
     left_out = [left_out_told(_left_out(done))] if _left_out(done) else []
     why = [about.layer_reason] if about.layer_reason else []
-    return [*lines, *left_out, *why, *_parted(done), *_acts(about), _vanilla(settings, pairing_of(done))]
+    return [*lines, *left_out, *why, *_parted(settings, done), *_acts(about), _vanilla(settings, pairing_of(done))]
 
 
 def _toxic_layers(done: Sequence[Finished]) -> dict[str, int]:
@@ -112,13 +112,14 @@ def _toxic_layers(done: Sequence[Finished]) -> dict[str, int]:
     return {"none" if layer is None else str(layer): count for layer, count in Counter(found).most_common()}
 
 
-def _parted(done: Sequence[Finished]) -> list[str]:
+def _parted(settings: SweepSettings, done: Sequence[Finished]) -> list[str]:
     """Say at which layers the cases' answers part most, whichever is edited."""
     layers = _toxic_layers(done)
     unknown = layers.pop("none", 0)
     told = ", ".join(f"layer {layer} in {count}" for layer, count in layers.items())
     kept = unknown + sum(layers.values())
-    parted = [f"Where the answers part most (the toxic layer): {told} of {kept} cases."] if told else []
+    said = f"Where the answers part most (the toxic layer), located as in the preset {settings.locator}"
+    parted = [f"{said}: {told} of {kept} cases."] if told else []
     return [*parted, *([f"Toxic layer unknown in {unknown} of {kept} cases."] if unknown else [])]
 
 

@@ -97,7 +97,7 @@ def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> 
 
 
 def _located(model: InspectedModel, case: Case, settings: SweepSettings) -> Divergence:
-    return divergence(model, case, settings.locate, padding=settings.padding, format=settings.format)
+    return divergence(model, case, settings.locator, padding=settings.padding, format=settings.format)
 
 
 def _detector(model: InspectedModel, digest: str) -> Detector:

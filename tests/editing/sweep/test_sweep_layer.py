@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sweep_helpers import finished, loader, swept, write_cases
+from sweep_helpers import SHORT, finished, loader, swept, write_cases
 
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.sweep import Store, SweepSettings
-from editing.sweep.__main__ import main
+from editing.sweep.__main__ import _settings, main, options
 from editing.sweep.work import cases_of, chosen_layer
 from inspector.divergence import divergence
 from inspector.errors import NotFinite, OutOfMemory, PromptError
@@ -36,6 +36,64 @@ def test_the_layer_of_the_first_case_serves_all_where_it_is_located_once(tmp_pat
     store.close()
     assert about is not None and about.settings.block == str(expected), "whatever can be located on when it goes on"
     assert about.layer_reason.startswith("Toxic layer of the first case,")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], "corrected"),
+        (["--preset", "paper"], "paper"),
+        (["--preset", "reference"], "reference"),
+        (["--preset", "paper", "--locate", "corrected"], "corrected"),
+        (["--preset", "paper", "--method", "ft-l"], "corrected"),
+        (["--method", "ft-l", "--locate", "paper"], "paper"),
+    ],
+)
+def test_cases_are_located_with_the_edit_s_own_preset_unless_another_is_named(given, expected):
+    settings = _settings(options().parse_args(["--out", "x", *given]))
+    assert settings.locator == expected
+    assert SweepSettings.from_json(settings.as_json()) == settings
+
+
+def test_a_sweep_says_which_locator_it_used_and_one_begun_with_another_goes_on_with_that(tmp_path, monkeypatch, capsys):
+    """Before the edit's preset located by itself, a sweep of any preset was located as corrected is."""
+    cases, folder, located = write_cases(tmp_path, 2), tmp_path / "out", list[str]()
+
+    def noted(model, case, preset, **named):
+        located.append(preset)
+        return divergence(model, case, preset, **named)
+
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "divergence", noted)
+    paper = swept(tmp_path / "new", cases, "--preset", "paper")
+    assert located == ["paper"] * 2
+    model, _ = loader(SweepSettings(cases=str(cases)))
+    for result, case in zip(paper, cases_of(SweepSettings(cases=str(cases))), strict=True):
+        assert result.record["block"] == divergence(model, case, "paper").toxic_layer(), "as editing.edit does"
+    capsys.readouterr()
+    assert main(["--out", str(tmp_path / "new"), "--report"], loader) == 0
+    told = capsys.readouterr()
+    assert "\nWhere the answers part most (the toxic layer), located as in the preset paper: layer " in told.err
+    assert json.loads(told.out)["locate"] == "paper"
+    assert json.loads((tmp_path / "new" / "scores.json").read_text("utf-8"))["settings"]["locate"] == "paper"
+
+    swept(folder, cases, "--preset", "paper", "--locate", "corrected")  # as all were before
+    store = Store(folder)
+    with store._database:
+        store._database.execute("DELETE FROM results WHERE number > 0")
+    store.close()
+    located.clear()
+    assert [result.status for result in swept(folder, cases, "--preset", "paper")] == ["done"] * 2
+    assert located == ["corrected"]
+    capsys.readouterr()
+    other = ["--out", str(folder), "--cases", str(cases), *SHORT, "--preset", "paper", "--locate", "paper"]
+    assert main(other, loader) == 2
+    assert "locate = 'corrected' there, 'paper' here" in capsys.readouterr().err
+
+
+def test_settings_that_name_no_locator_are_those_of_a_sweep_located_as_corrected():
+    told = json.loads(SweepSettings(preset="paper").as_json())
+    del told["locate"]
+    assert SweepSettings.from_json(json.dumps(told)).locator == "corrected"
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -126,7 +184,8 @@ def test_the_report_says_which_layer_is_edited_and_why(tmp_path, monkeypatch, ca
             measured.toxic_layer(),
             measured.reason(),
         )
-        assert f"\nWhere the answers part most (the toxic layer): {here}\n" in found[name][0]
+        located = "Where the answers part most (the toxic layer), located as in the preset corrected"
+        assert f"\n{located}: {here}\n" in found[name][0]
     report, told = found["not"]
     assert "tiny-llama is not calibrated" in report and "Run: python -m editing.calibrate" in told["layer_reason"]
 
