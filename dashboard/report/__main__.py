@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_layer(
         parser,
         default=AUTO,
-        help="a number; toxic, where the case's answers part; or auto (default), as in python -m editing.edit",
+        help="a number; toxic, where the case's answers part; recommended, where trial edits of the calibrated model "
+        "work; or auto (default), as in python -m editing.edit",
     )
     parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
     parser.add_argument(

@@ -27,10 +27,10 @@ from editing.command import EVERYWHERE
 from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray, require_devices
-from editing.sweep.report import pairing_of, report
-from editing.sweep.settings import AUTO, ONCE, SweepSettings
+from editing.sweep.report import pairing_of, report, toxic_layers
+from editing.sweep.settings import AUTO, ONCE, RECOMMENDED, SweepSettings
 from editing.sweep.store import About, Store, only_one
-from editing.sweep.work import cases_of, chosen_layer
+from editing.sweep.work import cases_of, chosen_layer, recommendation
 from inspector.command import add_layer, add_padding, add_path, add_spread, finished, tell
 from inspector.errors import CaseError
 from inspector.model.loading import TYPES
@@ -68,7 +68,7 @@ def options() -> argparse.ArgumentParser:
         edit,
         default=AUTO,
         help="auto (default: the recommended layer; as toxic for FT-L, paper and reference, and where the model is not "
-        "calibrated), toxic (each case's), once (the first's) or a number",
+        "calibrated), recommended (that of the calibration), toxic (each case's), once (the first's) or a number",
     )
     edit.add_argument(
         "--locate",
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> i
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Return what a sweep in a folder edits and why there, how its cases have ended, and what pairing answers gave."""
+    """Return what a sweep in a folder edits and why there, both marks, how its cases ended, and what pairing gave."""
     store = Store(folder)
     try:
         about, results = store.about(), list(store.results())
@@ -173,6 +173,9 @@ def state(folder: Path) -> dict[str, Any]:
     return {
         "layer": about.settings.block,
         "layer_reason": about.layer_reason,
+        "toxic_layers": toxic_layers(results),
+        "recommended_layer": about.recommended_layer,
+        "recommended_reason": about.recommended_reason,
         "locate": about.settings.locator,
         "cases": cases,
         "pairing": asdict(pairing_of(results)),
@@ -251,7 +254,7 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         layer = (_layer_begun_with(store) if once else None) or chosen_layer(model, settings, cases)
         print(layer.reason, file=sys.stderr, flush=True)
         used = replace(settings, block=layer.layer)
-        if settings.block in (AUTO, ONCE) and not once:
+        if settings.block in (AUTO, RECOMMENDED, ONCE) and not once:
             settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
         detector = load_calibration(model).detector.digest if settings.acts == "detected" else ""
         about = About(
@@ -264,6 +267,7 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
             len(cases),
             layer_reason=layer.reason,
             detector=detector,
+            **recommendation(model),
         )
         store.begin(about)
         known = store.numbers()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from editing.calibrating.layer_choice import AUTO, NOWHERE, TOXIC
+from editing.calibrating.layer_choice import AUTO, NOWHERE, RECOMMENDED, TOXIC
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import method_settings
 from editing.values import Count
@@ -31,9 +31,10 @@ ONCE = "once"
 
 
 def _word_or_number(block: str) -> str:
-    if block not in (AUTO, TOXIC, ONCE, NOWHERE) and not block.isdecimal():
+    if block not in (AUTO, TOXIC, RECOMMENDED, ONCE, NOWHERE) and not block.isdecimal():
         raise EditError(
-            f"There is no layer '{block}'. Give --layer a layer's number, '{AUTO}', '{TOXIC}', '{ONCE}' or '{NOWHERE}'."
+            f"There is no layer '{block}'. Give --layer a layer's number, '{AUTO}', '{TOXIC}', '{RECOMMENDED}', "
+            f"'{ONCE}' or '{NOWHERE}'."
         )
     return block
 
@@ -54,7 +55,8 @@ class SweepSettings:
         preset: Preset of DINM; the other methods have none.
         changes: Changed settings of the method by name, parts of the prompt format among them.
         block: ``auto`` (:func:`editing.calibrating.layer_choice.automatic_layer`), ``toxic`` (what the locator picks
-            case by case), ``once``, ``nowhere``, or the number of the block to edit in every case.
+            case by case), ``recommended`` (that of the calibration), ``once``, ``nowhere``, or the number of the
+            block to edit in every case.
         locate: Preset of the locator; ``None`` for the edit's own (:attr:`locator`). A sweep on disk names it.
         padding: Side on which the locator's presets ``paper`` and ``reference`` pad; the released code's for Mistral is
             ``left``.

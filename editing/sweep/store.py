@@ -39,6 +39,8 @@ class About:
         versions: Versions of the software that computes, by name; empty where none are written.
         detector: Names the detector by which patches act (:attr:`inspector.model.Detector.digest`); empty where they
             act on every prompt, and in a sweep of before it was written.
+        recommended_layer: Where trial edits of the model work; ``None`` where no layer is recommended.
+        recommended_reason: Why that one, or none; empty in a sweep of before it was written.
     """
 
     settings: SweepSettings
@@ -51,6 +53,8 @@ class About:
     layer_reason: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     detector: str = ""
+    recommended_layer: int | None = None
+    recommended_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,12 @@ def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_
 
 @pytest.mark.parametrize(
     ("options", "edited"),
-    [(("--layer", "1"), 1), (("--layer", "auto"), None), (("--layer", "1", "--methods-layer", "auto"), None)],
+    [
+        (("--layer", "1"), 1),
+        (("--layer", "recommended"), 1),
+        (("--layer", "auto"), None),
+        (("--layer", "1", "--methods-layer", "auto"), None),
+    ],
 )
 def test_methods_edit_the_layer_that_is_named_for_all_or_each_its_own(
     tmp_path: Path, capsys, monkeypatch, options, edited
@@ -258,6 +263,7 @@ def test_what_was_written_before_another_file_fails_is_told(tmp_path: Path, caps
         (["--case", "none such"], "Its ids: 0, 1, 2"),
         (["--layer", "99"], "99"),
         (["--layer", "best"], "neither"),
+        (["--layer", "recommended"], "is not calibrated, so no layer of it is recommended. Run: python -m"),
         (["--set", "steps=none such"], "steps"),
         (["--max-new-tokens", "0"], "1 to 1024"),
         (["--stress-tokens", "0"], "Change --stress-tokens"),

@@ -190,6 +190,64 @@ def test_the_report_says_which_layer_is_edited_and_why(tmp_path, monkeypatch, ca
     assert "tiny-llama is not calibrated" in report and "Run: python -m editing.calibrate" in told["layer_reason"]
 
 
+KNOWN = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), Detector((0,), torch.ones(1, 32), 0, 0, ""))
+
+
+@pytest.mark.parametrize("options", [["--layer", "toxic"], ["--preset", "paper"], ["--layer", "1"], []])
+def test_both_marks_stand_with_their_reasons_in_report_and_scores_whichever_is_edited(
+    tmp_path, monkeypatch, capsys, options
+):
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "calibration_of", lambda _model: KNOWN)
+    cases, folder = write_cases(tmp_path, 2), tmp_path / "out"
+    found = swept(folder, cases, *options)
+    capsys.readouterr()
+    assert main(["--out", str(folder), "--report"], loader) == 0
+    told = capsys.readouterr()
+    head = told.err.split("\npercent; Fluency")[0]
+    assert head.count(KNOWN.layers.reason) == 1 and ("Recommended layer: 2. " in head) == bool(options)
+    for result in found:
+        assert f"  {result.record['toxic_reason']} Cases " in head or f"  {result.record['toxic_reason']} Case " in head
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    assert (scores["recommended_layer"], scores["recommended_reason"]) == (2, KNOWN.layers.reason)
+    assert scores["marks"] == [
+        {"case": result.case, **{name: result.record[name] for name in ("block", "toxic_layer", "toxic_reason")}}
+        for result in found
+    ]
+    state = json.loads(told.out)
+    assert (state["recommended_layer"], state["recommended_reason"]) == (2, KNOWN.layers.reason)
+    assert state["toxic_layers"] == scores["toxic_layers"]
+
+
+def test_a_sweep_of_before_its_recommended_layer_was_kept_is_reported_without_it(tmp_path, capsys):
+    folder = tmp_path / "out"
+    swept(folder, write_cases(tmp_path, 1), "--layer", "1")
+    store = Store(folder)
+    (told,) = store._database.execute("SELECT about FROM run").fetchone()
+    before = {name: value for name, value in json.loads(told).items() if not name.startswith("recommended")}
+    with store._database:
+        store._database.execute("UPDATE run SET about = ?", (json.dumps(before),))
+    store.close()
+    capsys.readouterr()
+    assert main(["--out", str(folder), "--report"], loader) == 0
+    assert "ecommended layer" not in capsys.readouterr().err
+
+
+def test_a_sweep_of_the_recommended_layer_by_name_edits_that_one_with_any_preset(tmp_path, monkeypatch):
+    cases = write_cases(tmp_path, 1)
+    settings = SweepSettings(cases=str(cases), block="recommended", preset="paper")
+    model, _ = loader(settings)
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "calibration_of", lambda _model: KNOWN)
+    for one in (settings, replace(settings, method="ft-l", preset="corrected")):
+        found = chosen_layer(model, one, cases_of(one))
+        assert (found.layer, found.reason) == ("2", f"Recommended layer. {KNOWN.layers.reason}")
+    (result,) = swept(tmp_path / "out", cases, "--layer", "recommended", "--preset", "paper")
+    assert result.record["block"] == 2
+    none = replace(KNOWN, layers=Layers((Trial(1, 0.25, 0.05, 1.0),), 0.25, 5, 20))
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "calibration_of", lambda _model: none)
+    (refused,) = swept(tmp_path / "none", cases, "--layer", "recommended", "--preset", "paper")
+    assert refused.status == "refused" and "at no layer more than this model does by itself" in refused.record["error"]
+
+
 def test_a_case_that_cannot_be_located_is_edited_at_another_layer_all_the_same_and_told(tmp_path, monkeypatch, capsys):
     def broken(*_given, **_named):
         raise NotFinite("The states of these texts are not finite numbers.")
@@ -199,7 +257,9 @@ def test_a_case_that_cannot_be_located_is_edited_at_another_layer_all_the_same_a
     (at_one,) = swept(tmp_path / "one", cases, "--layer", "1", "--report")
     assert at_one.status == "done" and at_one.record["toxic_layer"] is None
     assert at_one.record["toxic_reason"] == "The states of these texts are not finite numbers."
-    assert "\nToxic layer unknown in 1 of 1 cases.\n" in capsys.readouterr().err
+    head = capsys.readouterr().err
+    assert "\nToxic layer unknown in 1 of 1 cases.\n" in head
+    assert "\n  The states of these texts are not finite numbers. Case 0.\n" in head
     (toxic,) = swept(tmp_path / "toxic", cases, "--layer", "toxic")
     assert toxic.status == "failed" and "not finite" in toxic.record["error"]
 
