@@ -27,7 +27,8 @@ from editing.command import EVERYWHERE
 from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray, require_devices
-from editing.sweep.report import pairing_of, report, toxic_layers
+from editing.sweep.marks import toxic_layers
+from editing.sweep.report import pairing_of, report
 from editing.sweep.settings import AUTO, ONCE, RECOMMENDED, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, chosen_layer, recommendation

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from editing.sweep.fitting import left_out_told
+from editing.sweep.marks import marks_of, recommended_told, toxic_layers, toxic_told
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
-from editing.sweep.settings import NOWHERE, ONCE, SweepSettings
+from editing.sweep.routed import acted_record, acted_told
+from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from inspector.errors import EditError
 from inspector.model.whole_file import write_whole
@@ -29,8 +29,6 @@ from inspector.safeedit.scores import (
 )
 
 _NAME, _WIDTH = 26, 9
-NAMED = 20
-"""Cases that a line of the head names; scores.json has all."""
 
 
 def report(folder: Path) -> str:
@@ -68,13 +66,14 @@ def report(folder: Path) -> str:
         "layer_reason": about.layer_reason,
         "recommended_layer": about.recommended_layer,
         "recommended_reason": about.recommended_reason,
-        "marks": _marks(done),
+        "marks": marks_of(done),
         "toxic_layers": toxic_layers(done),
         "cases": len(done),
         "refused": sum(result.status == "refused" for result in finished),
         "failed": sum(result.status == "failed" for result in finished),
         "left_out": _left_out(done),
         "pairing": asdict(pairing_of(done)),
+        "acted": acted_record(about.settings, done),
         "scores": [asdict(score) for score in table],
         "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
         "matrix": {
@@ -110,61 +109,12 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         *lines,
         *left_out,
         *why,
-        *_recommended(about),
-        *_parted(settings, done),
+        *recommended_told(about),
+        *toxic_told(settings, done),
         *_acts(about),
+        *acted_told(settings, done),
         _vanilla(settings, pairing_of(done)),
     ]
-
-
-def _recommended(about: About) -> list[str]:
-    """Say which layer is recommended and why, unless the reason of the edited one has said it."""
-    if not about.recommended_reason or about.settings.block == NOWHERE:
-        return []
-    if about.recommended_reason in about.layer_reason:
-        return []
-    named = "none" if about.recommended_layer is None else str(about.recommended_layer)
-    return [f"Recommended layer: {named}. {about.recommended_reason}"]
-
-
-def _marks(done: Sequence[Finished]) -> list[dict[str, Any]]:
-    """Return of each case where it was edited, and its toxic layer with the reason; ``null`` where that is unknown."""
-    told = ("block", "toxic_layer", "toxic_reason")
-    return [{"case": result.case, **{name: result.record.get(name) for name in told}} for result in done]
-
-
-def toxic_layers(done: Iterable[Finished]) -> dict[str, int]:
-    """Return in how many cases the answers part most at which layer, the most frequent first; `none` where unknown.
-
-    Empty in a sweep of before that was written.
-    """
-    found = [result.record["toxic_layer"] for result in done if "toxic_layer" in result.record]
-    return {"none" if layer is None else str(layer): count for layer, count in Counter(found).most_common()}
-
-
-def _parted(settings: SweepSettings, done: Sequence[Finished]) -> list[str]:
-    """Say at which layers the cases' answers part most, whichever is edited."""
-    layers = toxic_layers(done)
-    unknown = layers.pop("none", 0)
-    told = ", ".join(f"layer {layer} in {count}" for layer, count in layers.items())
-    kept = unknown + sum(layers.values())
-    said = f"Where the answers part most (the toxic layer), located as in the preset {settings.locator}"
-    parted = [f"{said}: {told} of {kept} cases."] if told else []
-    lost = [f"Toxic layer unknown in {unknown} of {kept} cases."] if unknown else []
-    return [*parted, *lost, *_reasons(done)]
-
-
-def _reasons(done: Sequence[Finished]) -> list[str]:
-    """Say why which cases have their toxic layer there, or none, a line a reason; the most frequent first."""
-    of: dict[str, list[str]] = {}
-    for result in done:
-        if why := result.record.get("toxic_reason"):
-            of.setdefault(why, []).append(result.case or str(result.number))
-    lines = []
-    for why, cases in sorted(of.items(), key=lambda one: -len(one[1])):
-        more = f" and {len(cases) - NAMED} others" if len(cases) > NAMED else ""
-        lines.append(f"  {why} Case{'s' if len(cases) > 1 else ''} {', '.join(cases[:NAMED])}{more}.")
-    return lines
 
 
 def _acts(about: About) -> list[str]:

@@ -14,8 +14,9 @@ from dashboard.steps.stress.run import Examined
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
 from inspector.model.patches.rounded import ROUNDED
+from inspector.safeedit.acted import acted_by_kind
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
-from inspector.safeedit.questions import JUDGED, Question
+from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told
 
 HEADING = heading(
@@ -239,12 +240,9 @@ def _routing(replies: Sequence[Reply], routed: bool) -> str:
     if not routed:
         return ""
     told = []
-    for name, kinds in (("harmful", JUDGED), ("harmless", ("harmless",))):
-        chosen = [reply for reply in replies if reply.question.kind in kinds]
-        if chosen:
-            acted = sum(not reply.held_back for reply in chosen)
-            alarms = f" (false alarm{'s' if acted > 1 else ''})" if acted and name == "harmless" else ""
-            told.append(f"{acted} of {len(chosen)} {name} prompts{alarms}")
+    for name, found in acted_by_kind(replies).items():
+        alarms = f" (false alarm{'s' if found.acted > 1 else ''})" if found.acted and name == "harmless" else ""
+        told.append(f"{found.acted} of {found.prompts} {name} prompts{alarms}")
     if not told:
         return ""
     held = any(reply.held_back for reply in replies)
