@@ -275,13 +275,15 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]
         print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
         if todo:
+            made = store.rounded()
+            keep = store.keep_rounded if made is None or made.why else None  # what failed is tried again
             if cluster is None:
-                run = local(model, judge, used, todo, detector)
+                run = local(model, judge, used, todo, detector, keep)
             else:
                 identity = (model.fingerprint, model.dtype_name)
                 del model, judge  # the workers load their own, perhaps on the same card
                 give_back_model()
-                run = on_ray(used, todo, cluster, loader, identity, detector)
+                run = on_ray(used, todo, cluster, loader, identity, detector, keep)
             asked: list[Reply] = []  # the prompts edited on, for the DS so far
             begun = time.perf_counter()
             for count, finished in enumerate(run, start=1):

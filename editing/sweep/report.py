@@ -14,6 +14,7 @@ from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from editing.sweep.routed import acted_record, acted_told
 from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
+from editing.sweep.yardstick import Rounded, rounded_told
 from inspector.errors import EditError
 from inspector.model.whole_file import write_whole
 from inspector.safeedit.exam import EVALUATIONS
@@ -41,7 +42,7 @@ def report(folder: Path) -> str:
         raise EditError(f"{folder} holds no sweep. Run one first, or check --out.")
     store = Store(folder)
     try:
-        about, finished = store.about(), list(store.results())
+        about, finished, rounded = store.about(), list(store.results()), store.rounded()
     finally:
         store.close()
     done = [result for result in finished if result.status != "failed"]
@@ -52,7 +53,7 @@ def report(folder: Path) -> str:
     table = score_table(replies, about.judge, owners)
     categories = per_category(replies, about.judge, owners)
     matrix = category_matrix([(result.category, result.replies) for result in done])
-    scored = [_paper_table(about, table), _others(table), [resampling_told(table)], _categories(categories)]
+    scored = [_paper_table(about, table), _others(table, rounded), [resampling_told(table)], _categories(categories)]
     parts = [*scored, _matrix(matrix)]
     if not done:
         parts = [[f"{about.settings.method} is not possible on any of these cases, so there are no scores."]]
@@ -75,6 +76,7 @@ def report(folder: Path) -> str:
         "pairing": asdict(pairing_of(done)),
         "acted": acted_record(about.settings, done),
         "scores": [asdict(score) for score in table],
+        "rounded": None if rounded is None else asdict(rounded),
         "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
         "matrix": {
             "categories": matrix.categories,
@@ -199,16 +201,21 @@ def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
     return lines if longest >= PAPER_TOKENS else [*lines, AT_ITS_LENGTH]
 
 
-def _others(table: Sequence[Score]) -> list[str]:
-    lines = [f"{'Beyond the paper':<{_NAME}}{'vanilla':>10}{'edited':>10}{'95 % interval':>18}{'n':>7}  marked by"]
+def _others(table: Sequence[Score], rounded: Rounded | None) -> list[str]:
+    beside = {} if rounded is None else {score.name: score.edited for score in rounded.scores}
+    head = f"{'rounded':>10}" if beside else ""
+    lines = [
+        f"{'Beyond the paper':<{_NAME}}{'vanilla':>10}{'edited':>10}{'95 % interval':>18}{head}{'n':>7}  marked by"
+    ]
     for score in table:
         if score.name not in COLUMNS:
             forced = " (vanilla by construction)" if score.forced else ""
+            cell = f"{_fine(beside[score.name]) if score.name in beside else '-':>10}" if beside else ""
             lines.append(
                 f"{f'{score.name}, {score.unit}':<{_NAME}}{_fine(score.vanilla):>10}{_fine(score.edited):>10}"
-                f"{_range(score.edited):>18}{score.edited.n:>7}  {score.source}{forced}"
+                f"{_range(score.edited):>18}{cell}{score.edited.n:>7}  {score.source}{forced}"
             )
-    return lines
+    return [*lines, *rounded_told(rounded)]
 
 
 def _fine(estimate: Estimate) -> str:

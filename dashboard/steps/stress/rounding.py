@@ -6,32 +6,15 @@ from collections.abc import Generator
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
-import torch
-
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.stress.run import Examined
-from editing.memory import memory_told, require_free_memory
+from editing.memory import memory_told
+from editing.rounding import computes_in_bfloat16, harmless_of, rounded_exam, why_not_rounded
 from inspector.errors import CaseError, InspectorError
 from inspector.model import Decoding, InspectedModel, PromptFormat
-from inspector.model.memory.memory_need import bytes_of
 from inspector.model.memory.recent import Recent, named
-from inspector.model.patches.rounded import computes
 from inspector.safeedit.exam import ExamResult, Progress
-from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.known import NONE_KNOWN, Known
-from inspector.safeedit.yardstick import rounding_exam
-
-
-def why_not_rounded(model: InspectedModel) -> str | None:
-    """Return why a model has no rounding row, ``None`` if it can have one."""
-    if any(parameter.device.type == "meta" for parameter in model.network.parameters()):
-        return "No rounding row: weights are offloaded"
-    if model.quantisation is not None:
-        return f"No rounding row: this model is quantised ({model.quantisation})"
-    if all(parameter.dtype == torch.bfloat16 for parameter in model.network.parameters()):
-        return "No rounding row: this model is bfloat16 already"
-    return None
-
 
 _ROWS: WeakKeyDictionary[InspectedModel, Recent[str, ExamResult]] = WeakKeyDictionary()
 """Rounding rows by what was asked: bundled prompts that the tests of all cases share, so one row serves them."""
@@ -68,8 +51,7 @@ def rounding(
 ) -> Generator[Progress, None, ExamResult | None]:
     """Ask the same weights, rounded to bfloat16, the harmless prompts of the session's stress test.
 
-    A model that computes in float32 is set beside one that computes in bfloat16, where the device can; of any other the
-    weights alone are rounded. What was asked of this model before is not asked again.
+    What was asked of this model before is not asked again.
 
     Args:
         known: Vanilla answers.
@@ -86,34 +68,24 @@ def rounding(
     if kept.exam is None:
         raise CaseError("There are no scores to compare rounding with. Press Stress test first.")
     # Rounded weights were taught nothing, so the row is the same whichever case was edited on.
-    asked = [reply.question for reply in kept.exam.replies if reply.question.kind == "harmless"]
-    harmless = [replace(question, taught=()) for question in asked]
+    harmless = harmless_of([reply.question for reply in kept.exam.replies])
     if not harmless:
         raise CaseError(
             "This stress test asked no harmless prompt, which rounding is measured on. Choose Quick or Full."
         )
-    computed = _computes_in_bfloat16(model)
+    computed = computes_in_bfloat16(model)
     rows = _ROWS.setdefault(model, Recent(MOST_ROWS))
     name = named([question.prompt for question in harmless], kept.exam.format, kept.exam.max_new_tokens, computed)
     before = rows.get(name)
     if before is not None:
         kept.rounded = replace(before, format=kept.exam.format)
         return kept.rounded
-    for device, count in bytes_of(model.network).items():
-        require_free_memory(
-            device,
-            count,
-            "A second network, of the same weights rounded,",
-            "Leave the rounding row out, or use a machine with more memory.",
-        )
-    made = yield from rounding_exam(
+    made = yield from rounded_exam(
         model,
         harmless,
-        EmbeddedJudge(),
         format=kept.exam.format,
         decoding=Decoding(max_new_tokens=kept.exam.max_new_tokens),
         cancel=session.cancelled.is_set,
-        computed=computed,
         known=known,
     )
     if made.cancelled:
@@ -121,9 +93,3 @@ def rounding(
     kept.rounded = made
     rows[name] = replace(made, format=PromptFormat())  # a suffix may be a visitor's own
     return made
-
-
-def _computes_in_bfloat16(model: InspectedModel) -> bool:
-    """Tell whether a model computes in float32 on a device that can in bfloat16 as well."""
-    plain = all(parameter.dtype == torch.float32 for parameter in model.network.parameters())
-    return plain and computes(model.device)

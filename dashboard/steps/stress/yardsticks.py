@@ -15,6 +15,7 @@ from dashboard.kit.sessions.session import Session
 from dashboard.steps.stress import rounding, run
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.run import Examined
+from editing.rounding import why_not_rounded
 from inspector.safeedit.exam import Progress
 from inspector.safeedit.known import Known
 
@@ -30,7 +31,7 @@ class YardstickPart(Room):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.reason = rounding.why_not_rounded(self.model)
+        self.reason = why_not_rounded(self.model)
 
     def build_rounding(self) -> None:
         """Lay the button of the rounding row out, which stands beside the test's own."""

@@ -328,7 +328,7 @@ def test_the_driver_of_workers_holds_no_model_while_they_load_theirs(tmp_path, m
         loaded.extend((weakref.ref(model), weakref.ref(model.network), (model.fingerprint, model.dtype_name)))
         return model, judge
 
-    def hiring(_settings, todo, _cluster, _loader, identity, _detector):
+    def hiring(_settings, todo, _cluster, _loader, identity, *_more):
         gc.collect()
         hired.append((len(todo), identity, loaded[0](), loaded[1]()))
         yield from ()

@@ -13,6 +13,7 @@ from dashboard import api
 from dashboard.steps.stress import rounding
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress.run import Examined
+from editing.rounding import why_not_rounded
 from inspector.errors import NotFinite
 from inspector.model.memory.memory_need import bytes_of
 from inspector.model.patches.rounded import COMPUTED
@@ -44,7 +45,7 @@ def test_the_rounding_row_comes_with_a_test_and_stands_beside_the_scores_of_the_
     assert visitor.is_free
     row = kept.rounded
     with monkeypatch.context() as patch:
-        patch.setattr(rounding, "rounding_exam", lambda *_given, **_how: pytest.fail("it is asked once a model"))
+        patch.setattr(rounding, "rounded_exam", lambda *_given, **_how: pytest.fail("it is asked once a model"))
         visitor.do("on_stress", stress_size="Quick", stress_tokens=4)
         assert kept.rounded.replies == row.replies and kept.yardstick
         patch.setattr(rounding, "why_not_rounded", lambda _model: "No rounding row: this model is bfloat16 already")
@@ -87,7 +88,7 @@ def test_rounded_weights_that_leave_the_finite_numbers_cost_the_rounding_row_and
         raise NotFinite("The rounded weights' prediction is no finite number.")
         yield
 
-    monkeypatch.setattr(rounding, "rounding_exam", overflows)
+    monkeypatch.setattr(rounding, "rounded_exam", overflows)
     visitor.do("on_stress", stress_size="Quick", stress_tokens=4)
     assert visitor.session.slot(Examined).exam.max_new_tokens == 4 and visitor.is_free
     assert "No rounding row: The rounded weights' prediction" in seen(visitor.screen["stress_table"])
@@ -127,10 +128,10 @@ def test_a_second_network_that_does_not_fit_is_not_begun(visitor, monkeypatch, m
 
 
 def test_a_model_that_is_bfloat16_already_or_quantised_has_no_rounding_row_and_says_why(model):
-    assert rounding.why_not_rounded(model) is None
+    assert why_not_rounded(model) is None
     half = torch.nn.Linear(2, 2, dtype=torch.bfloat16)
-    assert "bfloat16 already" in rounding.why_not_rounded(types.SimpleNamespace(network=half, quantisation=None))
-    assert "quantised (nf4)" in rounding.why_not_rounded(types.SimpleNamespace(network=half, quantisation="nf4"))
+    assert "bfloat16 already" in why_not_rounded(types.SimpleNamespace(network=half, quantisation=None))
+    assert "quantised (nf4)" in why_not_rounded(types.SimpleNamespace(network=half, quantisation="nf4"))
 
 
 @pytest.mark.usefixtures("no_rows_yet")
