@@ -89,8 +89,9 @@ def require_target(path: Path, option: str = "--out", makes_folder: bool = True)
     folder = path.absolute().parent
     if path.is_dir() or not may_be_made(folder) or not (makes_folder or folder.is_dir()):
         raise EditError(
-            f"{path} cannot be written: it is a folder, or its own is not there or not to be written to. Give another "
-            f"file's path with {option}."
+            "That file cannot be written: it is a folder, or its own is not there or not to be written to. Give "
+            f"another file's path with {option}.",
+            str(path),
         )
 
 

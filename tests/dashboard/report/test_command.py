@@ -305,7 +305,8 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_the_model_is_load
     loaded: list[Any] = []
     given = [*OPTIONS, "--out", str(tmp_path / "r.html"), option, str(closed / "file")]
     assert command.main(given, loaded.append) == 2  # type: ignore[arg-type]
-    assert f"{closed / 'file'} cannot be written" in capsys.readouterr().err and loaded == []
+    told = capsys.readouterr().err
+    assert f"another file's path with {option}. ({closed / 'file'})" in told and loaded == []
 
 
 @pytest.mark.parametrize("acts", ["everywhere", "detected"])

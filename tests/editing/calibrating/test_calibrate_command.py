@@ -145,7 +145,7 @@ def test_a_place_that_cannot_be_written_is_told_before_a_model_is_loaded(tmp_pat
     assert calibrate.main(options, loaded.append) == 2
     told = capsys.readouterr()
     named = str(place.get(out, closed / "calibration"))
-    assert f"Error: {named}" in told.err and "Give another file's path with --out." in told.err and loaded == []
+    assert f"Give another file's path with --out. ({named}" in told.err and loaded == []
 
 
 def test_a_disk_that_is_full_at_the_end_is_told_without_a_traceback(llama, tmp_path, capsys, monkeypatch):
