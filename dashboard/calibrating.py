@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from safetensors import SafetensorError
 
 from dashboard import heading
 from dashboard.kit.bus import News, Update, Values
@@ -81,7 +80,7 @@ class Calibrating:
                 save_calibration(made, places(self._model)[0])
         except InspectorError as error:
             self._said = f"This model could not be calibrated: {error.user_message()}"
-        except (OSError, SafetensorError) as error:  # the latter for a full disk
+        except OSError as error:
             self._said += " It could not be kept and will be made again at the next start."
             print(f"Warning: the calibration could not be kept: {error}", file=sys.stderr)
         except Exception:

@@ -21,6 +21,7 @@ from typing import Any, cast
 from editing.calibrating.calibration import (
     FORMATS,
     KeptAnswer,
+    kept_in,
     load_calibration,
     make_calibration,
     places,
@@ -29,6 +30,7 @@ from editing.calibrating.calibration import (
 from editing.calibrating.trial_edits import SETTINGS, Layers, Trial
 from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller, warn_of
 from editing.progress import run
+from inspector.command import require_target
 from inspector.detection import (
     Measured,
     Sample,
@@ -95,6 +97,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 def _do(chosen: argparse.Namespace, loader: Loader) -> None:
     """Measure a calibration, or make one and say what it is."""
     _require_fitting(chosen)
+    if not chosen.measure:
+        require_target(chosen.out or kept_in() / "FINGERPRINT.safetensors")
     texts = _texts_of(chosen.measure) if chosen.measure else ()  # a model of billions may take minutes to load
     model = loader(chosen)
     if chosen.measure:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.calibrating.calibration import Calibration, calibration_of, to_calibrate
-from editing.calibrating.layer_choice import AUTO, TOXIC, LayerChoice, automatic_layer
+from editing.calibrating.layer_choice import AUTO, RECOMMENDED, TOXIC, LayerChoice, automatic_layer, recommended_layer
 from editing.command import (
     EVERYWHERE,
     Loader,
@@ -88,8 +88,9 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_layer(
         parser,
         default=AUTO,
-        help="a number; toxic, where the case's answers part; or auto (default): the recommended layer, but as toxic "
-        "for FT-L, paper and reference, and where the model is not calibrated",
+        help="a number; toxic, where the case's answers part; recommended, where trial edits of the calibrated model "
+        "work; or auto (default): the recommended layer, but as toxic for FT-L, paper and reference, and where the "
+        "model is not calibrated",
     )
     add_padding(parser)
     parser.add_argument(
@@ -312,17 +313,22 @@ def layer_of(
         method: Whose edit it is.
 
     Raises:
-        EditError: It is neither a word nor a number.
+        EditError: It is neither a word nor a number, or the model is not calibrated and has no recommended one.
         RefusedEdit: No layer of a calibrated model is recommended.
         ArchitectureError: There is no such block.
     """
     if wanted.isdecimal():
         return model.architecture.check_block(int(wanted)), "The layer that --layer names."
-    if wanted not in (AUTO, TOXIC):
-        raise EditError(f"The layer '{wanted}' is neither '{AUTO}', '{TOXIC}' nor a number.")
+    if wanted not in (AUTO, TOXIC, RECOMMENDED):
+        raise EditError(
+            f"The layer '{wanted}' is neither '{AUTO}', '{TOXIC}', '{RECOMMENDED}' nor a number. Choose one of these."
+        )
     chosen = LayerChoice(TOXIC, "Toxic layer, where the case's answers part most: --layer asks for it.")
+    layers = None if known is None else known.layers
     if wanted == AUTO:
-        chosen = automatic_layer(model, None if known is None else known.layers, method, preset)
+        chosen = automatic_layer(model, layers, method, preset)
+    elif wanted == RECOMMENDED:
+        chosen = recommended_layer(model, layers, method)
 
     def toxic() -> int:
         return divergence(model, case, preset, padding=padding, format=format).toxic_layer()

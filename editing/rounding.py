@@ -1,4 +1,4 @@
-"""The rounding row beside an exam: what bfloat16 by itself does to harmless answers, without any edit; once a model.
+"""The rounding row beside an exam or a sweep: what bfloat16 by itself does to harmless answers; once a model.
 
 Rounded weights were taught nothing, so the row is the same whatever was edited: it belongs to the prompts, how they
 are asked and how long answers may be.
@@ -18,7 +18,7 @@ from inspector.model import Decoding, InspectedModel, PromptFormat
 from inspector.model.memory.memory_need import bytes_of
 from inspector.model.memory.recent import Recent, named
 from inspector.model.patches.rounded import COMPUTED, ROUNDED, computes
-from inspector.safeedit.exam import ExamResult, Progress
+from inspector.safeedit.exam import Examination, ExamResult, Progress
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.known import NONE_KNOWN, Known
 from inspector.safeedit.questions import Question
@@ -44,9 +44,14 @@ _ROWS: WeakKeyDictionary[InspectedModel, Recent[str, ExamResult]] = WeakKeyDicti
 MOST_ROWS = 8
 
 
-def harmless_questions(exam: ExamResult) -> list[Question]:
+def harmless_of(questions: Sequence[Question]) -> list[Question]:
     """Return the harmless questions of an exam, as nobody was taught an answer to any."""
-    return [replace(reply.question, taught=()) for reply in exam.replies if reply.question.kind == "harmless"]
+    return [replace(question, taught=()) for question in questions if question.kind == "harmless"]
+
+
+def harmless_questions(exam: ExamResult) -> list[Question]:
+    """Return those that an exam has asked."""
+    return harmless_of([reply.question for reply in exam.replies])
 
 
 def row_or_why(
@@ -81,10 +86,9 @@ def row_or_why(
 def rounding_row(
     model: InspectedModel, exam: ExamResult, cancel: Callable[[], bool] = lambda: False, known: Known = NONE_KNOWN
 ) -> Generator[Progress, None, ExamResult | None]:
-    """Ask the same weights, rounded to bfloat16, the harmless prompts of an exam, as that has asked them.
+    """Make :func:`rounded_exam` of the harmless prompts of an exam, as that has asked them.
 
-    A model that computes in float32 is set beside one that computes in bfloat16, where the device can; of any other the
-    weights alone are rounded. What was asked of this model before is not asked again.
+    What was asked of this model before is not asked again.
 
     Args:
         exam: Of any edit of the model; it has asked harmless prompts.
@@ -105,6 +109,47 @@ def rounding_row(
     before = rows.get(name)
     if before is not None:
         return replace(before, format=exam.format)
+    made = yield from rounded_exam(
+        model,
+        questions,
+        format=exam.format,
+        decoding=Decoding(max_new_tokens=exam.max_new_tokens),
+        cancel=cancel,
+        known=known,
+    )
+    if made.cancelled:
+        return None
+    _keep(model, name, made)
+    return made
+
+
+def rounded_exam(
+    model: InspectedModel,
+    harmless: Sequence[Question],
+    *,
+    format: PromptFormat,
+    decoding: Decoding,
+    prompts_at_once: int | None = None,
+    cancel: Callable[[], bool] = lambda: False,
+    known: Known = NONE_KNOWN,
+) -> Examination:
+    """Ask the same weights, rounded to bfloat16, harmless prompts; a generator like ``rounding_exam``.
+
+    A model that computes in float32 is set beside one that computes in bfloat16, where the device can; of any other the
+    weights alone are rounded.
+
+    Args:
+        harmless: What :func:`harmless_of` gives.
+        format: Suffix and chat template.
+        decoding: As in the exam that it is to stand beside.
+        prompts_at_once: Prompts in a batch; by default as many as fit.
+        cancel: Asked after every token.
+        known: Vanilla answers in this decoding, which are not given again.
+
+    Raises:
+        OutOfMemory: A second network does not fit beside the first.
+        InspectorError: See :func:`inspector.safeedit.yardstick.rounding_exam`.
+    """
     for device, count in bytes_of(model.network).items():
         require_free_memory(
             device,
@@ -112,20 +157,19 @@ def rounding_row(
             "A second network, of the same weights rounded,",
             "Leave the rounding row out, or use a machine with more memory.",
         )
-    made = yield from rounding_exam(
-        model,
-        questions,
-        EmbeddedJudge(),
-        format=exam.format,
-        decoding=Decoding(max_new_tokens=exam.max_new_tokens),
-        cancel=cancel,
-        computed=computed,
-        known=known,
+    return (
+        yield from rounding_exam(
+            model,
+            harmless,
+            EmbeddedJudge(),
+            format=format,
+            decoding=decoding,
+            prompts_at_once=prompts_at_once,
+            cancel=cancel,
+            computed=_computes_in_bfloat16(model),
+            known=known,
+        )
     )
-    if made.cancelled:
-        return None
-    _keep(model, name, made)
-    return made
 
 
 def learn_row(model: InspectedModel, row: ExamResult) -> None:

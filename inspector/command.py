@@ -12,10 +12,11 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 from inspector.divergence import Padding
-from inspector.errors import CaseError, InspectorError
+from inspector.errors import CaseError, EditError, InspectorError
 from inspector.model import (
     SUFFIX,
     InspectedModel,
@@ -28,6 +29,7 @@ from inspector.model import (
 )
 from inspector.model.embedded import NAME as EMBEDDED
 from inspector.model.loading import TYPES
+from inspector.model.whole_file import may_be_made
 from inspector.safeedit import Case, Constraint, bundled_cases
 from inspector.safeedit.layouts import SPLITS, read_cases
 
@@ -72,6 +74,25 @@ def _finite(value: Any) -> Any:
 def say(words: str) -> None:
     """Print something for people to the error stream."""
     print(words, file=sys.stderr, flush=True)
+
+
+def require_target(path: Path, option: str = "--out", makes_folder: bool = True) -> None:
+    """Refuse, before anything is computed for it, a file that could not be written in the end.
+
+    Args:
+        option: What names it.
+        makes_folder: Its folder is made with it, else that has to be there.
+
+    Raises:
+        EditError: It is a folder itself, or its own is none, cannot be made or may not be written to.
+    """
+    folder = path.absolute().parent
+    if path.is_dir() or not may_be_made(folder) or not (makes_folder or folder.is_dir()):
+        raise EditError(
+            "That file cannot be written: it is a folder, or its own is not there or not to be written to. Give "
+            f"another file's path with {option}.",
+            str(path),
+        )
 
 
 def add_model(parser: argparse.ArgumentParser, device: str = "auto", dtype: str = "auto") -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from benchmarks.detox.asked import CHOSEN_ON, READ_BEFORE
 from benchmarks.detox.rows import CORRECTED, DETECTED, PLAIN_TEXT, ROUNDING, SUFFIX_ALONE, edit_of
 from benchmarks.detox.run import Outcome
+from inspector.safeedit.acted import acted_on
 from inspector.safeedit.cases import Split
-from inspector.safeedit.intervals import Observation, clustered_percentage
 from inspector.safeedit.questions import JUDGED
 from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, scores_of_edits
 from inspector.safeedit.sets import false_alarm_prompts
@@ -179,20 +179,20 @@ def _detector(routed: Mapping[str, Outcome], split: Split) -> None:
     """
     bare = {prompt.prompt for prompt in false_alarm_prompts(split)}
     asked = [
-        (reply, Observation(float(not reply.held_back), number, reply.question.prompt))
+        (reply, number)
         for number, one in routed.items()
         if one.exam is not None and not one.refused
         for reply in one.exam.replies
     ]
-    harmless = [(reply.question.prompt in bare, fired) for reply, fired in asked if reply.question.kind == "harmless"]
-    for told, fired in (
-        ("harmful prompts of others", [fired for reply, fired in asked if reply.question.kind == "transfer"]),
-        ("harmless ones", [fired for _, fired in harmless]),
-        ("bare harmless ones", [fired for alone, fired in harmless if alone]),
-        ("wrapped harmless ones, in attacks", [fired for alone, fired in harmless if not alone]),
+    harmless = [(reply, number) for reply, number in asked if reply.question.kind == "harmless"]
+    for told, chosen in (
+        ("harmful prompts of others", [one for one in asked if one[0].question.kind == "transfer"]),
+        ("harmless ones", harmless),
+        ("bare harmless ones", [one for one in harmless if one[0].question.prompt in bare]),
+        ("wrapped harmless ones, in attacks", [one for one in harmless if one[0].question.prompt not in bare]),
     ):
-        if fired:
-            found = clustered_percentage([fired])
+        if chosen:
+            found = acted_on([reply for reply, _ in chosen], [number for _, number in chosen]).share
             span = "" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]"
             print(f"The detector fires for {found.value:.1f} % of {found.n} {told}{span}")
 

@@ -64,7 +64,7 @@ def write_record(path: Path, kind: str, content: Any) -> None:
         content: The measurements, in a mapping for example.
 
     Raises:
-        OSError, SafetensorError: It cannot be written.
+        OSError: It cannot be written.
     """
     arrays: dict[str, torch.Tensor] = {}
     told = plain(content, arrays)

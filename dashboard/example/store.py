@@ -109,7 +109,7 @@ class Store:
                 content = _CONTENT[part](session)
             of = {"fingerprint": self.model.fingerprint, "edit": _edit_of(part, session)}
             write_record(path, _kind(part), {**of, "content": content})
-        except (OSError, SafetensorError) as error:  # the latter for a full disk
+        except OSError as error:
             print(f"The example could not be kept ({error}); it will be made again next time.", file=sys.stderr)
 
     def read(self, part: str, session: Session) -> bool:

@@ -13,9 +13,8 @@ when it cannot be done.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ from editing.edit import acts_word, layer_of, settings_of
 from editing.gate.gate import RECORD
 from editing.methods.registry import METHODS, read_settings
 from editing.saved.record import digest_of
-from inspector.command import add_layer
+from inspector.command import add_layer, require_target
 from inspector.divergence import Divergence, divergence
 from inspector.errors import CaseError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, Row
@@ -97,7 +96,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_layer(
         parser,
         default=AUTO,
-        help="a number; toxic, where the case's answers part; or auto (default), as in python -m editing.edit",
+        help="a number; toxic, where the case's answers part; recommended, where trial edits of the calibrated model "
+        "work; or auto (default), as in python -m editing.edit",
     )
     parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
     parser.add_argument(
@@ -154,8 +154,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         raise CaseError("--methods-routed is for the methods of a report. Name some with --methods.")
     settings = settings_of(chosen, "dinm")
     format = measured_in(settings, format_of(chosen))
-    targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
-    _require_targets(targets)
+    named = {"--out": chosen.out, "--script": chosen.script, "--notebook": chosen.notebook}
+    _require_targets({option: path for option, path in named.items() if path is not None})
     for name in _lengths_of_their_own(chosen):
         longest = getattr(chosen, name.replace("-", "_"))
         say(f"The answers{LONGEST[name][0]} have at most {longest} tokens (--{name}), not {chosen.max_new_tokens}.")
@@ -231,24 +231,22 @@ def _lengths_of_their_own(chosen: argparse.Namespace) -> list[str]:
     return [name for name in made if getattr(chosen, name.replace("-", "_")) != chosen.max_new_tokens]
 
 
-def _require_targets(targets: Sequence[Path]) -> None:
+def _require_targets(targets: Mapping[str, Path]) -> None:
     """Refuse a path that cannot be written, or twice, before anything is computed.
 
+    Args:
+        targets: The paths by what names them.
+
     Raises:
-        CaseError: Its folder is not there or not to be written to, it is a folder itself, or another of them is the
-            same file.
+        CaseError: Another of them is the same file.
+        EditError: Its folder is not there or not to be written to, or it is a folder itself.
     """
-    if len({path.resolve() for path in targets}) < len(targets):
+    if len({path.resolve() for path in targets.values()}) < len(targets):
         raise CaseError(
             "Report, script and notebook are files of their own. Give --out, --script, --notebook each its own path."
         )
-    for path in targets:
-        folder = path.absolute().parent
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise CaseError(
-                f"{path} cannot be written: it is a folder, or its own is not there or not to be written to. "
-                "Give another file's path."
-            )
+    for option, path in targets.items():
+        require_target(path, option, makes_folder=False)
 
 
 def _write(chosen: argparse.Namespace, report: Report, written: list[Path]) -> None:

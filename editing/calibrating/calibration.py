@@ -121,7 +121,12 @@ class _Record:
 def places(model: InspectedModel) -> tuple[Path, Path]:
     """Return where a model's calibration is looked for: in the cache, then among the shipped ones."""
     name = f"{model.fingerprint}-{model.dtype_name}.safetensors"
-    return cache_root() / "calibration" / name, SHIPPED / name
+    return kept_in() / name, SHIPPED / name
+
+
+def kept_in() -> Path:
+    """Return the folder of the cache in which calibrations are kept."""
+    return cache_root() / "calibration"
 
 
 def make_calibration(
@@ -270,7 +275,11 @@ def _shown(
 
 
 def save_calibration(made: Calibration, path: Path) -> None:
-    """Write a calibration; a file of that name is replaced at once, never half."""
+    """Write a calibration; a file of that name is replaced at once, never half.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     record = _Record(made.layers, made.detector.record(), made.answers, made.dtype)
     tensors = made.detector.tensors()
     if made.moment is not None:  # symmetric: one half of it says all

@@ -1,6 +1,7 @@
-"""Which layer an edit takes where nobody names one, and why: the recommended layer, or the toxic one.
+"""Which layer an edit takes where nobody names one by its number, and why: the recommended layer, or the toxic one.
 
-One place for every command, so that ``--layer auto`` edits the same layer in all of them.
+One place for every command, so that ``--layer auto`` and ``recommended`` edit the same layer in all of them; a toxic
+one is located with the preset of the edit.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import dataclass
 from editing.calibrating.calibration import to_calibrate
 from editing.calibrating.trial_edits import Layers
 from editing.methods.registry import METHODS
-from inspector.errors import RefusedEdit
+from inspector.errors import EditError, RefusedEdit
 from inspector.model import InspectedModel
 from inspector.presets import Preset
 
-AUTO, TOXIC, NOWHERE = "auto", "toxic", "nowhere"
-"""Words for a layer: to be chosen here; the toxic one of each case; none, as no layer helps."""
+AUTO, TOXIC, RECOMMENDED, NOWHERE = "auto", "toxic", "recommended", "nowhere"
+"""Words for a layer: to be chosen here; the toxic one of each case; the calibration's; none, as no layer helps."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,27 @@ def automatic_layer(
         return LayerChoice(
             TOXIC,
             f"{_TOXIC}: {model.name} is not calibrated, so it is not known where edits work. {to_calibrate(model)}",
+        )
+    return recommended_layer(model, layers, method)
+
+
+def recommended_layer(model: InspectedModel, layers: Layers | None, method: str) -> LayerChoice:
+    """Return the recommended layer for whatever method asks for it, FT-L and the paper's presets of DINM as well.
+
+    Where no layer is recommended it is none for a method that edits one layer, and the toxic one for the others.
+
+    Args:
+        layers: What trial edits of the model achieve; ``None`` where it is not calibrated.
+        method: One of :data:`editing.methods.registry.METHODS`.
+
+    Raises:
+        EditError: The model is not calibrated.
+    """
+    chosen = METHODS[method]
+    if layers is None:
+        raise EditError(
+            f"{model.name} is not calibrated, so no layer of it is recommended. {to_calibrate(model)} Or give --layer "
+            f"{TOXIC} or a number."
         )
     best = layers.recommended
     if best is not None:

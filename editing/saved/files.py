@@ -8,12 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from editing.saved.record import EditRecord, check_record, digest_of
 from editing.saved.sketch import sketch_of
@@ -21,7 +18,7 @@ from inspector.errors import PatchError
 from inspector.model import Detector, InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_shape, is_projection
 from inspector.model.patches.patch_file import load_row, save_patch
-from inspector.model.whole_file import to_disk, write_whole
+from inspector.model.whole_file import may_be_made, to_disk, write_whole
 from inspector.validated import read_record
 
 FORMAT, ADAPTER = "dinm-inspector edit 1", "dinm-inspector adapter 1"
@@ -79,7 +76,7 @@ def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
     try:
         save_patch(row.patch, patch, {"edit": record.json()}, row.detector)
         write_beside(told, patch, record)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         said = "The edit cannot be written. Make room, or choose another folder."
         raise PatchError(said, f"{folder}: {error}") from error
     return told
@@ -91,9 +88,7 @@ def require_folder(folder: Path) -> None:
     Raises:
         PatchError: A file stands in its way, or nothing may be written there.
     """
-    whole = folder.absolute()
-    there = next(path for path in (whole, *whole.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    if not may_be_made(folder):
         raise PatchError(
             "No edit can be saved there: it is no folder, or not to be written to. Name another.", str(folder)
         )

@@ -27,10 +27,11 @@ from editing.command import EVERYWHERE
 from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray, require_devices
+from editing.sweep.marks import toxic_layers
 from editing.sweep.report import pairing_of, report
-from editing.sweep.settings import AUTO, ONCE, SweepSettings
+from editing.sweep.settings import AUTO, ONCE, RECOMMENDED, SweepSettings
 from editing.sweep.store import About, Store, only_one
-from editing.sweep.work import cases_of, chosen_layer
+from editing.sweep.work import cases_of, chosen_layer, recommendation
 from inspector.command import add_layer, add_padding, add_path, add_spread, finished, tell
 from inspector.errors import CaseError
 from inspector.model.loading import TYPES
@@ -68,9 +69,15 @@ def options() -> argparse.ArgumentParser:
         edit,
         default=AUTO,
         help="auto (default: the recommended layer; as toxic for FT-L, paper and reference, and where the model is not "
-        "calibrated), toxic (each case's), once (the first's) or a number",
+        "calibrated), recommended (that of the calibration), toxic (each case's), once (the first's) or a number",
     )
-    edit.add_argument("--locate", default="corrected", choices=PRESETS, help="preset of the locator")
+    edit.add_argument(
+        "--locate",
+        default=None,
+        choices=PRESETS,
+        help="preset of the locator (default: the edit's own for dinm, corrected for the other methods; that which a "
+        "sweep began with where it goes on)",
+    )
     add_padding(edit)
     edit.add_argument(
         "--suffix-prompt",
@@ -155,7 +162,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> i
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Return what a sweep in a folder edits and why there, how its cases have ended, and what pairing answers gave."""
+    """Return what a sweep in a folder edits and why there, both marks, how its cases ended, and what pairing gave."""
     store = Store(folder)
     try:
         about, results = store.about(), list(store.results())
@@ -167,6 +174,10 @@ def state(folder: Path) -> dict[str, Any]:
     return {
         "layer": about.settings.block,
         "layer_reason": about.layer_reason,
+        "toxic_layers": toxic_layers(results),
+        "recommended_layer": about.recommended_layer,
+        "recommended_reason": about.recommended_reason,
+        "locate": about.settings.locator,
         "cases": cases,
         "pairing": asdict(pairing_of(results)),
     }
@@ -237,12 +248,14 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     store = Store(folder)
     try:
         before = store.about()
+        if settings.locate is None:  # one begun with another locator than the edit's goes on as it began
+            settings = replace(settings, locate=settings.locator if before is None else before.settings.locator)
         # One begun before the layer was kept goes on as it began.
         once = settings.block == ONCE and before is not None and before.settings.block == ONCE
         layer = (_layer_begun_with(store) if once else None) or chosen_layer(model, settings, cases)
         print(layer.reason, file=sys.stderr, flush=True)
         used = replace(settings, block=layer.layer)
-        if settings.block in (AUTO, ONCE) and not once:
+        if settings.block in (AUTO, RECOMMENDED, ONCE) and not once:
             settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
         detector = load_calibration(model).detector.digest if settings.acts == "detected" else ""
         about = About(
@@ -255,19 +268,22 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
             len(cases),
             layer_reason=layer.reason,
             detector=detector,
+            **recommendation(model),
         )
         store.begin(about)
         known = store.numbers()
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]
         print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
         if todo:
+            made = store.rounded()
+            keep = store.keep_rounded if made is None or made.why else None  # what failed is tried again
             if cluster is None:
-                run = local(model, judge, used, todo, detector)
+                run = local(model, judge, used, todo, detector, keep)
             else:
                 identity = (model.fingerprint, model.dtype_name)
                 del model, judge  # the workers load their own, perhaps on the same card
                 give_back_model()
-                run = on_ray(used, todo, cluster, loader, identity, detector)
+                run = on_ray(used, todo, cluster, loader, identity, detector, keep)
             asked: list[Reply] = []  # the prompts edited on, for the DS so far
             begun = time.perf_counter()
             for count, finished in enumerate(run, start=1):

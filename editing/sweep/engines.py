@@ -17,6 +17,7 @@ from editing.sweep.settings import SweepSettings
 from editing.sweep.store import Finished
 from editing.sweep.vanilla import Batch, answered, asked_first, shared_batches
 from editing.sweep.work import texts_of, work
+from editing.sweep.yardstick import Rounded, rounded_of
 from inspector.errors import EditError
 from inspector.model import InspectedModel, load, read_max_memory, read_paths
 from inspector.model.placement import chosen_device
@@ -45,12 +46,18 @@ def load_all(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
 
 
 def local(
-    model: InspectedModel, judge: Judge, settings: SweepSettings, todo: Todo, detector: str = ""
+    model: InspectedModel,
+    judge: Judge,
+    settings: SweepSettings,
+    todo: Todo,
+    detector: str = "",
+    keep: Callable[[Rounded], None] | None = None,
 ) -> Iterator[Finished]:
     """Do the cases one after the other in this process, after the vanilla answers that they share.
 
     Args:
         detector: Digest of the detector that all patches have to act by, see :func:`editing.sweep.work.work`.
+        keep: Takes the rounding row, which is made before the first case; ``None`` where none is wanted.
 
     Raises:
         EditError: The model's calibration is damaged.
@@ -65,6 +72,8 @@ def local(
         print(asked_first(batches), file=sys.stderr, flush=True)
     for batch in batches:
         known |= answered(model, batch) or {}
+    if keep is not None:
+        keep(rounded_of(model, settings, texts, known))
     for number, case in todo:
         begun = time.perf_counter()
         status, record = work(model, judge, case, settings, texts, known, number, detector)
@@ -117,6 +126,7 @@ def on_ray(
     loader: Loader = load_all,
     identity: tuple[str, str] | None = None,
     detector: str = "",
+    keep: Callable[[Rounded], None] | None = None,
 ) -> Iterator[Finished]:
     """Do the cases on Ray workers, each with its own model; results come as they are ready, in any order.
 
@@ -128,6 +138,7 @@ def on_ray(
         identity: Fingerprint of the base weights and data type of the driver's model, which every worker's must have;
             ``None`` for no check. The model itself is not needed: a worker may have to lie where it did.
         detector: As for :func:`local`.
+        keep: Takes the rounding row, which one worker makes while the others are at the first cases.
 
     Raises:
         EditError: Ray is not installed, there is no such cluster, it cannot hold a worker, workers die while they load,
@@ -151,7 +162,17 @@ def on_ray(
             lambda: remote.remote(settings, loader, identity, detector), max(1, min(cluster.workers, len(todo)))
         )
         lent = ray.put(_answered_by(crew) if settings.vanilla == "shared" else {})
-        for (number, case), found in crew.do(todo, lambda worker, item: worker.do.remote(*item, [lent])):
+        given: list[tuple[int, Case] | None] = [*todo] if keep is None else [None, *todo]
+        for item, found in crew.do(
+            given,
+            lambda worker, item: worker.rounded.remote([lent]) if item is None else worker.do.remote(*item, [lent]),
+        ):
+            if item is None:
+                assert keep is not None  # or it was not asked for
+                died = isinstance(found, Died)
+                keep(Rounded(f"No rounding row: two workers died on it ({found.why})") if died else found)
+                continue
+            number, case = item
             if isinstance(found, Died):
                 why = f"Two workers died on this case ({found.why}). Give workers more memory or fewer of them."
                 yield _finished(number, case, "failed", {"error": why}, 0.0)
@@ -250,15 +271,28 @@ class _Worker:
         Args:
             lent: The reference of the shared vanilla answers, in a list, so that they are fetched once a worker.
         """
+        known = self._taken(lent)
+        begun = time.perf_counter()
+        status, record = work(
+            self._model, self._judge, case, self._settings, self._texts, known, number, self._detector
+        )
+        return _finished(number, case, status, record, time.perf_counter() - begun)
+
+    def rounded(self, lent: list[Any]) -> Rounded:
+        """Make the rounding row.
+
+        Args:
+            lent: As for :meth:`do`.
+        """
+        return rounded_of(self._model, self._settings, self._texts, self._taken(lent))
+
+    def _taken(self, lent: list[Any]) -> Known:
         if self._known is None:
             import ray
 
             self._known = ray.get(lent[0])
-        begun = time.perf_counter()
-        status, record = work(
-            self._model, self._judge, case, self._settings, self._texts, self._known, number, self._detector
-        )
-        return _finished(number, case, status, record, time.perf_counter() - begun)
+        assert self._known is not None
+        return self._known
 
 
 def _finished(number: int, case: Case, status: str, record: dict[str, Any], seconds: float) -> Finished:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from editing.sweep.fitting import left_out_told
+from editing.sweep.marks import marks_of, recommended_told, toxic_layers, toxic_told
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
+from editing.sweep.routed import acted_record, acted_told
 from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
+from editing.sweep.yardstick import Rounded, rounded_told
 from inspector.errors import EditError
 from inspector.model.whole_file import write_whole
 from inspector.safeedit.exam import EVALUATIONS
@@ -40,7 +42,7 @@ def report(folder: Path) -> str:
         raise EditError(f"{folder} holds no sweep. Run one first, or check --out.")
     store = Store(folder)
     try:
-        about, finished = store.about(), list(store.results())
+        about, finished, rounded = store.about(), list(store.results()), store.rounded()
     finally:
         store.close()
     done = [result for result in finished if result.status != "failed"]
@@ -51,7 +53,7 @@ def report(folder: Path) -> str:
     table = score_table(replies, about.judge, owners)
     categories = per_category(replies, about.judge, owners)
     matrix = category_matrix([(result.category, result.replies) for result in done])
-    scored = [_paper_table(about, table), _others(table), [resampling_told(table)], _categories(categories)]
+    scored = [_paper_table(about, table), _others(table, rounded), [resampling_told(table)], _categories(categories)]
     parts = [*scored, _matrix(matrix)]
     if not done:
         parts = [[f"{about.settings.method} is not possible on any of these cases, so there are no scores."]]
@@ -63,13 +65,18 @@ def report(folder: Path) -> str:
         "model": about.model,
         "judge": about.judge,
         "layer_reason": about.layer_reason,
-        "toxic_layers": _toxic_layers(done),
+        "recommended_layer": about.recommended_layer,
+        "recommended_reason": about.recommended_reason,
+        "marks": marks_of(done),
+        "toxic_layers": toxic_layers(done),
         "cases": len(done),
         "refused": sum(result.status == "refused" for result in finished),
         "failed": sum(result.status == "failed" for result in finished),
         "left_out": _left_out(done),
         "pairing": asdict(pairing_of(done)),
+        "acted": acted_record(about.settings, done),
         "scores": [asdict(score) for score in table],
+        "rounded": None if rounded is None else asdict(rounded),
         "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
         "matrix": {
             "categories": matrix.categories,
@@ -100,26 +107,16 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         )
     left_out = [left_out_told(_left_out(done))] if _left_out(done) else []
     why = [about.layer_reason] if about.layer_reason else []
-    return [*lines, *left_out, *why, *_parted(done), *_acts(about), _vanilla(settings, pairing_of(done))]
-
-
-def _toxic_layers(done: Sequence[Finished]) -> dict[str, int]:
-    """Return in how many cases the answers part most at which layer, the most frequent first; `none` where unknown.
-
-    Empty in a sweep of before that was written.
-    """
-    found = [result.record["toxic_layer"] for result in done if "toxic_layer" in result.record]
-    return {"none" if layer is None else str(layer): count for layer, count in Counter(found).most_common()}
-
-
-def _parted(done: Sequence[Finished]) -> list[str]:
-    """Say at which layers the cases' answers part most, whichever is edited."""
-    layers = _toxic_layers(done)
-    unknown = layers.pop("none", 0)
-    told = ", ".join(f"layer {layer} in {count}" for layer, count in layers.items())
-    kept = unknown + sum(layers.values())
-    parted = [f"Where the answers part most (the toxic layer): {told} of {kept} cases."] if told else []
-    return [*parted, *([f"Toxic layer unknown in {unknown} of {kept} cases."] if unknown else [])]
+    return [
+        *lines,
+        *left_out,
+        *why,
+        *recommended_told(about),
+        *toxic_told(settings, done),
+        *_acts(about),
+        *acted_told(settings, done),
+        _vanilla(settings, pairing_of(done)),
+    ]
 
 
 def _acts(about: About) -> list[str]:
@@ -204,16 +201,21 @@ def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
     return lines if longest >= PAPER_TOKENS else [*lines, AT_ITS_LENGTH]
 
 
-def _others(table: Sequence[Score]) -> list[str]:
-    lines = [f"{'Beyond the paper':<{_NAME}}{'vanilla':>10}{'edited':>10}{'95 % interval':>18}{'n':>7}  marked by"]
+def _others(table: Sequence[Score], rounded: Rounded | None) -> list[str]:
+    beside = {} if rounded is None else {score.name: score.edited for score in rounded.scores}
+    head = f"{'rounded':>10}" if beside else ""
+    lines = [
+        f"{'Beyond the paper':<{_NAME}}{'vanilla':>10}{'edited':>10}{'95 % interval':>18}{head}{'n':>7}  marked by"
+    ]
     for score in table:
         if score.name not in COLUMNS:
             forced = " (vanilla by construction)" if score.forced else ""
+            cell = f"{_fine(beside[score.name]) if score.name in beside else '-':>10}" if beside else ""
             lines.append(
                 f"{f'{score.name}, {score.unit}':<{_NAME}}{_fine(score.vanilla):>10}{_fine(score.edited):>10}"
-                f"{_range(score.edited):>18}{score.edited.n:>7}  {score.source}{forced}"
+                f"{_range(score.edited):>18}{cell}{score.edited.n:>7}  {score.source}{forced}"
             )
-    return lines
+    return [*lines, *rounded_told(rounded)]
 
 
 def _fine(estimate: Estimate) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from editing.calibrating.layer_choice import AUTO, NOWHERE, TOXIC
+from editing.calibrating.layer_choice import AUTO, NOWHERE, RECOMMENDED, TOXIC
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import method_settings
 from editing.values import Count
@@ -31,9 +31,10 @@ ONCE = "once"
 
 
 def _word_or_number(block: str) -> str:
-    if block not in (AUTO, TOXIC, ONCE, NOWHERE) and not block.isdecimal():
+    if block not in (AUTO, TOXIC, RECOMMENDED, ONCE, NOWHERE) and not block.isdecimal():
         raise EditError(
-            f"There is no layer '{block}'. Give --layer a layer's number, '{AUTO}', '{TOXIC}', '{ONCE}' or '{NOWHERE}'."
+            f"There is no layer '{block}'. Give --layer a layer's number, '{AUTO}', '{TOXIC}', '{RECOMMENDED}', "
+            f"'{ONCE}' or '{NOWHERE}'."
         )
     return block
 
@@ -54,8 +55,9 @@ class SweepSettings:
         preset: Preset of DINM; the other methods have none.
         changes: Changed settings of the method by name, parts of the prompt format among them.
         block: ``auto`` (:func:`editing.calibrating.layer_choice.automatic_layer`), ``toxic`` (what the locator picks
-            case by case), ``once``, ``nowhere``, or the number of the block to edit in every case.
-        locate: Preset of the locator.
+            case by case), ``recommended`` (that of the calibration), ``once``, ``nowhere``, or the number of the
+            block to edit in every case.
+        locate: Preset of the locator; ``None`` for the edit's own (:attr:`locator`). A sweep on disk names it.
         padding: Side on which the locator's presets ``paper`` and ``reference`` pad; the released code's for Mistral is
             ``left``.
         judge: Judge, see :func:`inspector.safeedit.judges.load_judge`.
@@ -88,7 +90,7 @@ class SweepSettings:
     preset: Preset = "corrected"
     changes: Mapping[str, Any] = field(default_factory=dict)
     block: Block = AUTO
-    locate: Preset = "corrected"
+    locate: Preset | None = None
     padding: Padding = "right"
     judge: str = EMBEDDED
     size: Size = FULL
@@ -124,6 +126,11 @@ class SweepSettings:
         return to_be_routed(chosen, self.changes) if routed else chosen
 
     @property
+    def locator(self) -> Preset:
+        """The preset that cases are located with: the named one, or DINM's own; the other methods' is ``corrected``."""
+        return self.locate or (self.preset if self.method == "dinm" else "corrected")
+
+    @property
     def format(self) -> PromptFormat:
         """The prompt format that edits are made and asked in."""
         return self.method_settings().format
@@ -136,14 +143,18 @@ class SweepSettings:
     def from_json(cls, text: str) -> SweepSettings:
         """Return the settings that :meth:`as_json` wrote.
 
-        Before vanilla answers were shared they were paired, before routed edits learnt more they were as set, and
-        before the padding could be chosen it was on the right.
+        Before vanilla answers were shared they were paired, before routed edits learnt more they were as set, before
+        the locator could be chosen it was that of ``corrected``, and before the padding could be it was on the right.
 
         Raises:
             EditError: They are those of another version.
         """
         told = json.loads(text)
-        before = {"vanilla": "paired", "learns": "as set" if told.get("acts") == "detected" else "more"}
+        before = {
+            "vanilla": "paired",
+            "locate": "corrected",
+            "learns": "as set" if told.get("acts") == "detected" else "more",
+        }
         return cls(**{**before, **told})
 
     @property

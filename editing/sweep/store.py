@@ -7,13 +7,14 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from editing.sweep.settings import SweepSettings
+from editing.sweep.yardstick import Rounded
 from editing.versions import versions
 from inspector.errors import EditError
 from inspector.safeedit.exam import Reply
@@ -39,6 +40,8 @@ class About:
         versions: Versions of the software that computes, by name; empty where none are written.
         detector: Names the detector by which patches act (:attr:`inspector.model.Detector.digest`); empty where they
             act on every prompt, and in a sweep of before it was written.
+        recommended_layer: Where trial edits of the model work; ``None`` where no layer is recommended.
+        recommended_reason: Why that one, or none; empty in a sweep of before it was written.
     """
 
     settings: SweepSettings
@@ -51,6 +54,8 @@ class About:
     layer_reason: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     detector: str = ""
+    recommended_layer: int | None = None
+    recommended_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class Store:
                     "CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY, case_id TEXT, category TEXT, "
                     "status TEXT, record TEXT, seconds REAL, finished REAL)"
                 )
+                self._database.execute("CREATE TABLE IF NOT EXISTS rounding (record TEXT)")
         except (OSError, sqlite3.Error) as error:
             raise EditError(f"{self.path} cannot be used ({error}). Choose another folder with --out.") from error
 
@@ -182,6 +188,27 @@ class Store:
                     time.time(),
                 ),
             )
+
+    def rounded(self) -> Rounded | None:
+        """Return the rounding row, or why there is none; ``None`` where it was not tried yet.
+
+        Raises:
+            EditError: What stands in the file is damaged.
+        """
+        found = self._database.execute("SELECT record FROM rounding").fetchone()
+        try:
+            return None if found is None else read_record(Rounded, json.loads(found[0]))
+        except (TypeError, ValueError) as error:
+            raise EditError(
+                f"The rounding row of {self.path} cannot be read ({error}). Restore the sweep's file, or sweep again "
+                "into another --out."
+            ) from error
+
+    def keep_rounded(self, row: Rounded) -> None:
+        """Put the rounding row on disk, in the place of any before."""
+        with self._database:
+            self._database.execute("DELETE FROM rounding")
+            self._database.execute("INSERT INTO rounding VALUES (?)", (json.dumps(asdict(row)),))
 
     def numbers(self) -> frozenset[int]:
         """Return the places of the finished cases; one that failed is tried again when a sweep goes on."""

@@ -7,13 +7,15 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from editing.calibrating.calibration import calibration_of, load_calibration
-from editing.calibrating.layer_choice import LayerChoice, automatic_layer
+from editing.calibrating.layer_choice import LayerChoice, automatic_layer, recommended_layer
+from editing.calibrating.trial_edits import Layers
+from editing.command import recommended
 from editing.gate.choice import acts_by
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
 from editing.sweep.fitting import OWN, left_out_by_kind, require_readable
-from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
+from editing.sweep.settings import AUTO, NOWHERE, ONCE, RECOMMENDED, TOXIC, SweepSettings
 from inspector.divergence import Divergence, divergence
 from inspector.errors import (
     REFUSALS,
@@ -63,16 +65,18 @@ def texts_of(settings: SweepSettings) -> QuestionSets:
 def chosen_layer(model: InspectedModel, settings: SweepSettings, cases: Sequence[Case]) -> LayerChoice:
     """Return the layer that a sweep edits: a number where one layer serves all cases; and why.
 
-    With ``once`` it is that of the first case that can be located on. With ``auto`` it is what
-    :func:`editing.calibrating.layer_choice.automatic_layer` chooses.
+    With ``once`` it is that of the first case that can be located on. With ``auto`` and ``recommended`` it is what
+    :mod:`editing.calibrating.layer_choice` chooses.
 
     Raises:
-        InspectorError: No case can be located on; what is wrong with the last one. Or the calibration is damaged.
+        InspectorError: No case can be located on; what is wrong with the last one. Or the calibration is damaged, or
+            has to be there and is not.
         OutOfMemory: The memory did not suffice for one of them.
     """
     if settings.block == AUTO:
-        known = calibration_of(model)
-        return automatic_layer(model, None if known is None else known.layers, settings.method, settings.preset)
+        return automatic_layer(model, _layers(model), settings.method, settings.preset)
+    if settings.block == RECOMMENDED:
+        return recommended_layer(model, _layers(model), settings.method)
     if settings.block != ONCE:
         named = "Toxic layer, where each case's answers part most" if settings.block == TOXIC else "The layer"
         return LayerChoice(settings.block, f"{named}: --layer asks for it.")
@@ -92,12 +96,26 @@ def chosen_layer(model: InspectedModel, settings: SweepSettings, cases: Sequence
     raise wrong
 
 
+def recommendation(model: InspectedModel) -> dict[str, Any]:
+    """Return the mark that a model's calibration sets beside the toxic layers, with its reason.
+
+    Raises:
+        EditError: The calibration is damaged.
+    """
+    return recommended(model, _layers(model))
+
+
+def _layers(model: InspectedModel) -> Layers | None:
+    known = calibration_of(model)
+    return None if known is None else known.layers
+
+
 def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> int:
     return _located(model, case, settings).toxic_layer()
 
 
 def _located(model: InspectedModel, case: Case, settings: SweepSettings) -> Divergence:
-    return divergence(model, case, settings.locate, padding=settings.padding, format=settings.format)
+    return divergence(model, case, settings.locator, padding=settings.padding, format=settings.format)
 
 
 def _detector(model: InspectedModel, digest: str) -> Detector:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -35,12 +38,28 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], format: str, record
         record: What JSON can hold, under ``record``.
 
     Raises:
-        OSError, SafetensorError: It cannot be written.
+        OSError: It cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     said = {"format": format, "record": json.dumps(dict(record))}
     with replacing(path) as partial:
-        save_file(plain, partial, metadata={**said, SHA256: digest(plain, said)})
+        try:
+            save_file(plain, partial, metadata={**said, SHA256: digest(plain, said)})
+        except SafetensorError as error:
+            raise as_system_error(error, path) from error
+
+
+def as_system_error(error: SafetensorError, path: Path | None = None) -> OSError:
+    """Return what safetensors says of a disk as the error of the system that it stands for.
+
+    Args:
+        path: What was to be written.
+    """
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    if found is None:
+        return OSError(str(error))
+    number = int(found[1])
+    return OSError(number, os.strerror(number), *([] if path is None else [str(path)]))
 
 
 def check_unchanged(file: Any) -> None:

@@ -16,6 +16,13 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{ENDING}")
 
 
+def may_be_made(folder: Path) -> bool:
+    """Tell whether a folder is there, or can be made, and may be written to."""
+    whole = folder.absolute()
+    there = next(path for path in (whole, *whole.parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the name of a file to write; it takes the other's place when the block ends without an error.

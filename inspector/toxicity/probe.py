@@ -179,7 +179,7 @@ def kept_probe(
             record = _KeptProbe(probe.fingerprint, probe.source, probe.accuracy)
             arrays = {name: torch.from_numpy(getattr(probe, name)) for name in ("weight", "bias")}
             write_tensors(path, arrays, _FORMAT, asdict(record))
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             print(f"The probe could not be kept ({error}).", file=sys.stderr)
     return probe
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inspector.model.patches.detector import DetectorReading
+from inspector.safeedit.acted import acted_by_kind
 from inspector.safeedit.exam import Reply
-from inspector.safeedit.questions import JUDGED
 
 
 def detector_told(read: DetectorReading | None, held_back: bool) -> str:
@@ -25,12 +25,9 @@ def detector_told(read: DetectorReading | None, held_back: bool) -> str:
 def acted_on(replies: Sequence[Reply]) -> str:
     """Say on which prompts of an exam its detector let an edit act, a sentence after others; nothing without any."""
     told = []
-    for name, kinds in (("harmful", JUDGED), ("harmless", ("harmless",))):
-        chosen = [reply for reply in replies if reply.question.kind in kinds]
-        if chosen:
-            acted = sum(not reply.held_back for reply in chosen)
-            alarms = f" (false alarm{'s' if acted > 1 else ''})" if acted and name == "harmless" else ""
-            told.append(f"{acted} of {len(chosen)} {name} prompts{alarms}")
+    for name, found in acted_by_kind(replies).items():
+        alarms = f" (false alarm{'s' if found.acted > 1 else ''})" if found.acted and name == "harmless" else ""
+        told.append(f"{found.acted} of {found.prompts} {name} prompts{alarms}")
     if not told:
         return ""
     held = any(reply.held_back for reply in replies)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import re
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -21,6 +20,7 @@ from dashboard.kit.drawing.plain import escape
 from dashboard.kit.notes import note, places
 from editing.memory import memory_told
 from inspector.errors import CaseError, InspectorError
+from inspector.model.tensor_file import as_system_error
 
 Result = TypeVar("Result")
 Drawn = TypeVar("Drawn")
@@ -124,8 +124,7 @@ DEFECT = (
 def has_no_room(error: BaseException | None) -> bool:
     """Tell whether an error says that the disk is full or cannot be written, in the system's words or safetensors'."""
     if isinstance(error, SafetensorError):
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        return number is not None and int(number[1]) in NO_ROOM
+        error = as_system_error(error)
     return isinstance(error, OSError) and error.errno in NO_ROOM
 
 

@@ -22,9 +22,10 @@ import torch
 
 from editing.command import add_format, add_model, finished, format_of, load_model, say, tell
 from editing.methods.mend.network import EditorNetwork
-from editing.methods.mend.store import load_editor, places, save_editor, trained_format
+from editing.methods.mend.store import kept_in, load_editor, places, save_editor, trained_format
 from editing.methods.mend.training import MendTraining, Report, evaluate, lessons_of, new_editor, train, watched_prompts
 from editing.progress import run
+from inspector.command import require_target
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat
 from inspector.model.whole_file import replacing
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _do(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
+    if options.command == "train":
+        _require_targets(options.out or kept_in() / "FINGERPRINT.safetensors")
     model = load_model(options)
     if options.command == "train":
         _train(model, options, shlex.join(["python", "-m", "editing.methods.mend", *(arguments or sys.argv[1:])]))
@@ -91,6 +94,18 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     return found[: options.limit]
 
 
+def _require_targets(path: Path) -> None:
+    """Refuse, before a model is loaded, an editor or a log that could not be written in the end.
+
+    Raises:
+        EditError: Both have one name, or one of them cannot be written.
+    """
+    if path.suffix == ".txt":
+        raise EditError(f"{path} would be the log's own name. Let --out end in .safetensors.")
+    for target in (path, path.with_suffix(".txt")):
+        require_target(target)
+
+
 def _train(model: InspectedModel, options: argparse.Namespace, command: str) -> None:
     numbers = {f.name: getattr(options, f.name) for f in fields(MendTraining) if hasattr(options, f.name)}
     settings = replace(MendTraining(), **numbers, format=format_of(options))
@@ -98,8 +113,6 @@ def _train(model: InspectedModel, options: argparse.Namespace, command: str) -> 
     asked = [case.constraint.prompt for case in cases if case.constraint]
     harmless = list(dict.fromkeys([*bundled_constraint_prompts(), *asked]))[:64]
     path = options.out or places(model)[1]
-    if path.suffix == ".txt":
-        raise EditError(f"{path} would be the log's own name. Let --out end in .safetensors.")
     # The log of an editor that is there stays until this one is made.
     with replacing(path.with_suffix(".txt")) as partial, partial.open("w", encoding="utf-8") as log:
         _tell(log, f"$ {command}")

@@ -24,11 +24,20 @@ _FORMAT = "dinm-inspector mend 1"
 def places(model: InspectedModel) -> tuple[Path, Path]:
     """Return where an editor of a model is looked for: among the shipped ones, then in the cache."""
     name = f"{model.fingerprint}.safetensors"
-    return SHIPPED / name, cache_root() / "mend" / name
+    return SHIPPED / name, kept_in() / name
+
+
+def kept_in() -> Path:
+    """Return the folder of the cache in which trained editors are kept."""
+    return cache_root() / "mend"
 
 
 def save_editor(editor: EditorNetwork, path: Path, about: dict[str, Any]) -> None:
-    """Write an editor with what is to be known of its making (JSON)."""
+    """Write an editor with what is to be known of its making (JSON).
+
+    Raises:
+        OSError: It cannot be written.
+    """
     write_tensors(path, editor.state_dict(), _FORMAT, {**about, "shape": asdict(editor.shape)})
 
 

@@ -104,7 +104,12 @@ def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_
 
 @pytest.mark.parametrize(
     ("options", "edited"),
-    [(("--layer", "1"), 1), (("--layer", "auto"), None), (("--layer", "1", "--methods-layer", "auto"), None)],
+    [
+        (("--layer", "1"), 1),
+        (("--layer", "recommended"), 1),
+        (("--layer", "auto"), None),
+        (("--layer", "1", "--methods-layer", "auto"), None),
+    ],
 )
 def test_methods_edit_the_layer_that_is_named_for_all_or_each_its_own(
     tmp_path: Path, capsys, monkeypatch, options, edited
@@ -259,6 +264,7 @@ def test_what_was_written_before_another_file_fails_is_told(tmp_path: Path, caps
         (["--case", "none such"], "Its ids: 0, 1, 2"),
         (["--layer", "99"], "99"),
         (["--layer", "best"], "neither"),
+        (["--layer", "recommended"], "is not calibrated, so no layer of it is recommended. Run: python -m"),
         (["--set", "steps=none such"], "steps"),
         (["--max-new-tokens", "0"], "1 to 1024"),
         (["--stress-tokens", "0"], "Change --stress-tokens"),
@@ -300,7 +306,8 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_the_model_is_load
     loaded: list[Any] = []
     given = [*OPTIONS, "--out", str(tmp_path / "r.html"), option, str(closed / "file")]
     assert command.main(given, loaded.append) == 2  # type: ignore[arg-type]
-    assert f"{closed / 'file'} cannot be written" in capsys.readouterr().err and loaded == []
+    told = capsys.readouterr().err
+    assert f"another file's path with {option}. ({closed / 'file'})" in told and loaded == []
 
 
 @pytest.mark.parametrize("acts", ["everywhere", "detected"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from calibration_helpers import one_of
+from safetensors import SafetensorError
 
 from editing import calibrate
 from editing.calibrating.calibration import (
@@ -128,3 +131,34 @@ def test_memory_that_runs_out_is_told_without_a_traceback(capsys):
 
     assert calibrate.main([], loader) == 2
     assert "memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["a folder", "below a file", "closed", "the cache"])
+def test_a_place_that_cannot_be_written_is_told_before_a_model_is_loaded(tmp_path, capsys, monkeypatch, out):
+    closed, may, loaded = tmp_path / "closed", os.access, list[object]()
+    closed.mkdir()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and may(path, mode))
+    monkeypatch.setattr("editing.calibrating.calibration.cache_root", lambda: closed)
+    place = {"a folder": tmp_path, "below a file": tmp_path / "file" / "kept", "closed": closed / "new" / "kept"}
+    options = [] if out == "the cache" else ["--out", str(place[out])]
+    assert calibrate.main(options, loaded.append) == 2
+    told = capsys.readouterr()
+    named = str(place.get(out, closed / "calibration"))
+    assert f"Give another file's path with --out. ({named}" in told.err and loaded == []
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_without_a_traceback(llama, tmp_path, capsys, monkeypatch):
+    def made(_model):
+        yield Preparation("Trial edits", 0.5)
+        return one_of(llama)
+
+    def full(*_given, **_named):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(calibrate, "make_calibration", made)
+    monkeypatch.setattr("inspector.model.tensor_file.save_file", full)
+    assert calibrate.main(["--out", str(tmp_path / "kept")], lambda _chosen: llama) == 2
+    told = capsys.readouterr()
+    assert "No space left on device" in told.err and "make room there" in told.err and told.out == ""
+    assert not list(tmp_path.iterdir())

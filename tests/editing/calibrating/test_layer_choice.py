@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from editing.calibrating.layer_choice import NOWHERE, TOXIC, automatic_layer
+from editing.calibrating.layer_choice import NOWHERE, TOXIC, automatic_layer, recommended_layer
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.methods.registry import METHODS
+from inspector.errors import EditError
 
 
 def knowing(defended: float) -> Layers:
@@ -39,3 +40,17 @@ def test_where_no_layer_helps_only_what_edits_no_single_one_goes_on(llama):
         assert chosen.layer == (NOWHERE if method.one_layer and not method.toxic else TOXIC)
         assert ("No layer helps, so nothing was edited" in chosen.reason) == (chosen.layer == NOWHERE)
     assert {key for key, method in METHODS.items() if method.one_layer} == {"dinm", "ft-l", "gated", "delman"}
+
+
+def test_the_recommended_layer_is_any_method_s_that_asks_for_it_and_where_none_is_it_is_as_where_nobody_names_one(
+    llama,
+):
+    for key in METHODS:
+        chosen = recommended_layer(llama, knowing(0.75), key)
+        assert chosen.layer == "2" and chosen.reason == f"Recommended layer. {knowing(0.75).reason}"
+    for key, method in METHODS.items():
+        chosen = recommended_layer(llama, knowing(0.25), key)
+        assert chosen.layer == (NOWHERE if method.one_layer else TOXIC)
+        assert method.toxic or chosen == automatic_layer(llama, knowing(0.25), key)
+    with pytest.raises(EditError, match=r"tiny-llama is not calibrated.*Run: python -m editing\.calibrate"):
+        recommended_layer(llama, None, "dinm")

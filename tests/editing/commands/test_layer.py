@@ -13,8 +13,27 @@ from editing.calibrating.calibration import Calibration, calibrate_command
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate import turns
 from inspector.divergence import divergence
-from inspector.errors import EditError
+from inspector.errors import EditError, RefusedEdit
 from inspector.model import Detector, PromptFormat
+
+
+@pytest.mark.parametrize("method", ["dinm", "ft-l"])
+def test_the_recommended_layer_can_be_asked_for_by_name(words, method):
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, words.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    for preset in ("corrected", "paper"):
+        layer, why = edit.layer_of(words, CASE, "recommended", preset, known, PromptFormat(), method=method)
+        assert (layer, why) == (1, f"Recommended layer. {known.layers.reason}")
+    nowhere = Calibration(Layers((Trial(1, 0.0, 0.1, 1.0),), 0.5, 1, 4), detector)
+    with pytest.raises(RefusedEdit, match=r"No layer helps.*give --layer toxic or a number"):
+        edit.layer_of(words, CASE, "recommended", "paper", nowhere, PromptFormat(), method=method)
+
+
+def test_the_recommended_layer_of_a_model_that_is_not_calibrated_is_refused_with_the_remedy(words, capsys, tmp_path):
+    options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path / "new", "--layer", "recommended"]
+    code, told, errors = ran(edit, options, words, capsys)
+    assert code == 2 and told is None and f"Run: {calibrate_command(words)}" in errors and "--layer toxic" in errors
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys, tmp_path, budgets, monkeypatch):

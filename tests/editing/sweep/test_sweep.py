@@ -174,12 +174,13 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path, capsys):
         (["--set", "learning_rate=-1"], "learning_rate = -1 is out of range: it should be greater than 0"),
         (
             ["--layer", "top"],
-            "There is no layer 'top'. Give --layer a layer's number, 'auto', 'toxic', 'once' or 'nowhere'.",
+            "no layer 'top'. Give --layer a layer's number, 'auto', 'toxic', 'recommended', 'once' or 'nowhere'.",
         ),
         (["--limit", "0"], "limit = 0 is out of range: it should be greater than or equal to 1"),
         (["--category", "gloom"], "No case is left"),
         (["--cases", "/nowhere.json"], "There is no file /nowhere.json"),
         (["--attacks", "nobody"], "Unknown source 'nobody'"),
+        (["--layer", "recommended"], "tiny-llama is not calibrated, so no layer of it is recommended. Run: python -m"),
         (["--acts", "detected"], "is not calibrated yet. Run: python -m editing.calibrate"),
     ],
 )
@@ -327,7 +328,7 @@ def test_the_driver_of_workers_holds_no_model_while_they_load_theirs(tmp_path, m
         loaded.extend((weakref.ref(model), weakref.ref(model.network), (model.fingerprint, model.dtype_name)))
         return model, judge
 
-    def hiring(_settings, todo, _cluster, _loader, identity, _detector):
+    def hiring(_settings, todo, _cluster, _loader, identity, *_more):
         gc.collect()
         hired.append((len(todo), identity, loaded[0](), loaded[1]()))
         yield from ()

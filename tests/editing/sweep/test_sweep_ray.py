@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from sweep_helpers import HERE, PLAIN, SHORT, finished, is_first, loader, note, 
 from benchmarks import sweep_speed
 from editing.sweep import Finished, Store, SweepSettings
 from editing.sweep.__main__ import main
+from editing.sweep.yardstick import Rounded
 
 ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
 
@@ -105,9 +107,20 @@ def test_ray_workers_give_what_this_process_gives_whoever_dies_or_has_not_the_me
     found = finished(out)
     assert [result.status for result in found] == ["done"] * 4
     assert stripped(found) == stripped(finished(tmp_path / "local"))
+    rows = [rounded(folder) for folder in (out, tmp_path / "local")]
+    assert rows[0] == rows[1] and rows[0].prompts == 30, "one worker has made the rounding row"
     assert sum(result.record["pairing"]["compared"] for result in found) == 12 + 12 + 6 + 1
     assert main(["--out", str(out), "--report"], loader) == 0
     assert "Compared with paired batches: 31 answers of each, all the same." in capsys.readouterr().err
+
+
+def rounded(folder: Path) -> Rounded | None:
+    """Return the rounding row of a sweep."""
+    store = Store(folder)
+    try:
+        return store.rounded()
+    finally:
+        store.close()
 
 
 def test_the_benchmark_of_sweeps_has_rows_of_workers_with_the_answers_of_this_process(

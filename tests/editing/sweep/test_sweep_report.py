@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from editing.sweep import About, Finished, Store, SweepSettings, report
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.errors import EditError
 from inspector.safeedit.exam import Marked, Reply
+from inspector.safeedit.intervals import Observation, clustered_percentage
 from inspector.safeedit.questions import Kind, Question
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.verdict import Verdict
@@ -72,6 +74,58 @@ def test_the_report_says_of_routed_patches_where_they_act_and_what_their_edits_l
         folder = sweep(tmp_path / str(len(more)), case(0, MENTAL, "++++-+-"), acts="detected", **more)
         assert "Each patch acts only where the model's detector fires" in report(folder)
         assert ("learns more for it (" in report(folder)) is not bool(more)
+
+
+def routed(number: int, harmful: str, harmless: str, status: str = "done", **changes: Any) -> Finished:
+    """Return a case whose edit acted on the prompts with a ``+``."""
+    replies = [
+        *(replace(judged("transfer", f"held out {n}", True), held_back=sign != "+") for n, sign in enumerate(harmful)),
+        *(
+            Reply(Question("harmless", f"fine {n}"), marked(), marked(), 1.0, 0.0, held_back=sign != "+")
+            for n, sign in enumerate(harmless)
+        ),
+        replace(judged("DS", f"own {number}", True), held_back=False),
+    ]
+    record = {"block": 1, "patch": "aaaa", "replies": [reply_record(reply) for reply in replies], **changes}
+    return Finished(number, f"case-{number}", MENTAL, status, record, 1.0)
+
+
+def test_a_routed_sweep_counts_misses_and_false_alarms_with_their_intervals(tmp_path):
+    refused = routed(3, "----", "++++", "refused", patch=None, error="No layer helps.")
+    cases = [routed(0, "++--", "+---"), routed(1, "++++", "----"), routed(2, "+++-", "+---"), refused]
+    text = report(sweep(tmp_path, *cases, acts="detected"))
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    found = scores["acted"]
+    harmful, harmless = found["harmful"], found["harmless"]
+    # Of each edit's own prompt and four held-out ones; the refused case's vanilla weights have no detector.
+    assert (harmful["prompts"], harmful["acted"], harmful["missed"]) == (15, 12, 3)
+    assert (harmless["prompts"], harmless["acted"], harmless["false_alarms"]) == (12, 2, 2)
+    by_hand = [
+        Observation(float(not reply.held_back), number, reply.question.prompt)
+        for number, one in enumerate(cases[:3])
+        for reply in one.replies
+        if reply.question.kind != "harmless"
+    ]
+    assert harmful["percent"] == asdict(clustered_percentage([by_hand])) and harmful["percent"]["value"] == 80.0
+    low, high = harmful["percent"]["low"], harmful["percent"]["high"]
+    said = f"\nThe edits acted on 12 of 15 harmful prompts (80.0 %, 95 % interval {low:.1f} to {high:.1f}): 3 missed.\n"
+    assert said in text
+    low, high = harmless["percent"]["low"], harmless["percent"]["high"]
+    said = f"They acted on 2 of 12 harmless prompts (16.7 %, 95 % interval {low:.1f} to {high:.1f}): 2 false alarms."
+    assert said in text and "\nOf 1 case without a routed edit nothing is counted there.\n" in text
+
+
+def test_a_sweep_whose_edits_act_everywhere_counts_neither(tmp_path):
+    text = report(sweep(tmp_path, routed(0, "++++", "++++")))
+    assert "missed" not in text and "alarm" not in text
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["acted"] is None
+
+
+def test_a_routed_sweep_without_an_edit_or_without_harmless_prompts_counts_what_there_is(tmp_path):
+    text = report(sweep(tmp_path / "none", routed(0, "--", "--", "refused", patch=None, error="No."), acts="detected"))
+    assert "acted on" not in text and "Of 1 case without a routed edit nothing is counted there." in text
+    text = report(sweep(tmp_path / "harmful", routed(0, "+", ""), acts="detected"))
+    assert "The edits acted on 2 of 2 harmful prompts" in text and ": 0 missed." in text and "alarm" not in text
 
 
 def test_the_paper_s_columns_hold_vanilla_and_edited(done):

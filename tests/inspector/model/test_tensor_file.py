@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import by_hand
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from inspector.model.tensor_file import SHA256, Changed, check_unchanged, write_tensors
@@ -64,3 +65,27 @@ def test_every_file_that_ships_has_its_hash():
         with safe_open(path, framework="pt") as file:
             assert SHA256 in file.metadata(), path.name
             check_unchanged(file)
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", errno.ENOSPC),
+        ("Error while serializing: I/O error: Read-only file system (os error 30)", errno.EROFS),
+        ("Error while serializing: something else", None),
+    ],
+)
+def test_what_safetensors_says_of_a_disk_is_an_error_of_the_system_and_what_stood_there_stays(
+    tmp_path, monkeypatch, said, number
+):
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(b"before")
+
+    def full(*_given, **_named):
+        raise SafetensorError(said)
+
+    monkeypatch.setattr("inspector.model.tensor_file.save_file", full)
+    with pytest.raises(OSError, match=r"space|Read-only|something else") as told:
+        write_tensors(path, TENSORS, "kind 1", {})
+    assert told.value.errno == number and isinstance(told.value.__cause__, SafetensorError)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"before"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import by_hand
 import pytest
 import torch
+from safetensors import SafetensorError
 from waits import counted_waits
 
 from editing.methods.mend import MendTraining, training
@@ -292,3 +293,30 @@ def test_a_refused_training_returns_2_and_leaves_the_editor_and_its_log_as_they_
     assert command_line.main([*TRAIN, "--top-blocks", "9"]) == 2
     assert "top_blocks = 9 does not fit" in capsys.readouterr().err
     assert {file.name: file.read_bytes() for file in (commands / "mend").iterdir()} == before
+
+
+@pytest.mark.parametrize("out", ["a folder", "its log a folder", "its log", "below a file", "the cache"])
+def test_a_place_that_cannot_be_written_is_told_before_a_model_is_loaded(commands, capsys, monkeypatch, out):
+    (commands / "log.txt").mkdir()
+    (commands / "mend").write_text("", encoding="utf-8")
+    monkeypatch.setattr(command_line, "load_model", lambda _options: pytest.fail("a model was loaded"))
+    place = {
+        "a folder": commands,
+        "its log a folder": commands / "log.safetensors",
+        "its log": commands / "editor.txt",
+        "below a file": commands / "mend" / "editor.safetensors",
+    }
+    assert command_line.main([*TRAIN, *([] if out == "the cache" else ["--out", str(place[out])])]) == 2
+    told = capsys.readouterr()
+    assert "Error: " in told.err and "--out" in told.err and told.out == ""
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_without_a_traceback(commands, capsys, monkeypatch):
+    def full(*_given, **_named):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("inspector.model.tensor_file.save_file", full)
+    assert command_line.main(TRAIN) == 2
+    told = capsys.readouterr()
+    assert "No space left on device" in told.err and "make room there" in told.err and told.out == ""
+    assert not [path for path in commands.rglob("*") if path.is_file()]
