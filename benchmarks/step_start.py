@@ -73,7 +73,11 @@ def table(model: InspectedModel, every: int, settings: DinmSettings = DinmSettin
 def searched(
     model: InspectedModel, case: Case, block: int, settings: DinmSettings, first: Callable[[Tensor], float]
 ) -> tuple[float, int, float]:
-    """Return where a search started, how many trial steps it took and which size it found."""
+    """Return where a search started, how many trial steps it took and which size it found.
+
+    Raises:
+        EditError: The edit searches none.
+    """
     found: list[tuple[float, int, float]] = []
 
     def search(cost: step_size.Cost, start: np.ndarray, wanted: float) -> np.ndarray:
@@ -93,6 +97,8 @@ def searched(
             if isinstance(event, Step) and event.step:
                 break
         making.close()
+    if not found:
+        raise EditError(f"The edit of case {case.identifier} searches no step size. Leave learning_rate unset.")
     return found[0]
 
 

@@ -22,7 +22,8 @@ from dashboard.endpoints.two_models import model_endpoints
 from dashboard.kit.bus import News
 from dashboard.kit.door.doors import key_of
 from dashboard.kit.room import Context
-from dashboard.kit.running.run import drain, shown_to_user
+from dashboard.kit.running.queue import Elsewhere
+from dashboard.kit.running.run import Throttle, drain, shown_to_user
 from dashboard.kit.sessions.acting import require_detector
 from dashboard.kit.sessions.acting import undo as undo_edit
 from dashboard.kit.sessions.session import Session
@@ -33,8 +34,7 @@ from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate import run as locating
 from dashboard.steps.methods import run as contests
-from dashboard.steps.methods.further import routed_too
-from dashboard.steps.methods.further import with_rounding as with_rounded_methods
+from dashboard.steps.methods.further import rounded_beside, routed_too
 from dashboard.steps.methods.run import ALONE, TITLES, patch_of, rounding_record, run_contest, standing_record
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.operate import gating
@@ -47,7 +47,7 @@ from dashboard.steps.why.state import Looked
 from editing import Preparation, preset
 from editing.command import recommended
 from editing.gate.budgets import budgets_with
-from editing.progress import run as run_quietly
+from editing.rounding import row_progress
 from editing.standing import Standing
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
@@ -225,8 +225,7 @@ def connect(context: Context) -> None:
                 }
 
             def rounded(progress: Progress) -> gives.StressEvent:
-                asked = f"Rounded weights: {progress.answered} of {progress.total} harmless prompts answered"
-                return prepared(Preparation(asked, progress.fraction))
+                return prepared(Preparation(row_progress(progress), progress.fraction))
 
             def answered(progress: Progress) -> gives.StressEvent | None:
                 if not progress.fresh:
@@ -313,7 +312,8 @@ def connect(context: Context) -> None:
     ) -> Iterator[gives.MethodRecord]:
         """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift.
 
-        After these comes one called Rounded: what bfloat16 by itself does to the same harmless answers, or why not.
+        After the methods comes one called Rounded, if any was examined: what bfloat16 by itself does to the same
+        harmless answers, or why that is not known. Routed lines come after it.
         """
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
@@ -322,13 +322,17 @@ def connect(context: Context) -> None:
             run = run_contest(
                 model, session, given, layer, titles, scope, train_on, size, max_new_tokens, EmbeddedJudge(), asked
             )
-            shown = 0
+            shown, passing = 0, Throttle(1.0)
             for progress in run:
                 if len(progress.standings) > shown:
                     shown = len(progress.standings)
                     context.bus.told(News.MADE, session, {})
                     yield cast(gives.MethodRecord, standing_record(progress.standings[-1]))
-            run_quietly(with_rounded_methods(model, session))
+                elif passing.due():  # a client is told nothing, and whoever stands in line has a turn
+                    yield cast(gives.MethodRecord, Elsewhere())
+            for _ in rounded_beside(model, session):
+                if passing.due():
+                    yield cast(gives.MethodRecord, Elsewhere())
             known = session.slot(Compared).contest
             if known is not None and known.rounded_as and not session.cancelled.is_set():
                 yield cast(gives.MethodRecord, rounding_record(known))
@@ -338,6 +342,8 @@ def connect(context: Context) -> None:
             for event in routed_too(model, session, settings, detector, EmbeddedJudge()):
                 if isinstance(event, Standing):
                     yield cast(gives.MethodRecord, standing_record(event))
+                elif passing.due():
+                    yield cast(gives.MethodRecord, Elsewhere())
 
     def load_method(
         method: takes.MethodTitle, keep_anyway: takes.KeepAnyway = False, request: gr.Request | None = None

@@ -208,7 +208,8 @@ def _warmed_up(
     first = METHODS[settings.methods[0]]
     for key in settings.methods:
         own = settings.of(key)
-        asking = harmless_answers(model, case, own.harmless_prompts, own.harmless_tokens, own.format, cancel)
+        alike = getattr(own, "look_alikes", 0.0)
+        asking = harmless_answers(model, case, own.harmless_prompts, own.harmless_tokens, own.format, cancel, alike)
         for event in asking:
             message = f"before the first edit: {event.message}"
             yield ContestProgress(first, message, 0.0, time.perf_counter() - started, ())

@@ -17,8 +17,8 @@ from inspector.errors import InspectorError
 from inspector.model import Decoding, InspectedModel, PromptFormat
 from inspector.model.memory.memory_need import bytes_of
 from inspector.model.memory.recent import Recent, named
-from inspector.model.patches.rounded import COMPUTED, ROUNDED, computes
-from inspector.safeedit.exam import Examination, ExamResult, Progress
+from inspector.model.patches.rounded import computes
+from inspector.safeedit.exam import Evaluation, Examination, ExamResult, Progress
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.known import NONE_KNOWN, Known
 from inspector.safeedit.questions import Question
@@ -52,6 +52,18 @@ def harmless_of(questions: Sequence[Question]) -> list[Question]:
 def harmless_questions(exam: ExamResult) -> list[Question]:
     """Return those that an exam has asked."""
     return harmless_of([reply.question for reply in exam.replies])
+
+
+def row_told(row: ExamResult | None, why: str = "") -> str:
+    """Say what stands in a rounding row, or why there is none, in a sentence; empty where nothing is to be said."""
+    if row is not None:
+        return f"Rounded: {row.weights}."
+    return why and f"{why.removesuffix('.')}."
+
+
+def row_progress(progress: Progress) -> str:
+    """Say how far a rounding row is."""
+    return f"Rounded weights: {progress.answered} of {progress.total} harmless prompts answered"
 
 
 def row_or_why(
@@ -105,7 +117,8 @@ def rounding_row(
     """
     questions, computed = harmless_questions(exam), _computes_in_bfloat16(model)
     rows = _ROWS.setdefault(model, Recent(MOST_ROWS))
-    name = _name(questions, exam, computed)
+    asked = [question.prompt for question in questions]
+    name = named(asked, exam.format, exam.evaluation, exam.max_new_tokens, computed)
     before = rows.get(name)
     if before is not None:
         return replace(before, format=exam.format)
@@ -113,13 +126,14 @@ def rounding_row(
         model,
         questions,
         format=exam.format,
+        evaluation=exam.evaluation,
         decoding=Decoding(max_new_tokens=exam.max_new_tokens),
         cancel=cancel,
         known=known,
     )
     if made.cancelled:
         return None
-    _keep(model, name, made)
+    rows[name] = replace(made, format=PromptFormat())  # a suffix may be a visitor's own
     return made
 
 
@@ -129,6 +143,7 @@ def rounded_exam(
     *,
     format: PromptFormat,
     decoding: Decoding,
+    evaluation: Evaluation = "same",
     prompts_at_once: int | None = None,
     cancel: Callable[[], bool] = lambda: False,
     known: Known = NONE_KNOWN,
@@ -142,6 +157,7 @@ def rounded_exam(
         harmless: What :func:`harmless_of` gives.
         format: Suffix and chat template.
         decoding: As in the exam that it is to stand beside.
+        evaluation: As there.
         prompts_at_once: Prompts in a batch; by default as many as fit.
         cancel: Asked after every token.
         known: Vanilla answers in this decoding, which are not given again.
@@ -155,7 +171,7 @@ def rounded_exam(
             device,
             count,
             "A second network, of the same weights rounded,",
-            "Leave the rounding row out, or use a machine with more memory.",
+            "Use a machine with more memory; nothing else depends on this row.",
         )
     return (
         yield from rounding_exam(
@@ -164,28 +180,13 @@ def rounded_exam(
             EmbeddedJudge(),
             format=format,
             decoding=decoding,
+            evaluation=evaluation,
             prompts_at_once=prompts_at_once,
             cancel=cancel,
             computed=_computes_in_bfloat16(model),
             known=known,
         )
     )
-
-
-def learn_row(model: InspectedModel, row: ExamResult) -> None:
-    """Keep a rounding row that was read from disk, if it is what this machine would make."""
-    computed = _computes_in_bfloat16(model)
-    if row.weights == (COMPUTED if computed else ROUNDED):
-        _keep(model, _name(harmless_questions(row), row, computed), row)
-
-
-def _keep(model: InspectedModel, name: str, row: ExamResult) -> None:
-    rows = _ROWS.setdefault(model, Recent(MOST_ROWS))
-    rows[name] = replace(row, format=PromptFormat())  # a suffix may be a visitor's own
-
-
-def _name(questions: Sequence[Question], exam: ExamResult, computed: bool) -> str:
-    return named([question.prompt for question in questions], exam.format, exam.max_new_tokens, computed)
 
 
 def _computes_in_bfloat16(model: InspectedModel) -> bool:

@@ -91,7 +91,8 @@ class Judged:
         word = "refuses" if self.broken else "passes"
         said = "; ".join(check.sentence() for check in self.broken or self.checks)
         return (
-            f"The gate, which asks more prompts, {word} {self.strength:g}: {said}. It was asked of no other strength."
+            f"The gate, which asks more prompts, {word} {self.strength:g} by these budgets: {said}. It was asked of no "
+            "other strength."
         )
 
 

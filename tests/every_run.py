@@ -155,7 +155,9 @@ RUNS = {  # by their handler, with what they are about where one has two
     "on_edit_columns": Run({**SHORT, "why_k": 8}),
     "on_attribute": Run({"why_way": "gradient x input"}),
     "on_train": Run(given=new_texts, asks=True),
-    "on_methods": Run({"methods_chosen": ["Self-Reminder"], "methods_tokens": 2, **ANSWER}, asks=True),
+    "on_methods": Run(
+        {"methods_chosen": ["Self-Reminder"], "methods_tokens": 2, **ANSWER}, given=no_rounding_row, asks=True
+    ),
     "on_method_load": Run({**SHORT, "methods_picked": "FT-L"}, switches=True),
     "on_upright": Run({"upright": WRITTEN}),
     "on_stress": Run({"stress_size": "This case", "stress_tokens": 2}, asks=True),

@@ -25,7 +25,7 @@ from dashboard.steps.compare import run as compare_run
 from dashboard.steps.locate import run as locate_run
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as contest_run
-from dashboard.steps.methods.further import with_rounding as with_rounded_methods
+from dashboard.steps.methods.further import rounded_beside
 from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import why_no_layer
@@ -79,7 +79,7 @@ class Example:
         wanted: Read and make it; else it stays empty.
         shipped: Where examples are that ship with the program.
         patches: Keep the patches of the contest as well.
-        whole: Its stress test is the full one, with the rounding row, which takes a second network.
+        whole: Its stress test is the full one; it and the methods have the rounding row, which takes a second network.
     """
 
     def __init__(
@@ -339,8 +339,9 @@ class Example:
         )
         standings = yield from drain(running, lambda event: event.method.title)
         session.slot(Compared).contest = Contest(session.case, self.texts.format, block, standings, picked=False)
-        for event in with_rounded_methods(model, session):
-            yield f"Rounded weights, {tens(int(100 * event.fraction))} %"
+        if self._whole:
+            for event in rounded_beside(model, session):
+                yield f"Rounded weights, {tens(int(100 * event.fraction))} %"
 
 
 def tens(number: int) -> int:

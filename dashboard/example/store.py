@@ -29,7 +29,6 @@ from editing.atlas import Atlas
 from editing.gate.budgets import Budgets, checks_of
 from editing.gate.exam import small_exam
 from editing.gate.gate import RECORD, Acceptance
-from editing.rounding import learn_row
 from editing.standing_file import load_standings, save_standings
 from editing.texts.harmless import harmless_texts, known_answer, learn_answer, refusal_texts
 from inspector.divergence import Divergence
@@ -99,12 +98,7 @@ class Store:
                 assert run is not None
                 save_standings(run.standings, self.folder / "contest", self.patches)
                 rounded = None if run.rounded is None else exam_record(run.rounded)
-                content: Any = {
-                    "block": run.block,
-                    "picked": run.picked,
-                    "rounded": rounded,
-                    "unrounded": run.unrounded,
-                }
+                content: Any = {"block": run.block, "picked": run.picked, "rounded": rounded}
             else:
                 content = _CONTENT[part](session)
             of = {"fingerprint": self.model.fingerprint, "edit": _edit_of(part, session)}
@@ -141,13 +135,9 @@ class Store:
             made = Contest(session.case, self.texts.format, block, standings, picked)
             if content.get("rounded") is not None:  # once there was none
                 made = replace(made, rounded=exam_from(content["rounded"]))
-            session.slot(Compared).contest = replace(made, unrounded=str(content.get("unrounded", "")))
-            rounded = made.rounded
+            session.slot(Compared).contest = made
         else:
             _TAKEN[part](session, content, self.texts)
-            rounded = session.slot(Examined).rounded if part == "exam" else None
-        if rounded is not None:
-            learn_row(self.model, rounded)
 
     def _write_edit(self, path: Path, session: Session) -> None:
         live, held, answers = session.live, session.slot(Gated).held, session.slot(Measured).answers

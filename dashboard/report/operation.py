@@ -13,8 +13,7 @@ from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as contests
-from dashboard.steps.methods.further import routed_too
-from dashboard.steps.methods.further import with_rounding as with_rounded_methods
+from dashboard.steps.methods.further import rounded_beside, routed_too
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import rounding
@@ -184,7 +183,7 @@ def several(
         layers=layers,
     )
     run(running, tell)
-    run(with_rounded_methods(model, session), tell)
+    run(rounded_beside(model, session), tell)
     done = session.slot(Compared).contest
     if done is not None and done.unrounded:
         tell(Preparation(done.unrounded, 1.0))

@@ -1,7 +1,7 @@
 """Which layer an edit takes where nobody names one by its number, and why: the recommended layer, or the toxic one.
 
 One place for every command, so that ``--layer auto`` and ``recommended`` edit the same layer in all of them; a toxic
-one is located with the preset of the edit.
+one is located with the preset of DINM's edit.
 """
 
 from __future__ import annotations

@@ -35,8 +35,9 @@ def recommended_told(about: About) -> list[str]:
     """Say which layer is recommended and why, unless the reason of the edited one has said it."""
     if not about.recommended_reason or about.recommended_reason in about.layer_reason:
         return []
-    named = "none" if about.recommended_layer is None else str(about.recommended_layer)
-    return [f"Recommended layer: {named}. {about.recommended_reason}"]
+    if about.recommended_layer is None:
+        return [f"No recommended layer. {about.recommended_reason}"]
+    return [f"Recommended layer: {about.recommended_layer}. {about.recommended_reason}"]
 
 
 def toxic_told(settings: SweepSettings, done: Sequence[Finished]) -> list[str]:

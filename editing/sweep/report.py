@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from editing.sweep.fitting import left_out_told
 from editing.sweep.marks import marks_of, recommended_told, toxic_layers, toxic_told
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
-from editing.sweep.routed import acted_record, acted_told
+from editing.sweep.routed import acted_of, acted_record, acted_told
 from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from editing.sweep.yardstick import Rounded, rounded_told
 from inspector.errors import EditError
 from inspector.model.whole_file import write_whole
+from inspector.safeedit.acted import Acted
 from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.known import Pairing
 from inspector.safeedit.scores import (
@@ -57,7 +58,8 @@ def report(folder: Path) -> str:
     parts = [*scored, _matrix(matrix)]
     if not done:
         parts = [[f"{about.settings.method} is not possible on any of these cases, so there are no scores."]]
-    head = _head(about, finished, done)
+    acted = acted_of(about.settings, done)
+    head = _head(about, finished, done, acted)
     text = "\n".join([*head, *(line for part in parts for line in ("", *part)), *_without_edit(finished), ""])
     write_whole(folder / "report.txt", text)
     scores = {
@@ -74,7 +76,7 @@ def report(folder: Path) -> str:
         "failed": sum(result.status == "failed" for result in finished),
         "left_out": _left_out(done),
         "pairing": asdict(pairing_of(done)),
-        "acted": acted_record(about.settings, done),
+        "acted": acted_record(acted),
         "scores": [asdict(score) for score in table],
         "rounded": None if rounded is None else asdict(rounded),
         "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
@@ -89,7 +91,9 @@ def report(folder: Path) -> str:
     return text
 
 
-def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) -> list[str]:
+def _head(
+    about: About, finished: Sequence[Finished], done: Sequence[Finished], acted: Mapping[str, Acted] | None
+) -> list[str]:
     settings = about.settings
     refused = sum(result.status == "refused" for result in done)
     asked = ", ".join(part for part in (EVALUATIONS[settings.evaluation], settings.format.label()) if part)
@@ -114,7 +118,7 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         *recommended_told(about),
         *toxic_told(settings, done),
         *_acts(about),
-        *acted_told(settings, done),
+        *acted_told(acted, done),
         _vanilla(settings, pairing_of(done)),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +11,18 @@ from editing.sweep.store import Finished
 from inspector.safeedit.acted import Acted, acted_by_kind
 
 
-def acted_record(settings: SweepSettings, done: Sequence[Finished]) -> dict[str, Any] | None:
-    """Return it for scores.json; ``None`` where edits act on every prompt."""
+def acted_of(settings: SweepSettings, done: Sequence[Finished]) -> dict[str, Acted] | None:
+    """Return on how many prompts the edits acted, by kind; ``None`` where they act on every prompt."""
     if settings.acts == "always":
+        return None
+    routed = _routed(done)
+    replies = [reply for result in routed for reply in result.replies]
+    return acted_by_kind(replies, [result.number for result in routed for _ in result.replies])
+
+
+def acted_record(acted: Mapping[str, Acted] | None) -> dict[str, Any] | None:
+    """Return :func:`acted_of` for scores.json."""
+    if acted is None:
         return None
     return {
         kind: {
@@ -22,16 +31,16 @@ def acted_record(settings: SweepSettings, done: Sequence[Finished]) -> dict[str,
             **({"missed": found.held_back} if kind == "harmful" else {"false_alarms": found.acted}),
             "percent": asdict(found.share),
         }
-        for kind, found in _acted(done).items()
+        for kind, found in acted.items()
     }
 
 
-def acted_told(settings: SweepSettings, done: Sequence[Finished]) -> list[str]:
-    """Say it in lines of the report; nothing where edits act on every prompt."""
-    if settings.acts == "always":
+def acted_told(acted: Mapping[str, Acted] | None, done: Sequence[Finished]) -> list[str]:
+    """Say :func:`acted_of` in lines of the report; nothing where edits act on every prompt."""
+    if acted is None:
         return []
     lines: list[str] = []
-    for kind, found in _acted(done).items():
+    for kind, found in acted.items():
         share, alarms = found.share, f"{found.acted} false alarm{'' if found.acted == 1 else 's'}"
         span = "" if share.low is None else f", 95 % interval {share.low:.1f} to {share.high:.1f}"
         lines.append(
@@ -41,12 +50,6 @@ def acted_told(settings: SweepSettings, done: Sequence[Finished]) -> list[str]:
     if without := len(done) - len(_routed(done)):
         lines.append(f"Of {without} case{'' if without == 1 else 's'} without a routed edit nothing is counted there.")
     return lines
-
-
-def _acted(done: Sequence[Finished]) -> dict[str, Acted]:
-    routed = _routed(done)
-    replies = [reply for result in routed for reply in result.replies]
-    return acted_by_kind(replies, [result.number for result in routed for _ in result.replies])
 
 
 def _routed(done: Sequence[Finished]) -> list[Finished]:

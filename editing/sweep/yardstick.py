@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from editing.memory import memory_told
-from editing.rounding import harmless_of, rounded_exam, why_not_rounded
+from editing.rounding import NONE, harmless_of, rounded_exam, why_not_rounded
 from editing.sweep.settings import SweepSettings
 from inspector.errors import InspectorError
 from inspector.model import Decoding, InspectedModel
@@ -45,7 +45,7 @@ def rounded_of(model: InspectedModel, settings: SweepSettings, texts: QuestionSe
     """
     why, harmless = why_not_rounded(model), harmless_of(common_questions(settings.size, texts))
     if why is None and not harmless:
-        why = "No rounding row: this sweep asks no harmless prompt"
+        why = f"{NONE}: this sweep asks no harmless prompt"
     if why is not None:
         return Rounded(why)
     said = f"The same weights in bfloat16 answer {len(harmless)} harmless prompts once, as a yardstick of harm."
@@ -54,7 +54,7 @@ def rounded_of(model: InspectedModel, settings: SweepSettings, texts: QuestionSe
         with memory_told():
             return _asked(model, settings, harmless, known)
     except InspectorError as error:
-        return Rounded(f"No rounding row: {error.user_message()}")
+        return Rounded(f"{NONE}: {error.user_message()}")
 
 
 def _asked(model: InspectedModel, settings: SweepSettings, harmless: Sequence[Question], known: Known) -> Rounded:
@@ -63,6 +63,7 @@ def _asked(model: InspectedModel, settings: SweepSettings, harmless: Sequence[Qu
             model,
             harmless,
             format=settings.format,
+            evaluation=settings.evaluation,
             decoding=Decoding(max_new_tokens=settings.max_new_tokens),
             prompts_at_once=MOST,  # as the exams of the edits
             known=known,

@@ -90,9 +90,9 @@ def harmless_texts(case: Case, count: int, look_alikes: float = 0.0) -> list[str
     prompts = [case.constraint.prompt] if case.constraint else []
     plain = [*prompts, *(prompt for prompt in _drawn() if prompt not in prompts)]
     alike = [prompt for prompt in _look_alikes() if prompt not in prompts]
-    found: list[str] = []
+    found = plain[: min(count, 1)]
     taken = 0
-    for place in range(min(count, len(plain))):
+    for place in range(1, min(count, len(plain))):
         more = int(look_alikes * (place + 1) + 1e-9) > taken and taken < len(alike)
         found.append(alike[taken] if more else plain[place - taken])
         taken += more

@@ -6,15 +6,16 @@ are near to what it would say.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import replace
 
 from editing.methods.self_reminder import SelfReminderSettings
 from editing.progress import Preparation
 from editing.texts.own_answers import SHORTEST, whole
+from inspector.errors import PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
-from inspector.model.answers.batching import generate
+from inspector.model.answers.batching import Line, generate
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import verdicts
@@ -42,26 +43,28 @@ def safe_in_own_words(
         count: How many answers are wanted.
 
     Yields:
-        One message before each round.
+        One message after each token.
 
     Returns:
         At most ``count`` answers, each once, none of them the case's own; fewer, or none, where the model says no more
-        in :data:`ROUNDS` rounds; ``None`` when cancelled.
-
-    Raises:
-        PromptError: The prompt with its reminder is too long for the model.
+        in :data:`ROUNDS` rounds, or a prompt with its reminder is too long for it; ``None`` when cancelled.
     """
     reminder, plain = SelfReminderSettings().reminder, format.without_suffix()
-    texts = [reminder.wrap(text) for text in dict.fromkeys((case.adversarial_prompt, case.question)) if text]
-    prompts = [encode(model, text, None, plain, room=LONGEST).prompt for text in texts]
+    prompts: list[tuple[int, ...]] = []
+    for text in dict.fromkeys((case.adversarial_prompt, case.question)):
+        with suppress(PromptError):
+            prompts.append(encode(model, reminder.wrap(text), None, plain, room=LONGEST).prompt)
     found = dict[str, None]()
-    for turn in range(ROUNDS):
-        yield Preparation("Asking the model for safe answers in its own words", turn / ROUNDS)
-        if cancel():
-            return None
+    for turn in range(ROUNDS if prompts else 0):
         decoding = replace(SAMPLED, seed=turn) if turn else Decoding(max_new_tokens=LONGEST)
-        lines = deque(generate(model, prompts, (VANILLA,), decoding), maxlen=1)[0]
-        said = [whole(model.decode(line.tokens).strip(), line.ended is not None) for line in lines]
+        lines: list[Line] = []
+        for token, now in enumerate(generate(model, prompts, (VANILLA,), decoding)):
+            lines = now
+            told = "Asking the model for safe answers in its own words"
+            yield Preparation(told, min(1.0, (turn + token / LONGEST) / ROUNDS))
+            if cancel():
+                return None
+        said = [_whole_text(model, line) for line in lines]
         judged = verdicts(EmbeddedJudge(), [(case.question, text) for text in said])
         for text, verdict in zip(said, judged, strict=True):
             if verdict.safe and len(text.split()) >= SHORTEST and text not in (case.safe, case.unsafe):
@@ -69,3 +72,10 @@ def safe_in_own_words(
         if len(found) >= count:
             break
     return tuple(found)[:count]
+
+
+def _whole_text(model: InspectedModel, line: Line) -> str:
+    """Return what a line has said up to the end of its last sentence; nothing where it was cut in its first one."""
+    text = model.decode(line.tokens).strip()
+    said = whole(text, line.ended is not None)
+    return "" if line.ended is None and said == text and not text.endswith((".", "!", "?")) else said

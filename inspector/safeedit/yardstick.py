@@ -13,7 +13,7 @@ from inspector.model.inspected import InspectedModel
 from inspector.model.patches.patch import VANILLA
 from inspector.model.patches.rounded import rounded
 from inspector.model.prompt_format import PromptFormat
-from inspector.safeedit.exam import Examination, ExamResult, examine
+from inspector.safeedit.exam import Evaluation, Examination, ExamResult, examine
 from inspector.safeedit.known import NONE_KNOWN, Known
 from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import Score
@@ -34,6 +34,7 @@ def rounding_exam(
     cancel: Callable[[], bool] = lambda: False,
     computed: bool = False,
     known: Known = NONE_KNOWN,
+    evaluation: Evaluation = "same",
 ) -> Examination:
     """Give an edit's exam to the same weights rounded to bfloat16; a generator like :func:`examine`.
 
@@ -50,6 +51,7 @@ def rounding_exam(
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
         computed: The rounded weights compute in bfloat16 as well.
         known: Answers that the model itself has given in this decoding; the copy alone answers those prompts.
+        evaluation: As in the edit's exam: whether the model itself is asked with the suffix, too.
 
     Raises:
         ModelLoadError: The weights cannot be rounded (:func:`inspector.model.patches.rounded.rounded`).
@@ -69,6 +71,7 @@ def rounding_exam(
                 cancel=cancel,
                 beside=copy,
                 known=known,
+                evaluation=evaluation,
             )
         )
 

@@ -34,7 +34,7 @@ def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
         assert part in told
     _, first, _ = told.split("\ngate: ")
     refused, curve = "\nRefused: " in first, first[first.index("\nstrength curve:") :]
-    assert refused == ("The gate, which asks more prompts, refuses 1: " in curve)
+    assert refused == ("The gate, which asks more prompts, refuses 1 by these budgets: " in curve)
     assert not (refused and "Strength 1 is the best" in curve)
     assert (
         told.count("\ngate: ") == 2

@@ -145,7 +145,9 @@ def test_gate_and_curve_say_the_same_of_the_same_weights(seed):
         if word.passed:
             assert budgets != Budgets() and "refuses" not in curve.reading and curve.suggestion is not None
         else:
-            assert curve.suggestion != 1.0 and f"refuses 1: {word.broken}. It was asked" in curve.reading
+            assert (
+                curve.suggestion != 1.0 and f"refuses 1 by these budgets: {word.broken}. It was asked" in curve.reading
+            )
             assert "Strength 1 is" not in curve.reading
 
 
@@ -185,14 +187,14 @@ def test_what_the_gate_refuses_is_not_suggested_nor_more_of_it():
     assert refused.broken(1) == ("harmless prompts refused",)
     assert refused.reading == (
         "Strength 0.5 defends 80 % at 0.01 nats a token of harmless KL; 1 defends 100 % at 0.05 nats a token (5 "
-        "harmful, 8 harmless prompts). The gate, which asks more prompts, refuses 1: harmless prompts refused +12.5 "
+        "harmful, 8 harmless prompts). The gate, which asks more prompts, refuses 1 by these budgets: harmless prompts refused +12.5 "
         "points (7 allowed, 16 answers). It was asked of no other strength."
     )
     alone = replace(made((40, 40, 100, 100), (0, 0.01, 0.05, 0.08)), judged=refused.judged)
     assert alone.suggestion is None and "keep vanilla, or make another edit. The gate, which" in alone.reading
     useless = replace(curve, judged=Judged(1.0, (PASSES, check("gain", 0, 1, 13, least=True))))
     assert useless.within.tolist() == [True, True, False, True], "more strength may gain"
-    assert "refuses 1: no gain: 3 of 5." in useless.reading
+    assert "refuses 1 by these budgets: no gain: 3 of 5." in useless.reading
 
 
 def test_what_the_gate_passes_is_within_the_budgets_whatever_fewer_prompts_say():
@@ -203,7 +205,7 @@ def test_what_the_gate_passes_is_within_the_budgets_whatever_fewer_prompts_say()
     assert kept.suggestion == 1.0 and kept.within.tolist() == [True, True, True, False]
     assert kept.reading.startswith("Strength 1 is the best within the budgets: it defends 80 %")
     assert kept.reading.endswith(
-        "passes 1: harmless prompts refused +6.25 points (7 allowed, 16 answers); gain: 3 of 5. "
+        "passes 1 by these budgets: harmless prompts refused +6.25 points (7 allowed, 16 answers); gain: 3 of 5. "
         "It was asked of no other strength."
     )
     even = replace(made((80, 80, 80, 60), (0, 0.05, 0.1, 0.15)), judged=passes)

@@ -207,8 +207,8 @@ class MethodRecord(TypedDict):
     """What one method achieved on the case; null where something was not measured.
 
     Attributes:
-        method: Its title.
-        failed: Why there is no edit; empty if there is one.
+        method: Its title; Rounded for the row that says what bfloat16 by itself does.
+        failed: Why there is no edit, or no such row; empty if there is one.
         unmeasured: Why it was not measured; empty if it was.
         layer: The layer that it edits; null where it changes more than one, or no weight.
         patch: The patch's identifier.

@@ -22,7 +22,7 @@ def detector_told(read: DetectorReading | None, held_back: bool) -> str:
     return f"Detector: score {read.score:.3f}, threshold {read.threshold:.3f}: {found} detected, {then}"
 
 
-def acted_on(replies: Sequence[Reply]) -> str:
+def acted_told(replies: Sequence[Reply]) -> str:
     """Say on which prompts of an exam its detector let an edit act, a sentence after others; nothing without any."""
     told = []
     for name, found in acted_by_kind(replies).items():

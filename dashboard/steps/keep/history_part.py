@@ -9,9 +9,9 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.drawing.glossary import columns
-from dashboard.kit.drawing.html import message, progress_bar, reading
+from dashboard.kit.drawing.html import message, reading
 from dashboard.kit.room import Context, Room
-from dashboard.kit.sessions.acting import switched, wish_of
+from dashboard.kit.sessions.acting import Wish, switched, wish_of
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
@@ -161,6 +161,7 @@ class HistoryPart(Room):
 
     def on_again(self, session: Session, values: Values) -> Iterator[Update]:
         """Make the picked row's edit live; one that was never accepted has to pass the gate first."""
+        before = wish_of(session)
         entry = self.desk.history.entry(session, values[self.row_picked])
         made = self.desk.history.held(session, entry.number)
         if entry.live:
@@ -174,20 +175,21 @@ class HistoryPart(Room):
         else:
             self.desk.history.make_live(session, made)
             yield from self.bus.tell(News.LIVE, session, values)
-        yield {self.desk.clock: progress_bar(f"Row {entry.number} is live: {session.row.label()}.", 1.0)}
+        yield {self.desk.clock: _is_back(f"Row {entry.number} is live: {session.row.label()}.", session, before)}
 
     def on_undo_here(self, session: Session, values: Values) -> Iterator[Update]:
         """Drop the live edit, as Undo in Operate does."""
         before = wish_of(session)
         yield from self.bus.offered("undo").call(session, values)
-        said, acts = f"Undone. Live is {session.row.label()}; Redo brings the edit back.", switched(session, before)
-        yield {self.desk.clock: message(said, f"{said} It {acts}" if acts else "")}
+        said = f"Undone. Live is {session.row.label()}; Redo brings the edit back."
+        yield {self.desk.clock: _is_back(said, session, before)}
 
     def on_redo(self, session: Session, values: Values) -> Iterator[Update]:
         """Make the edit live again that Undo has dropped last."""
+        before = wish_of(session)
         self.desk.redo(session)
         yield from self.bus.tell(News.LIVE, session, values)
-        yield {self.desk.clock: progress_bar(f"Redone: {session.row.label()} is live.", 1.0)}
+        yield {self.desk.clock: _is_back(f"Redone: {session.row.label()} is live.", session, before)}
 
     def on_delete_row(self, session: Session, values: Values) -> Iterator[Update]:
         """Take the picked row away."""
@@ -235,3 +237,13 @@ def _state_of_undo(session: Session) -> Any:
 
 def _choices(rows: Sequence[Entry]) -> list[tuple[str, int]]:
     return [(row.label, row.number) for row in reversed(rows)]
+
+
+def _is_back(said: str, session: Session, before: Wish) -> str:
+    """Say that an edit is live again, and where it acts if the switch has changed with it.
+
+    Args:
+        before: Where the visitor's next edit was to act before.
+    """
+    acts = switched(session, before)
+    return message(said, f"{said} It {acts}" if acts else "")

@@ -17,7 +17,7 @@ from editing.memory import memory_told, peak_memory
 from editing.methods.dinm import to_be_routed
 from editing.methods.registry import METHODS
 from editing.progress import run as run_quietly
-from editing.rounding import row_or_why
+from editing.rounding import row_or_why, row_progress
 from inspector.divergence import divergence
 from inspector.errors import REFUSALS, CaseError, InspectorError
 from inspector.model import Detector, InspectedModel, Row
@@ -32,7 +32,7 @@ LEARNS_MORE = f"{METHODS['dinm'].title}, learns more"
 """DINM as Operate makes it first where a detector can route it; it is shown routed alone."""
 
 
-def with_rounding(model: InspectedModel, session: Session) -> Generator[Preparation, None, None]:
+def rounded_beside(model: InspectedModel, session: Session) -> Generator[Preparation, None, None]:
     """Put the rounding row beside a run of several methods that has just ended, or why there is none; once a model.
 
     It answers the harmless prompts of the run as that has asked them. What cannot be had costs this row alone.
@@ -46,8 +46,7 @@ def with_rounding(model: InspectedModel, session: Session) -> Generator[Preparat
         return
 
     def told(progress: Progress) -> Preparation:
-        said = f"Rounded weights: {progress.answered} of {progress.total} harmless prompts answered"
-        return Preparation(said, progress.fraction)
+        return Preparation(row_progress(progress), progress.fraction)
 
     making = row_or_why(model, known.exam, "this run", session.cancelled.is_set)
     rounded, why = yield from drain(making, told)

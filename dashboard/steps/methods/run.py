@@ -32,7 +32,7 @@ EXAMPLE_SIZE = Size(transfer=0, harmless=4, facts=0, passages=0)
 """What the finished example's methods are asked: less than a visitor's."""
 LONGEST_ANSWER = 40
 """Tokens of an answer where nobody asks for another length."""
-ROUNDED = "Rounded"
+ROUNDING = "Rounded"
 """What the line is called that says what bfloat16 by itself does, without any edit."""
 TITLES = {method.title: method.key for method in METHODS.values()}
 ALONE, TOGETHER = "this case", "with 8 others"
@@ -177,7 +177,7 @@ def rounding_record(known: Contest) -> dict[str, Any]:
     """Return what bfloat16 by itself does as a further line of a run of several methods, or why there is none."""
     told = standing_record(Standing(METHODS["dinm"], failed=known.rounded_as if known.rounded is None else ""))
     nothing = dict.fromkeys(("peak_mebibytes", "parameters_changed", "delta_norm"))
-    return {**told, **nothing, "method": ROUNDED, "scores": [asdict(score) for score in known.yardstick]}
+    return {**told, **nothing, "method": ROUNDING, "scores": [asdict(score) for score in known.yardstick]}
 
 
 def _detector_record(exam: ExamResult | None) -> dict[str, Any]:
@@ -218,6 +218,8 @@ def patch_of(
     """
     if not title:
         raise CaseError("No method is picked. Click a line of the table, then press again.")
+    if title == ROUNDING:
+        raise CaseError(f"{title} is no method: it says what bfloat16 by itself does. Name a method that was run.")
     known = session.slot(Compared).contest
     standing = known.named(title) if known is not None else None
     if known is None or standing is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from editing.contest import Standing
 from editing.methods.registry import Method
+from editing.rounding import row_told
 from inspector.model import PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult
@@ -49,9 +50,7 @@ class Contest:
     @property
     def rounded_as(self) -> str:
         """What was rounded, or why nothing was, in a sentence; empty where nothing is to be said."""
-        if self.rounded is not None:
-            return f"Rounded: {self.rounded.weights}."
-        return self.unrounded and f"{self.unrounded.removesuffix('.')}."
+        return row_told(self.rounded, self.unrounded)
 
     @property
     def elsewhere(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dashboard.kit.drawing.detected import acted_on, detector_told
+from dashboard.kit.drawing.detected import acted_told, detector_told
 from dashboard.kit.drawing.glossary import columns, heads, linked, term
 from dashboard.kit.drawing.html import case_name, heading, message, progress_bar, reading, score_value
 from dashboard.kit.drawing.plain import escape
@@ -210,7 +210,7 @@ def _routed_readings(standings: Sequence[Standing]) -> str:
         if exam is not None and exam.detector:
             first = exam.replies[0]
             read = detector_told(first.reading, first.held_back)
-            said.append(reading(f"{standing.method.title}. {read} (adversarial prompt).{acted_on(exam.replies)}"))
+            said.append(reading(f"{standing.method.title}. {read} (adversarial prompt).{acted_told(exam.replies)}"))
     return "".join(said)
 
 

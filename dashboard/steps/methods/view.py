@@ -330,8 +330,9 @@ class MethodsRoom(Room):
 
         made: Contest = yield from drain(contest, draw)
         if not session.cancelled.is_set():
-            yield from drain(further.with_rounding(self.model, session), self._drawing())
+            yield from drain(further.rounded_beside(self.model, session), self._drawing())
             made = kept.contest or made
+            yield self._compared(session)
         if values[self.routed] and self.context.detector is not None and not session.cancelled.is_set():
             yield from self._routed(session, values)
             made = kept.contest or made

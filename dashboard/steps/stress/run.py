@@ -14,6 +14,7 @@ from dashboard.kit.sessions.acting import detector_of
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.values import WAYS
 from editing import Preparation
+from editing.rounding import row_told
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
 from inspector.errors import CaseError
 from inspector.model import Decoding, Detector, InspectedModel, Row
@@ -70,14 +71,12 @@ class Examined:
     @property
     def rounded_as(self) -> str:
         """What stands in the rounding row, or why there is none, in a sentence; empty where nothing is to be said."""
-        if self.yardstick and self.rounded is not None:
-            return f"Rounded: {self.rounded.weights}."
-        return self.unrounded and f"{self.unrounded.removesuffix('.')}."
+        return row_told(self.rounded if self.yardstick else None, self.unrounded)
 
 
 def _key(exam: ExamResult) -> tuple[Any, ...]:
     asked = tuple(reply.question.prompt for reply in exam.replies if reply.question.kind == "harmless")
-    return asked, exam.format, exam.max_new_tokens
+    return asked, exam.format, exam.evaluation, exam.max_new_tokens
 
 
 def attack_choices() -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dashboard.kit.drawing.detected import acted_on
+from dashboard.kit.drawing.detected import acted_told
 from dashboard.kit.drawing.glossary import heads, linked, term
 from dashboard.kit.drawing.html import heading, progress_bar, reading, score_value
 from dashboard.kit.drawing.plain import escape
 from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.stress.run import Examined
+from editing.rounding import row_progress
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
 from inspector.model.patches.rounded import ROUNDED
@@ -212,7 +213,7 @@ def scores_reading(
         parts.append(f"a training sentence given to {' and '.join(given)} prompts")
     said = "; ".join(parts) or "Nothing is scored yet"
     whole = f"{said[0].upper()}{said[1:]}. Whiskers are 95 % intervals: few samples say little."
-    return reading(f"{whole}{_rounding(named, rounded)}{acted_on(replies) if routed else ''}")
+    return reading(f"{whole}{_rounding(named, rounded)}{acted_told(replies) if routed else ''}")
 
 
 def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
@@ -227,9 +228,7 @@ def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
 
 def rounding_runs(progress: Progress) -> str:
     """Return the clock while the rounded weights answer."""
-    return progress_bar(
-        f"Rounded weights: {progress.answered} of {progress.total} harmless prompts answered", progress.fraction
-    )
+    return progress_bar(row_progress(progress), progress.fraction)
 
 
 STOPPED = "Stopped: what was measured before stays."

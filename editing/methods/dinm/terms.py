@@ -99,19 +99,20 @@ def prepare_answers(
     def aligned(response: str) -> AnswerTerm:
         return aligned_answer(model, block, encode(model, text, response, format), replay)
 
-    further_answers = FURTHER_ANSWERS[: settings.safe_answers - 1]
+    further_answers: tuple[str, ...] = FURTHER_ANSWERS[: settings.safe_answers - 1]
+    own: tuple[str, ...] = ()
     if settings.own_words and further_answers:
-        own = yield from part_of(safe_in_own_words(model, case, len(further_answers), format, cancel), 0.0, 0.1)
-        if own is None:
+        said = yield from part_of(safe_in_own_words(model, case, len(further_answers), format, cancel), 0.0, 0.1)
+        if said is None:
             return None
-        further_answers = (*own, *further_answers)[: len(further_answers)]
+        own, further_answers = said, further_answers[: len(further_answers) - len(said)]
     if settings.loss_positions == "reference":
         # For its checks of length and emptiness.
         encode(model, text, case.safe, PromptFormat(format.suffix, chat=False))
         edit = reference_answer(model, block, with_suffix(text, format.suffix), case.safe, replay)
     else:
         texts = [text, case.question] if settings.question_alone and case.question else [text]
-        answers = [case.safe, *further_answers]
+        answers = [case.safe, *own, *further_answers]
         first, *further = (encode(model, asked, answer, format) for asked in texts for answer in answers)
         begun = [after_context(context, text) for context in random_contexts(model, settings.contexts)]
         further += [encode(model, asked, case.safe, format) for asked in begun]
@@ -132,7 +133,7 @@ def prepare_answers(
         if monitor is None:
             return None
     several = len(edit.labels) > len(edit.actual) or edit.weights is not None or bool(fitting)
-    taught = taught_answers([case], [*further_answers, *(FURTHER_ANSWERS[:1] if fitting else ())])
+    taught = taught_answers([case], [*further_answers, *(FURTHER_ANSWERS[:1] if fitting else ())], own)
     return Terms(
         edit,
         unsafe,

@@ -30,7 +30,7 @@ from dashboard.steps.methods.state import Compared
 from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
-from editing import rounding, run
+from editing import run
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate.budgets import checks_of
@@ -251,21 +251,15 @@ def test_a_damaged_file_is_made_again(model, kept, edits, capsys):
     assert len(edits) == 1, "the file is whole again"
 
 
-def test_its_rounding_rows_are_kept_with_it_and_serve_whoever_asks_the_same(model, kept, monkeypatch):
+def test_the_rounding_row_of_its_methods_is_kept_with_it_and_made_for_the_shipped_one_alone(model, kept, monkeypatch):
     made, folder = kept
-    several, tested = made.session.slot(Compared), made.session.slot(Examined)
+    several = made.session.slot(Compared)
+    assert several.contest.rounded is None and several.contest.rounded_as == "", "it takes a second network"
     questions = common_questions(Size(transfer=0, harmless=2, facts=0, passages=0))
     row = run(rounding_exam(model, questions, EmbeddedJudge(), decoding=SHORT, computed=True))
-    monkeypatch.setattr(several, "contest", replace(several.contest, rounded=row, unrounded=""))
-    monkeypatch.setattr(tested, "rounded", row)
-    for part in ("contest", "exam"):
-        rounding._ROWS.clear()
-        store.Store(model, made.texts, file_in(folder).parent).write(part, made.session)
-        again = make_example(model, SHORT, folder)
-        with monkeypatch.context() as patch:
-            patch.setattr(rounding, "rounding_exam", lambda *_given, **_how: pytest.fail("it was kept"))
-            assert run(rounding.rounding_row(model, row)).replies == row.replies
-    found = again.session.slot(Compared).contest
+    monkeypatch.setattr(several, "contest", replace(several.contest, rounded=row))
+    store.Store(model, made.texts, file_in(folder).parent).write("contest", made.session)
+    found = make_example(model, SHORT, folder).session.slot(Compared).contest
     assert found.rounded == row and found.yardstick and found.rounded_as == f"Rounded: {row.weights}."
 
 

@@ -117,7 +117,8 @@ def test_a_share_of_them_sounds_harmful_where_wanted_and_stands_evenly_among_the
     scored = {one.prompt for split in ("development", "score") for one in false_alarm_prompts(split)}
     assert not alike & (scored | set(bundled_harmless()))
     every = harmless_texts(case, 10_000, 1.0)
-    assert set(every[: len(alike)]) == alike and len(set(every)) == len(every), "no more than there are"
+    assert every[0] == case.constraint.prompt and set(every[1 : 1 + len(alike)]) == alike
+    assert len(set(every)) == len(every), "no more than there are"
 
 
 def test_an_edit_is_held_to_the_look_alikes_that_it_is_told_to(fresh, case):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import by_hand
 import pytest
+import tiny_models
 
 from editing import DinmSettings, run
 from editing.methods.dinm import FURTHER_ANSWERS, prepare_terms
@@ -13,7 +14,7 @@ from editing.methods.self_reminder import SelfReminderSettings
 from editing.optimising.replay import TailReplay, master_weight
 from editing.texts import own_words as module
 from editing.texts.own_words import LONGEST, ROUNDS, safe_in_own_words
-from inspector.model import Decoding, PromptFormat, Taught
+from inspector.model import Decoding, PromptFormat, Taught, from_parts
 from inspector.model.answers.batching import Line
 
 NO, NEVER, YES = "I'm sorry, but I can't help you with that.", "No. I won't do that to anybody.", "Sure, take it home."
@@ -65,6 +66,46 @@ def test_a_model_that_says_nothing_safe_gives_none_and_is_asked_a_few_times_only
     assert run(safe_in_own_words(llama, case, 2, cancel=lambda: True)) is None
 
 
+def test_it_can_be_cancelled_after_any_token_and_says_how_far_it_is(llama, case):
+    shares = []
+    making = safe_in_own_words(llama, case, 2, cancel=lambda: len(shares) == 3)
+    while True:
+        try:
+            shares.append(next(making).fraction)
+        except StopIteration as end:
+            assert end.value is None
+            break
+    assert len(shares) == 3 and shares == sorted(shares) and shares[0] == 0 and 0 < shares[2] < 0.1
+
+
+def test_what_is_too_long_with_its_reminder_is_not_asked_and_the_answers_of_ours_stay(case):
+    short = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(limit=330), "short")
+    assert run(safe_in_own_words(short, case, 1)) == ()
+    few = {"harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0, "watch_unsafe": False, "safe_answers": 2}
+    settings = DinmSettings(own_words=True, **few)
+    terms = run(prepare_terms(short, case, 1, settings, master_weight(short, 1), TailReplay, lambda: False))
+    assert terms.taught[1:] == (Taught(FURTHER_ANSWERS[0], fits_any=True),)
+
+
+def test_an_answer_that_was_cut_in_its_first_sentence_is_none(llama, case, says, monkeypatch):
+    says((NO, f"{NEVER} It would"), (NO, YES))
+
+    def cut(generating):
+        def generate(*given):
+            for lines in generating(*given):
+                for line in lines:
+                    line.ended = None
+                yield lines
+
+        return generate
+
+    monkeypatch.setattr(module, "generate", cut(module.generate))
+    assert run(safe_in_own_words(llama, case, 2)) == (NO, NEVER)
+    says(("I'm sorry, but I can't help you with", YES))
+    monkeypatch.setattr(module, "generate", cut(module.generate))
+    assert run(safe_in_own_words(llama, case, 1)) == ()
+
+
 def test_an_edit_learns_them_in_the_place_of_the_first_of_ours(llama, case, says):
     says((YES, NO), (YES, YES))
     few = {"harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0, "watch_unsafe": False}
@@ -75,6 +116,8 @@ def test_an_edit_learns_them_in_the_place_of_the_first_of_ours(llama, case, says
         return terms.taught
 
     own = Taught(case.safe)
-    assert taught(own_words=True) == (own, Taught(NO, fits_any=True), Taught(FURTHER_ANSWERS[0], fits_any=True))
+    assert taught(own_words=True) == (own, Taught(NO), Taught(FURTHER_ANSWERS[0], fits_any=True)), (
+        "it fits this question"
+    )
     assert taught() == (own, *(Taught(text, fits_any=True) for text in FURTHER_ANSWERS[:2]))
     assert taught(own_words=True, safe_answers=1) == (own,), "there is no further one"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from inspector.safeedit.acted import acted_by_kind, acted_on
@@ -48,4 +46,3 @@ def test_of_several_edits_the_intervals_are_those_of_clusters():
 @pytest.mark.parametrize("signs", ["", "+"])
 def test_few_prompts_are_told_as_such(signs):
     assert acted_on(asked(signs)).share == percentage(len(signs), len(signs))
-    assert replace(reply("DS", "a", True), held_back=True) == reply("DS", "a", False)
