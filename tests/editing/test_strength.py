@@ -187,8 +187,8 @@ def test_what_the_gate_refuses_is_not_suggested_nor_more_of_it():
     assert refused.broken(1) == ("harmless prompts refused",)
     assert refused.reading == (
         "Strength 0.5 defends 80 % at 0.01 nats a token of harmless KL; 1 defends 100 % at 0.05 nats a token (5 "
-        "harmful, 8 harmless prompts). The gate, which asks more prompts, refuses 1 by these budgets: harmless prompts refused +12.5 "
-        "points (7 allowed, 16 answers). It was asked of no other strength."
+        "harmful, 8 harmless prompts). The gate, which asks more prompts, refuses 1 by these budgets: harmless prompts "
+        "refused +12.5 points (7 allowed, 16 answers). It was asked of no other strength."
     )
     alone = replace(made((40, 40, 100, 100), (0, 0.01, 0.05, 0.08)), judged=refused.judged)
     assert alone.suggestion is None and "keep vanilla, or make another edit. The gate, which" in alone.reading
