@@ -9,7 +9,7 @@ from methods_helpers import SHORT, titles
 from dashboard.kit.drawing.html import score_value
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.methods.report import parts
-from dashboard.steps.methods.run import rounding_record
+from dashboard.steps.methods.run import patch_of, rounding_record
 from dashboard.steps.methods.state import Compared, Contest
 from editing import rounding
 from inspector.errors import CaseError
@@ -90,3 +90,9 @@ def test_memory_that_runs_out_costs_the_row_and_not_the_run_and_every_place_says
 
 def refused(*_given):
     raise CaseError("It does not fit.")
+
+
+def test_it_is_no_method_whose_patch_could_be_loaded(visitor):
+    visitor.do("on_methods", **ONE)
+    with pytest.raises(CaseError, match=r"^Rounded is no method: it says what bfloat16 by itself does\. Name a method"):
+        next(patch_of(visitor.page.context.model, visitor.session, "Rounded"))

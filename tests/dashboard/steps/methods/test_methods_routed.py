@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from dashboard_helpers import Visitor, assert_idle, seen, tiny_model
 from methods_helpers import SHORT, titles
 
 from dashboard import api
+from dashboard.kit.running.queue import Elsewhere
 from dashboard.kit.sessions.typed import texts_of
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.locate.run import LocatedCase
@@ -143,11 +145,17 @@ def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
     api.connect(page.context)
     monkeypatch.setitem(methods.SIZES, "Brief", Size(0, 1, 0, 0))
     given = texts_of(bundled_cases()[0])
+    monkeypatch.setattr("dashboard.api.Throttle", lambda _seconds: SimpleNamespace(due=lambda: True))
     for routed, more in ((True, ["FT-L, routed"]), (False, [])):
-        records = endpoints["methods"](
-            given.question, given.template, given.safe, given.unsafe, 1, ["FT-L"], max_new_tokens=2, routed=routed
+        told = list(
+            endpoints["methods"](
+                given.question, given.template, given.safe, given.unsafe, 1, ["FT-L"], max_new_tokens=2, routed=routed
+            )
         )
+        records = [record for record in told if not isinstance(record, Elsewhere)]
         assert [record["method"] for record in records] == ["FT-L", "Rounded", *more]
+        assert isinstance(told[0], Elsewhere), "others have a turn while a method runs"
+        assert not routed or isinstance(told[-2], Elsewhere), "and while a routed line is examined"
 
 
 def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detecting, request):

@@ -45,6 +45,7 @@ UNASKED = {
     "detox_gated.txt": "Gated as it is today on the cases of the table of defence",
     "detox_methods.txt": "the other methods on the cases of the table of defence, which holds their rows",
     "detox_tried.txt": "options of an edit that are built and off, on cases of the other split",
+    "detox_tried_texts.txt": "which texts an edit is held to and taught, on the same cases",
     "dtypes.json": "how far bfloat16 is from float32",
     "edit_speed_before.txt": "how fast an edit was before one loop served every method",
     "gate_word.txt": "what the gate says of many default edits",
