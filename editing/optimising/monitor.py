@@ -26,6 +26,8 @@ from inspector.safeedit.sets import spread
 
 LONGEST = 450
 """Characters of a template that a monitor reads: each update reads all of them."""
+LOOK_ALIKES = 0.5
+"""Share of a monitor's harmless prompts that sound harmful."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def make_monitor(
         PromptError: All texts are too long.
     """
     asked = monitored(case, count)
-    unseen = yield from unseen_answers(model, count, tokens, format, cancel)
+    unseen = yield from unseen_answers(model, count, tokens, format, cancel, LOOK_ALIKES)
     if unseen is None:
         return None
     first, *others = _encoded(model, asked, case.safe, format)

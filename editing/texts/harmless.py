@@ -99,9 +99,14 @@ def harmless_texts(case: Case, count: int, look_alikes: float = 0.0) -> list[str
     return found
 
 
-def further_harmless_texts(count: int) -> list[str]:
-    """Return ``count`` harmless prompts that are none of the first ones that :func:`harmless_texts` returns."""
-    return list(_drawn()[-count:])
+def further_harmless_texts(count: int, look_alikes: float = 0.0) -> list[str]:
+    """Return ``count`` harmless prompts that are none of the first ones that :func:`harmless_texts` returns.
+
+    Args:
+        look_alikes: Which share of them sounds harmful, 0 to 1.
+    """
+    alike = round(look_alikes * count)
+    return [*_drawn()[len(_drawn()) - (count - alike) :], *_look_alikes()[len(_look_alikes()) - alike :]]
 
 
 @cache
@@ -181,6 +186,7 @@ def unseen_answers(
     tokens: int,
     format: PromptFormat,
     cancel: Callable[[], bool] = lambda: False,
+    look_alikes: float = 0.0,
 ) -> Generator[Preparation, None, list[Encoded] | None]:
     """Let the vanilla model answer harmless prompts that no edit is constrained on (:func:`further_harmless_texts`).
 
@@ -193,7 +199,7 @@ def unseen_answers(
     Raises:
         PromptError: None does.
     """
-    texts = _fitting(model, further_harmless_texts(count), tokens, format)
+    texts = _fitting(model, further_harmless_texts(count, look_alikes), tokens, format)
     return (yield from _answered(model, texts, tokens, format, cancel, "harmless prompts"))
 
 

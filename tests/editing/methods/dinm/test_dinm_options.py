@@ -12,17 +12,24 @@ from torch import Tensor
 
 from editing import DinmSettings, preset, run
 from editing.methods.dinm import FURTHER_ANSWERS, dinm, prepare_terms, term_values, to_be_routed
-from editing.optimising.monitor import monitored
+from editing.optimising.monitor import LOOK_ALIKES, make_monitor, monitored
 from editing.optimising.objectives import falling_weights
 from editing.optimising.replay import TailReplay, master_weight
 from editing.texts.contexts import TOKENS, after_context, random_contexts
-from editing.texts.harmless import companions, further_harmless_texts, harmless_texts, own_refusals, refusal_texts
+from editing.texts.harmless import (
+    companions,
+    further_harmless_texts,
+    harmless_texts,
+    known_answer,
+    own_refusals,
+    refusal_texts,
+)
 from editing.values import LONGEST_COMPANION
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.safeedit import Case
 from inspector.safeedit.cases import bundled_cases, bundled_templates
-from inspector.safeedit.sets import harmful_questions
+from inspector.safeedit.sets import contrasts, false_alarm_prompts, harmful_questions
 
 BLOCK = 1
 LOSS = 2e-5
@@ -115,9 +122,17 @@ def test_a_monitor_holds_the_budget_for_harmless_prompts_that_the_edit_is_not_co
     plain = run(dinm(llama, case, BLOCK, small(steps=4, constraint_weight=0.0)))
     assert [s.edit_loss for s in free.trace] == pytest.approx([s.edit_loss for s in plain.trace], abs=LOSS)
     assert all(a.constraint_kl >= b.constraint_kl - 1e-9 for a, b in zip(free.trace, plain.trace, strict=True))
-    watched = set(further_harmless_texts(16))
-    constrained = set(harmless_texts(case, DinmSettings().harmless_prompts))
-    assert not watched & constrained
+    watched = further_harmless_texts(16, LOOK_ALIKES)
+    constrained = set(harmless_texts(case, 512)) | set(harmless_texts(case, 512, 1.0))
+    assert not set(watched) & constrained and len(set(watched)) == 16
+    labelled = {one.prompt for one in contrasts() if not one.harmful}
+    labelled |= {one.prompt for one in false_alarm_prompts("detector") if one.look_alike}
+    assert sum(text in labelled for text in watched) == 8 and not set(further_harmless_texts(16)) & labelled
+    asked = []
+    making = make_monitor(llama, case, BLOCK, 2, 2, PromptFormat(), "vanilla to edited", TailReplay, lambda: False)
+    run(making, asked.append)
+    assert "1 to 2 of 2" in asked[0].message
+    assert all(known_answer(llama, text, 2, PromptFormat()) for text in further_harmless_texts(2, LOOK_ALIKES))
 
 
 def test_a_monitor_s_templates_are_those_of_no_case_and_of_no_exam(case):
