@@ -261,7 +261,7 @@ def test_what_benchmarks_readme_tells_of_one_thread_was_measured_so():
     paragraphs = BENCHMARKS.split("\n\n")
     linked = {part: set(re.findall(r"\(results/([\w.]+)\)", part)) for part in paragraphs}
     single = {name for names in linked.values() for name in names if threads_of(name) == 1}
-    detox = {"detox.txt", *(f"detox_{kind}.txt" for kind in ("computed", "gated", "methods", "tried"))}
+    detox = {"detox.txt", *(f"detox_{kind}.txt" for kind in ("computed", "gated", "methods", "tried", "tried_texts"))}
     assert single == {*detox, "gate_word.txt", "packaged.json", "suffixes.txt"}
     told = {name for part, names in linked.items() if "on one thread" in part for name in names}
     assert told == single
@@ -351,6 +351,24 @@ def test_the_options_that_are_off_are_told_as_they_were_measured():
             if name in line and "routed" not in line
         ]
         assert cells == [defence[1], defence[2], harm[0], harm[3]], name
+
+
+def test_the_texts_that_were_tried_are_told_as_they_were_measured():
+    lines = [
+        line for line in result("detox_tried_texts.txt").splitlines() if line.startswith(("vanilla ", "corrected"))
+    ]
+    rows = table(BENCHMARKS, "| texts | DG-Avg | others' | DL | refused | harmless KL |")
+    names = ["vanilla", "corrected, recommended layer"]
+    names += [f"corrected with {tried}" for tried in re.findall(r'--try "([^"]+)"', result("detox_tried_texts.txt"))]
+    assert len(rows) == len(names)
+    for (_, *cells), name in zip(rows, names, strict=True):
+        defence, harm, *_ = [
+            re.findall(r"([\d.]+)(?: ?\[[\d., ]+\])?", line.removeprefix(name))
+            for line in lines
+            if re.match(rf"{re.escape(name)}\s{{2,}}", line)
+        ]
+        told = [cell.strip() for cell in cells]
+        assert told == [defence[1], defence[2], harm[0], harm[3], harm[2]], name
 
 
 def test_every_row_of_the_readme_has_its_result():

@@ -51,7 +51,7 @@ def safe_in_own_words(
     """
     reminder, plain = SelfReminderSettings().reminder, format.without_suffix()
     prompts: list[tuple[int, ...]] = []
-    for text in dict.fromkeys((case.adversarial_prompt, case.question)):
+    for text in filter(None, dict.fromkeys((case.adversarial_prompt, case.question))):
         with suppress(PromptError):
             prompts.append(encode(model, reminder.wrap(text), None, plain, room=LONGEST).prompt)
     found = dict[str, None]()

@@ -51,14 +51,9 @@ CAVEATS = {
         + " Its intervals take "
         "the answers of one edit for independent; its Fluency is of at most 40 tokens, the paper's of up to 600.",
     ),
-    "packaged.json": (
-        "953a286af563a7ca05b9990800ca92fef0bf0ce8c52f614d424bd76a8334364f",
-        "Its routed edit acted by the detector before the present one.",
-    ),
     "safeguards.txt": (
-        "8daf3ffb06b4dee223acbf279b13e4db4489ae1ac0c5cbb4c622104d1bad31a2",
-        "Its seconds were taken beside other work. Its strength curve did not take the gate's word yet, and calls a "
-        "strength the best that the gate refuses.",
+        "29d65bd3ef598d1d4696253a59a29925391a505b00809a06908de3001bb4eba4",
+        "Its seconds were taken beside other work.",
     ),
     "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),
     "gpu_h200.json": ("0e9a80fe73aad372d9854107340f497e592ee53b70fcbf91d9f68bb24d5816f3", _LONG),

@@ -87,6 +87,12 @@ def test_what_is_too_long_with_its_reminder_is_not_asked_and_the_answers_of_ours
     assert terms.taught[1:] == (Taught(FURTHER_ANSWERS[0], fits_any=True),)
 
 
+def test_a_case_without_a_question_is_asked_its_prompt_alone(llama, case, says):
+    asked = says((NO, YES))
+    assert run(safe_in_own_words(llama, replace(case, question=""), 1)) == (NO,)
+    assert len(asked[0][0]) == 1
+
+
 def test_an_answer_that_was_cut_in_its_first_sentence_is_none(llama, case, says, monkeypatch):
     says((NO, f"{NEVER} It would"), (NO, YES))
 

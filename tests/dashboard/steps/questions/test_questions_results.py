@@ -203,10 +203,7 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
     [
         (("methods.txt",), ("before the calibration", "toxic layer with a step size of 1e-3", "attack templates")),
         (("detox.txt",), ("(10 and 21)", "made in the attack that the case is scored under", "in plain text")),
-        (
-            ("safeguards.txt",),
-            ("seconds were taken beside other work", "calls a strength the best that the gate refuses"),
-        ),
+        (("safeguards.txt",), ("seconds were taken beside other work",)),
         (("gpu_h100.json", "gpu_h200.json"), ("a token a byte then", "constraint was some 250 tokens long")),
     ],
 )
