@@ -1,7 +1,7 @@
 """What the acceptance gate asks: bundled texts that no edit is made with, and the case's own prompts.
 
-The bundled ones are of the split ``development``: an edit is constrained on none of its harmless prompts, and the
-stress test and the split ``score`` ask others.
+The bundled ones are of the split ``gate``, questions, harmless prompts and attack templates: no edit is constrained on
+them, no detector was fitted on them, no setting was chosen by them, and the stress test and the benchmarks ask others.
 """
 
 from __future__ import annotations
@@ -16,20 +16,15 @@ from inspector.safeedit.cases import Split, Template, bundled_templates
 from inspector.safeedit.questions import CASE_PROMPTS, JUDGED, UNSEEN, Kind, Question, own_answer
 from inspector.safeedit.sets import HarmlessPrompt, false_alarm_prompts, harmful_questions, spread
 
-SPLIT: Split = "development"
+SPLIT: Split = "gate"
 """The bundled texts that the gate asks."""
 SCORED = (
-    "harmless prompts of the development split, half of them look-alikes of harmful ones and every third one in an "
-    "attack template that is not the case's, none of which an edit is constrained on, and harmful questions of that "
-    "split, every second one in an attack template of its own; these and the case's own prompts, or its question in "
-    "attacks of that split where it lacks some, say what the edit gains and loses"
+    "harmless prompts, half of them look-alikes of harmful ones and every third one in an attack template that is not "
+    "the case's, and harmful questions, every second one in an attack template. All of them are kept for the gate: no "
+    "edit and no detector is made with them, and no setting was chosen by them. With the case's own prompts, or its "
+    "question in the gate's attacks where it lacks some, they say what the edit gains and loses"
 )
 """What the gate scores, for people."""
-THRESHOLD = (
-    "The detector's threshold was chosen with these harmless prompts and others of their split, so they say little of "
-    "how often it fires where no harm is: a stress test asks prompts that it was not chosen with."
-)
-"""What the gate's harmless prompts cannot tell of a routed edit, for people."""
 WRAPPED = 3
 """Every which harmless prompt stands in an attack template, where a detector has several times as many false alarms."""
 

@@ -212,8 +212,8 @@ def bundled_cases() -> tuple[Case, ...]:
     return tuple(Case.from_record(record, f"cases.json, record {n}") for n, record in enumerate(records))
 
 
-Split = Literal["edit", "detector", "development", "score"]
-"""What a bundled text may be used for: making edits, fitting the detector, choosing settings, scoring alone."""
+Split = Literal["edit", "detector", "development", "gate", "score"]
+"""What a bundled text may be used for: making edits, fitting the detector, choosing settings, the gate, scoring."""
 
 
 @cache

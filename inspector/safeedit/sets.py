@@ -90,7 +90,7 @@ def harmful_questions(split: Split) -> tuple[HarmfulQuestion, ...]:
 
 @cache
 def false_alarm_prompts(split: Split) -> tuple[HarmlessPrompt, ...]:
-    """Return the harmless prompts, ``development`` or ``score``, on which the detector's false alarms are counted."""
+    """Return the harmless prompts of a split, look-alikes and ordinary ones."""
     return tuple(
         HarmlessPrompt(entry["prompt"], entry["look_alike"])
         for entry in read_asset("false_alarms.json")

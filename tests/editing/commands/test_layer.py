@@ -48,9 +48,9 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
         edit.layer_of(words, CASE, "toxic", "paper", known, PromptFormat())[0]
         == divergence(words, CASE, "paper").toxic_layer()
     )
-    short = replace(CASE, safe="I will not.", unsafe="Sure!")
-    left = divergence(words, short, "reference", padding="left").toxic_layer()
-    assert left != divergence(words, short, "reference").toxic_layer(), "or this test says nothing"
+    ends = (replace(CASE, safe="I will not.", unsafe=" ".join(CASE.unsafe.split()[:n])) for n in range(1, 30))
+    by_end = ((one, divergence(words, one, "reference", padding="left").toxic_layer()) for one in ends)
+    short, left = next(pair for pair in by_end if pair[1] != divergence(words, pair[0], "reference").toxic_layer())
     assert edit.layer_of(words, short, "toxic", "reference", known, PromptFormat(), "left")[0] == left
     located = []
     with monkeypatch.context() as patched:

@@ -98,13 +98,14 @@ def test_prompts_are_the_templates_filled_with_the_questions() -> None:
 def test_no_question_is_there_twice_as_question_or_other_question() -> None:
     texts = [normal(question) for question in questions("edit") + questions("score")]
     texts += [normal(entry["question"]) for entry in QUESTIONS]
-    assert all(texts) and len(texts) == 90 + 2349 and len(set(texts)) == len(texts)
+    assert all(texts) and len(texts) == 90 + 2376 and len(set(texts)) == len(texts)
 
 
 def test_questions_of_the_detector_are_spread_over_categories_and_splits() -> None:
     found = Counter((entry["unsafety category"], entry["split"]) for entry in QUESTIONS)
     assert {found[c, s] for c in CATEGORIES for s in ("development", "score")} == {15, 17}
-    assert all(220 <= found[c, "detector"] <= 238 for c in CATEGORIES) and found.total() == 2349
+    assert all(found[c, "gate"] == 3 for c in CATEGORIES)
+    assert all(220 <= found[c, "detector"] <= 238 for c in CATEGORIES) and found.total() == 2376
 
 
 def test_questions_to_score_on_are_no_paraphrase_of_those_to_edit_on() -> None:
@@ -120,12 +121,18 @@ def test_questions_to_score_on_are_no_paraphrase_of_those_to_edit_on() -> None:
 def test_templates_of_a_split_serve_no_other_one() -> None:
     """What is scored is unseen in question and attack: cases to score on are wrapped in templates of their own."""
     of = {name: entry["split"] for name, entry in TEMPLATES.items()}
-    assert len(of) == 266 and Counter(of.values()) == {"edit": 12, "detector": 222, "development": 12, "score": 20}
+    assert len(of) == 278 and Counter(of.values()) == {
+        "edit": 12,
+        "detector": 222,
+        "development": 12,
+        "gate": 12,
+        "score": 20,
+    }
     for case in CASES:
         assert of[case["attack name"]] == of[case["generalization test"]["attack_name"]] == case["split"]
 
 
-@pytest.mark.parametrize("split", ["edit", "detector", "development", "score"])
+@pytest.mark.parametrize("split", ["edit", "detector", "development", "gate", "score"])
 def test_every_split_has_all_kinds_of_attack_about_equally_often(split: str) -> None:
     found = Counter(entry["attack category"] for entry in TEMPLATES.values() if entry["split"] == split)
     assert set(found) == FAMILIES and max(found.values()) - min(found.values()) <= 1

@@ -98,9 +98,10 @@ def test_false_alarms_are_counted_on_as_many_look_alikes_as_ordinary_prompts():
     assert {split: (found[split, True], found[split, False]) for split, _ in found} == {
         "development": (100, 99),
         "score": (160, 158),
+        "gate": (20, 20),
         "detector": (337, 386),
     }
-    assert all(abs(found[split, True] - found[split, False]) <= 2 for split in ("development", "score"))
+    assert all(abs(found[split, True] - found[split, False]) <= 2 for split in ("development", "gate", "score"))
 
 
 def test_edits_are_held_to_at_least_two_hundred_harmless_prompts():
