@@ -21,7 +21,7 @@ from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode, from_parts
 from inspector.model.answers.batching import generate
 from inspector.model.patches.routing import scores
-from inspector.safeedit import bundled_cases
+from inspector.safeedit import Constraint, bundled_cases
 
 SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
 
@@ -64,16 +64,11 @@ def test_adam_s_steps_scale_with_the_weights():
     assert abs(moved[0][0].item()) < 1e-5, "what is only rounding is not blown up to a whole step"
 
 
-def edited(model: InspectedModel, case, block: int = 1):
-    settings = preset("corrected", **SHORT, suffix="Be good.")
-    return run(dinm(model, case, block, settings))
-
-
 def test_the_first_update_costs_what_the_settings_say(model, case):
-    result = edited(model, case)
+    result = run(dinm(model, case, 1, preset("corrected", **{**SHORT, "steps": 1}, suffix="Be good.")))
     assert result.trace[1].constraint_kl == pytest.approx(5e-3, rel=0.15)
     assert result.settings.learning_rate is None and result.patch.settings["learning_rate"] > 0
-    small = run(dinm(model, case, 1, preset("corrected", **SHORT, step_kl=1e-4)))
+    small = run(dinm(model, case, 1, preset("corrected", **{**SHORT, "steps": 1}, step_kl=1e-4)))
     assert small.trace[1].constraint_kl == pytest.approx(1e-4, rel=0.15)
 
 
@@ -92,33 +87,30 @@ def rescale(network: torch.nn.Module) -> None:
     random, number = torch.Generator().manual_seed(0), 0
     for part in network.modules():
         names = dict(part.named_children())
-        if "gate_up_proj" in names:  # gate over up in one matrix
-            ups, down, fused, homogeneous = [names["gate_up_proj"]], names["down_proj"], True, True
-        elif "up_proj" in names:
-            ups, down, fused, homogeneous = [names["gate_proj"], names["up_proj"]], names["down_proj"], False, True
+        if "up_proj" in names:
+            ups, down, homogeneous = [names["gate_proj"], names["up_proj"]], names["down_proj"], True
         elif "fc1" in names:  # a ReLU
-            ups, down, fused, homogeneous = [names["fc1"]], names["fc2"], False, True
+            ups, down, homogeneous = [names["fc1"]], names["fc2"], True
         elif "c_fc" in names:
-            ups, down, fused, homogeneous = [names["c_fc"]], names["c_proj"], False, False
+            ups, down, homogeneous = [names["c_fc"]], names["c_proj"], False
         elif "dense_h_to_4h" in names:
-            ups, down, fused, homogeneous = [names["dense_h_to_4h"]], names["dense_4h_to_h"], False, False
+            ups, down, homogeneous = [names["dense_h_to_4h"]], names["dense_4h_to_h"], False
         else:
             continue
         conv = isinstance(down, Conv1D)  # GPT-2 keeps its matrices transposed
         neurons = down.weight.shape[0 if conv else 1]
         order = torch.randperm(neurons, generator=random)
         for up in ups:
-            rows = torch.cat([order, order + neurons]) if fused else order
-            up.weight.copy_(up.weight[:, rows] if conv else up.weight[rows])
+            up.weight.copy_(up.weight[:, order] if conv else up.weight[order])
             if up.bias is not None:
-                up.bias.copy_(up.bias[rows])
+                up.bias.copy_(up.bias[order])
         down.weight.copy_(down.weight[order] if conv else down.weight[:, order])
         if homogeneous:
             factor = FACTORS[number % 2]
             last = ups[-1]
             for tensor in (last.weight, last.bias):
                 if tensor is not None:
-                    (tensor[neurons:] if fused else tensor).mul_(factor)
+                    tensor.mul_(factor)
             down.weight.div_(factor)
         elif number == 0:
             rescale_stream(network, FACTORS[0])
@@ -146,11 +138,10 @@ KINDS = {
     "plain": (1, preset("corrected", **SHORT, suffix="Be good.")),
     "routed": (2, preset("corrected", **{**ROUTED, **SHORT, "companions": 2}, suffix="Be good.")),
 }
-"""Both edits that Operate makes, each with its block: their MLPs are scaled in opposite ways. The second is made on the
-five families alone that cover every mechanism."""
+"""Both edits that Operate makes, each with its block: their MLPs are scaled in opposite ways."""
 
 
-@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FIVE)
 def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, case, monkeypatch):
     monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 400)  # these tokens are single bytes
     plain, scaled = (tiny_models.network(family) for _ in range(2))
@@ -160,8 +151,7 @@ def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, cas
     assert layers[0] == layers[1]
     before = [answer_logits(model, case, VANILLA) for model in models]
     assert before[0] == pytest.approx(before[1], abs=1e-3), "the two models compute the same"
-    kinds = KINDS if family in tiny_models.FIVE else {"plain": KINDS["plain"]}
-    for block, settings in kinds.values():
+    for block, settings in KINDS.values():
         one, two = (run(dinm(model, case, block, settings)) for model in models)
         assert (one.kept, one.stop_reason, one.companions) == (two.kept, two.stop_reason, two.companions)
         assert (one.companions or 0) == settings.companions
@@ -176,9 +166,11 @@ def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, cas
 
 @pytest.mark.embedded
 def test_nor_does_the_default_edit_of_the_embedded_model(embedded):
-    """Of a case whose answers are cut short, on few harmless prompts, two updates."""
+    """Of a case whose prompt and answers are short, on one harmless prompt, two updates."""
     whole = bundled_cases()[19]
-    case = replace(whole, safe=" ".join(whole.safe.split()[:12]), unsafe=" ".join(whole.unsafe.split()[:10]))
+    safe, unsafe = (" ".join(text.split()[:6]) for text in (whole.safe, whole.unsafe))
+    asked = f"Be a pirate. {whole.question}"
+    case = replace(whole, adversarial_prompt=asked, safe=safe, unsafe=unsafe, constraint=Constraint("Hi.", "Hello."))
     network = copy.deepcopy(embedded.network)
     rescale(network)
     models = [embedded, from_parts(network, embedded.tokenizer, "scaled")]
@@ -186,8 +178,8 @@ def test_nor_does_the_default_edit_of_the_embedded_model(embedded):
     assert measured[0].toxic_layer() == measured[1].toxic_layer()
     before = [answer_logits(model, case, VANILLA) for model in models]
     assert before[0] == pytest.approx(before[1], abs=1e-3), "the two models compute the same"
-    few = {"steps": 2, "harmless_prompts": 2, "harmless_tokens": 4, "own_refusals": 0, "target_probability": None}
-    one, two = (run(dinm(model, case, 20, preset("corrected", **few))) for model in models)
+    few = {"steps": 2, "harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0, "target_probability": None}
+    one, two = (run(dinm(model, case, 26, preset("corrected", **few))) for model in models)
     assert (one.kept, one.stop_reason) == (two.kept, two.stop_reason) == (2, "step limit")
     for sign in ("safe_probability", "unsafe_probability", "constraint_kl"):
         first, second = ([getattr(step, sign) for step in result.trace] for result in (one, two))
@@ -197,11 +189,11 @@ def test_nor_does_the_default_edit_of_the_embedded_model(embedded):
     rows = [Row(result.patch) for result in (one, two)]
     after = [answer_logits(model, case, row) for model, row in zip(models, rows, strict=True)]
     assert np.abs(after[0] - after[1]).max() < 0.05 * np.abs(after[0] - before[0]).max()
-    assert answered(models[0], case, rows[0]) == answered(models[1], case, rows[1])
 
 
-@pytest.mark.parametrize("family", tiny_models.FIVE)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_what_a_calibration_finds_does_not_depend_on_the_scale_of_the_weights(family, case):
+    """Of both kinds: a scaled MLP, and a scaled residual stream, which the detector reads."""
     plain, scaled = (tiny_models.network(family) for _ in range(2))
     rescale(scaled)
     models = [from_parts(network, tiny_models.tokenizer(True, True), family) for network in (plain, scaled)]

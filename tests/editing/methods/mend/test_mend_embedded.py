@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +21,11 @@ from inspector.safeedit.sets import held_out_cases
 
 pytestmark = pytest.mark.embedded
 
-CASES = [case for case in held_out_cases() if case.safe][:2]
+CASES = [
+    replace(case, safe=" ".join(case.safe.split()[:10]), unsafe="Sure.", only_question=None, other_attack=None)
+    for case in sorted((c for c in held_out_cases() if c.safe), key=lambda c: len(c.adversarial_prompt))[:2]
+]
+"""Two short ones with the beginnings of their answers, which are asked as they are edited."""
 HARMLESS = bundled_harmless()[:1]
 FILE = SHIPPED / "509c357ec3d2497f.safetensors"
 
