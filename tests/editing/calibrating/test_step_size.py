@@ -23,7 +23,7 @@ from inspector.model.answers.batching import generate
 from inspector.model.patches.routing import scores
 from inspector.safeedit import Constraint, bundled_cases
 
-SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
+SHORT = {"steps": 3, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
 
 
 def test_sizes_cost_what_is_wanted_each_by_its_own():
@@ -87,30 +87,33 @@ def rescale(network: torch.nn.Module) -> None:
     random, number = torch.Generator().manual_seed(0), 0
     for part in network.modules():
         names = dict(part.named_children())
-        if "up_proj" in names:
-            ups, down, homogeneous = [names["gate_proj"], names["up_proj"]], names["down_proj"], True
+        if "gate_up_proj" in names:  # gate over up in one matrix
+            ups, down, fused, homogeneous = [names["gate_up_proj"]], names["down_proj"], True, True
+        elif "up_proj" in names:
+            ups, down, fused, homogeneous = [names["gate_proj"], names["up_proj"]], names["down_proj"], False, True
         elif "fc1" in names:  # a ReLU
-            ups, down, homogeneous = [names["fc1"]], names["fc2"], True
+            ups, down, fused, homogeneous = [names["fc1"]], names["fc2"], False, True
         elif "c_fc" in names:
-            ups, down, homogeneous = [names["c_fc"]], names["c_proj"], False
+            ups, down, fused, homogeneous = [names["c_fc"]], names["c_proj"], False, False
         elif "dense_h_to_4h" in names:
-            ups, down, homogeneous = [names["dense_h_to_4h"]], names["dense_4h_to_h"], False
+            ups, down, fused, homogeneous = [names["dense_h_to_4h"]], names["dense_4h_to_h"], False, False
         else:
             continue
         conv = isinstance(down, Conv1D)  # GPT-2 keeps its matrices transposed
         neurons = down.weight.shape[0 if conv else 1]
         order = torch.randperm(neurons, generator=random)
         for up in ups:
-            up.weight.copy_(up.weight[:, order] if conv else up.weight[order])
+            rows = torch.cat([order, order + neurons]) if fused else order
+            up.weight.copy_(up.weight[:, rows] if conv else up.weight[rows])
             if up.bias is not None:
-                up.bias.copy_(up.bias[order])
+                up.bias.copy_(up.bias[rows])
         down.weight.copy_(down.weight[order] if conv else down.weight[:, order])
         if homogeneous:
             factor = FACTORS[number % 2]
             last = ups[-1]
             for tensor in (last.weight, last.bias):
                 if tensor is not None:
-                    tensor.mul_(factor)
+                    (tensor[neurons:] if fused else tensor).mul_(factor)
             down.weight.div_(factor)
         elif number == 0:
             rescale_stream(network, FACTORS[0])
@@ -138,10 +141,11 @@ KINDS = {
     "plain": (1, preset("corrected", **SHORT, suffix="Be good.")),
     "routed": (2, preset("corrected", **{**ROUTED, **SHORT, "companions": 2}, suffix="Be good.")),
 }
-"""Both edits that Operate makes, each with its block: their MLPs are scaled in opposite ways."""
+"""Both edits that Operate makes, each with its block: their MLPs are scaled in opposite ways. The second is made on the
+five families alone that cover every mechanism."""
 
 
-@pytest.mark.parametrize("family", tiny_models.FIVE)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, case, monkeypatch):
     monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 400)  # these tokens are single bytes
     plain, scaled = (tiny_models.network(family) for _ in range(2))
@@ -151,7 +155,8 @@ def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, cas
     assert layers[0] == layers[1]
     before = [answer_logits(model, case, VANILLA) for model in models]
     assert before[0] == pytest.approx(before[1], abs=1e-3), "the two models compute the same"
-    for block, settings in KINDS.values():
+    kinds = KINDS if family in tiny_models.FIVE else {"plain": KINDS["plain"]}
+    for block, settings in kinds.values():
         one, two = (run(dinm(model, case, block, settings)) for model in models)
         assert (one.kept, one.stop_reason, one.companions) == (two.kept, two.stop_reason, two.companions)
         assert (one.companions or 0) == settings.companions
