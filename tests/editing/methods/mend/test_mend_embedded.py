@@ -22,10 +22,11 @@ from inspector.safeedit.sets import held_out_cases
 pytestmark = pytest.mark.embedded
 
 CASES = [
-    replace(case, safe=" ".join(case.safe.split()[:10]), unsafe="Sure.", only_question=None, other_attack=None)
-    for case in sorted((c for c in held_out_cases() if c.safe), key=lambda c: len(c.adversarial_prompt))[:2]
-]
-"""Two short ones with the beginnings of their answers, which are asked as they are edited."""
+    replace(case, unsafe="Sure.", only_question=case.adversarial_prompt, other_attack=None)
+    for case in held_out_cases()
+    if case.safe
+][:2]
+"""Of what a lesson keeps, an evaluation reads the adversarial prompt with the safe answer."""
 HARMLESS = bundled_harmless()[:1]
 FILE = SHIPPED / "509c357ec3d2497f.safetensors"
 
