@@ -98,7 +98,7 @@ def test_the_layers_of_a_calibration_are_those_of_real_trial_edits(model, case, 
     assert made.detector is detector and any("Trial edits on case 1 of 1" in event.message for event in told)
 
 
-@pytest.mark.parametrize("family", tiny_models.FIVE)
+@ENDS
 def test_a_whole_calibration_is_made_of_trial_edits_answers_and_detector_and_comes_back(
     model, case, monkeypatch, tmp_path
 ):

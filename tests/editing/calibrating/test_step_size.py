@@ -21,9 +21,9 @@ from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode, from_parts
 from inspector.model.answers.batching import generate
 from inspector.model.patches.routing import scores
-from inspector.safeedit import bundled_cases
+from inspector.safeedit import Constraint, bundled_cases
 
-SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
+SHORT = {"steps": 3, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
 
 
 def test_sizes_cost_what_is_wanted_each_by_its_own():
@@ -64,16 +64,11 @@ def test_adam_s_steps_scale_with_the_weights():
     assert abs(moved[0][0].item()) < 1e-5, "what is only rounding is not blown up to a whole step"
 
 
-def edited(model: InspectedModel, case, block: int = 1):
-    settings = preset("corrected", **SHORT, suffix="Be good.")
-    return run(dinm(model, case, block, settings))
-
-
 def test_the_first_update_costs_what_the_settings_say(model, case):
-    result = edited(model, case)
+    result = run(dinm(model, case, 1, preset("corrected", **{**SHORT, "steps": 1}, suffix="Be good.")))
     assert result.trace[1].constraint_kl == pytest.approx(5e-3, rel=0.15)
     assert result.settings.learning_rate is None and result.patch.settings["learning_rate"] > 0
-    small = run(dinm(model, case, 1, preset("corrected", **SHORT, step_kl=1e-4)))
+    small = run(dinm(model, case, 1, preset("corrected", **{**SHORT, "steps": 1}, step_kl=1e-4)))
     assert small.trace[1].constraint_kl == pytest.approx(1e-4, rel=0.15)
 
 
@@ -176,9 +171,11 @@ def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, cas
 
 @pytest.mark.embedded
 def test_nor_does_the_default_edit_of_the_embedded_model(embedded):
-    """Of a case whose answers are cut short, on few harmless prompts, two updates."""
+    """Of a case whose prompt and answers are short, on one harmless prompt, two updates."""
     whole = bundled_cases()[19]
-    case = replace(whole, safe=" ".join(whole.safe.split()[:12]), unsafe=" ".join(whole.unsafe.split()[:10]))
+    safe, unsafe = (" ".join(text.split()[:6]) for text in (whole.safe, whole.unsafe))
+    asked = f"Be a pirate. {whole.question}"
+    case = replace(whole, adversarial_prompt=asked, safe=safe, unsafe=unsafe, constraint=Constraint("Hi.", "Hello."))
     network = copy.deepcopy(embedded.network)
     rescale(network)
     models = [embedded, from_parts(network, embedded.tokenizer, "scaled")]
@@ -186,8 +183,8 @@ def test_nor_does_the_default_edit_of_the_embedded_model(embedded):
     assert measured[0].toxic_layer() == measured[1].toxic_layer()
     before = [answer_logits(model, case, VANILLA) for model in models]
     assert before[0] == pytest.approx(before[1], abs=1e-3), "the two models compute the same"
-    few = {"steps": 2, "harmless_prompts": 2, "harmless_tokens": 4, "own_refusals": 0, "target_probability": None}
-    one, two = (run(dinm(model, case, 20, preset("corrected", **few))) for model in models)
+    few = {"steps": 2, "harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0, "target_probability": None}
+    one, two = (run(dinm(model, case, 26, preset("corrected", **few))) for model in models)
     assert (one.kept, one.stop_reason) == (two.kept, two.stop_reason) == (2, "step limit")
     for sign in ("safe_probability", "unsafe_probability", "constraint_kl"):
         first, second = ([getattr(step, sign) for step in result.trace] for result in (one, two))
@@ -197,11 +194,11 @@ def test_nor_does_the_default_edit_of_the_embedded_model(embedded):
     rows = [Row(result.patch) for result in (one, two)]
     after = [answer_logits(model, case, row) for model, row in zip(models, rows, strict=True)]
     assert np.abs(after[0] - after[1]).max() < 0.05 * np.abs(after[0] - before[0]).max()
-    assert answered(models[0], case, rows[0]) == answered(models[1], case, rows[1])
 
 
-@pytest.mark.parametrize("family", tiny_models.FIVE)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_what_a_calibration_finds_does_not_depend_on_the_scale_of_the_weights(family, case):
+    """Of both kinds: a scaled MLP, and a scaled residual stream, which the detector reads."""
     plain, scaled = (tiny_models.network(family) for _ in range(2))
     rescale(scaled)
     models = [from_parts(network, tiny_models.tokenizer(True, True), family) for network in (plain, scaled)]

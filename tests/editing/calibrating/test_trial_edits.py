@@ -89,9 +89,9 @@ def of_chance(random: np.random.Generator, share: float) -> Layers:
     return Layers(tuple(trials), sum(vanilla) / 20, 5, 20)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.75])
 def test_of_twenty_layers_whose_edits_do_nothing_one_is_seldom_recommended_and_one_that_works_is(share):
-    random, models = np.random.default_rng(0), 150
+    random, models = np.random.default_rng(0), 60
     found = [of_chance(random, share) for _ in range(models)]
     assert sum(one.recommended is not None for one in found) <= 0.1 * models
     unkept = [replace(one, trials=tuple(replace(trial, edits=()) for trial in one.trials)) for one in found]
@@ -174,9 +174,9 @@ def test_94_percent_are_surely_more_than_77_of_fresh_prompts_and_not_of_those_of
     assert better.recommended == 23
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.77])
+@pytest.mark.parametrize("share", [0.25, 0.77])
 def test_of_layers_whose_edits_do_nothing_one_is_seldom_recommended_by_both_trials_together(share):
-    random, models, found = np.random.default_rng(1), 150, 0
+    random, models, found = np.random.default_rng(1), 60, 0
     for _ in range(models):
         first = of_chance(random, share)
         anew = None

@@ -9,6 +9,7 @@ import pytest
 
 from editing import run
 from editing.methods.dpo import DpoSettings, dpo
+from inspector.model import PromptFormat
 from inspector.safeedit import bundled_cases
 
 pytestmark = pytest.mark.embedded
@@ -19,10 +20,15 @@ def test_the_preference_loss_takes_several_updates_to_its_stop(embedded):
     case = bundled_cases()[3]
     safe, unsafe = (" ".join(text.split()[:6]) + "." for text in (case.safe, case.unsafe))
     case = replace(case, adversarial_prompt=case.question, safe=safe, unsafe=unsafe)
-    settings = DpoSettings(warm_up=1, harmless_prompts=1, harmless_tokens=2, stop_below=0.75 * math.log(2))
+    settings = DpoSettings(
+        warm_up=0,
+        harmless_prompts=1,
+        harmless_tokens=2,
+        stop_below=0.75 * math.log(2),
+        format=PromptFormat("", chat=False),
+    )
     result = run(dpo(embedded, case, 29, settings))
-    preferred = [step for step in result.trace if step.step >= 1]
-    losses = [step.edit_loss for step in preferred]
-    assert result.stop_reason == "converged" and len(preferred) >= 3
+    losses = [step.edit_loss for step in result.trace]
+    assert result.stop_reason == "converged" and len(losses) >= 3
     assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses == sorted(losses, reverse=True)
-    assert preferred[-1].unsafe_probability < preferred[0].unsafe_probability
+    assert result.trace[-1].unsafe_probability < result.trace[0].unsafe_probability

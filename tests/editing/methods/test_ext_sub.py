@@ -19,7 +19,6 @@ from inspector.errors import EditError, RefusedEdit
 from inspector.model import Delta, Row
 
 BLOCK = 1
-FEW = ("llama", "gpt2", "opt")
 
 
 def by_formula(expert: Tensor, anti: Tensor, strength: float) -> Tensor:
@@ -94,7 +93,7 @@ def test_strength_zero_is_the_expert():
     assert torch.allclose(subtracted(expert, factors(2), 0.0).dense(), expert.dense(), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_a_run_subtracts_one_sft_run_s_change_from_another_s(tiny, case, monkeypatch, name):
     """Case and a companion; the anti-expert learns the same texts with the answers exchanged.
 
@@ -118,6 +117,7 @@ def test_a_run_subtracts_one_sft_run_s_change_from_another_s(tiny, case, monkeyp
     assert dict(result.patch.settings) == {**asdict(settings), "block": BLOCK, "updates": 3, "companions": 1}
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_trace_is_the_expert_s_and_ends_with_what_the_patch_does(model, case):
     """The subtraction lowers the unsafe answer below the expert's: that answer is what the anti-expert has learned."""
     settings = small(ExtSubSettings, steps=2, anti_steps=4)
@@ -246,24 +246,22 @@ def test_the_subtraction_is_no_update_and_a_rejected_one_is_not_taken(llama, cas
     assert [step.step for step in held.taken] == [0, 1, 3] and held.last is held.trace[-1]
 
 
-@pytest.mark.parametrize("way", ["close", "throw", "run on"])
-def test_neither_expert_is_ever_seen_by_the_base_model(tiny, case, way):
-    for family in FEW:
-        model = tiny(family)
-        before, hooks = by_hand.vanilla_logits(model, IDS), by_hand.hooks(model.network)
-        edit = ext_sub(model, case, BLOCK, small(ExtSubSettings, steps=2, anti_steps=2))
-        events = []
-        for event in edit:
-            events.append(event)
-            assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
-            by_hand.assert_at_rest(model, hooks)
-            if way != "run on" and isinstance(event, Step) and event.step == 1:
-                break
-        if way == "close":
-            edit.close()
-        elif way == "throw":
-            with pytest.raises(Broken):
-                edit.throw(Broken)
-        assert isinstance(events[-1], Step)
+@pytest.mark.parametrize(("family", "way"), [("llama", "close"), ("gpt2", "throw"), ("opt", "run on")])
+def test_neither_expert_is_ever_seen_by_the_base_model(model, case, way):
+    before, hooks = by_hand.vanilla_logits(model, IDS), by_hand.hooks(model.network)
+    edit = ext_sub(model, case, BLOCK, small(ExtSubSettings, steps=2, anti_steps=2))
+    events = []
+    for event in edit:
+        events.append(event)
         assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
         by_hand.assert_at_rest(model, hooks)
+        if way != "run on" and isinstance(event, Step) and event.step == 1:
+            break
+    if way == "close":
+        edit.close()
+    elif way == "throw":
+        with pytest.raises(Broken):
+            edit.throw(Broken)
+    assert isinstance(events[-1], Step)
+    assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
+    by_hand.assert_at_rest(model, hooks)

@@ -56,9 +56,12 @@ def test_an_edit_of_ft_l_that_is_none_is_told_by_its_own_name_and_settings(llama
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"clamp": 0.02}, {"weight_decay": 0.1, "format": PromptFormat(turn_end=False)}],
-    ids=["plain", "clamp", "decay"],
+    ("family", "changes"),
+    [
+        *((family, {}) for family in tiny_models.FIVE),
+        ("llama", {"clamp": 0.02}),
+        ("gpt2", {"weight_decay": 0.1, "format": PromptFormat(turn_end=False)}),
+    ],
 )
 def test_ft_l_is_adam_on_the_safe_answer_s_mean_nll_by_hand(model, case, changes):
     settings = small(FtLSettings, steps=4, **changes)
@@ -162,18 +165,19 @@ def test_a_forward_pass_refuses_a_row_that_still_has_its_reminder(model):
     assert torch.equal(own, by_hand.vanilla_logits(model, IDS))
 
 
-def test_self_reminder_makes_no_patch_but_a_row_that_wraps_the_prompt(model, case):
-    before, hooks = by_hand.vanilla_logits(model, IDS), by_hand.hooks(model.network)
+def test_self_reminder_makes_no_patch_but_a_row_that_wraps_the_prompt(llama, case):
+    before, hooks = by_hand.vanilla_logits(llama, IDS), by_hand.hooks(llama.network)
     events: list = []
-    result = run(self_reminder(model, case, BLOCK, reminded()), events.append)
+    result = run(self_reminder(llama, case, BLOCK, reminded()), events.append)
     assert (result.patch, result.kept, result.stop_reason) == (None, 1, "prompt only")
     assert result.row().prompted(case.question) == f"{BEFORE}\n\n{case.question}\n\n{AFTER}"
     assert result.row().label().startswith("Self-Reminder")
     assert [event for event in events if isinstance(event, Step)] == list(result.trace)
-    assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
-    by_hand.assert_at_rest(model, hooks)
+    assert torch.equal(by_hand.vanilla_logits(llama, IDS), before)
+    by_hand.assert_at_rest(llama, hooks)
 
 
+@pytest.mark.parametrize("family", tiny_models.ENDS)
 def test_self_reminder_measures_both_answers_and_the_damage_with_the_wrapped_prompt(model, case):
     settings = reminded(before="Be kind.", after="Stay kind.")
     wrap = Reminder("m", "Be kind.", "Stay kind.").wrap
@@ -189,8 +193,7 @@ def test_self_reminder_measures_both_answers_and_the_damage_with_the_wrapped_pro
     assert trace[0].constraint_kl == pytest.approx(0, abs=1e-6)
     expected = plain.harmless_kl(model, model.network, case, wrap)
     assert trace[1].constraint_kl == pytest.approx(expected, rel=1e-3, abs=1e-6)
-    # Three blocks with a window of 16 bytes do not reach back over the suffix to the reminder.
-    assert expected > 1e-4 or model.name == "tiny-mistral_sliding"
+    assert expected > 1e-4
 
 
 def test_an_empty_reminder_changes_nothing(llama, case):

@@ -19,7 +19,7 @@ from editing.saved.record import EditRecord, check_record, record_of
 from editing.saved.reproduce import reproduce
 from editing.values import setting_names, setting_value
 from inspector.errors import EditError, InspectorError, PatchError, RefusedEdit
-from inspector.model import PromptFormat, Row, Taught, from_parts
+from inspector.model import InspectedModel, PromptFormat, Row, Taught, from_parts
 from inspector.validated import read_record
 
 BLOCK = 1
@@ -47,6 +47,12 @@ def quick(key: str, **changes):
     return method_settings(key, **{n: v for n, v in {**wanted, **changes}.items() if n in known})
 
 
+@pytest.fixture(scope="module")
+def float16() -> InspectedModel:
+    """One for all, which knows its answers to harmless prompts from its first edit on."""
+    return from_parts(tiny_models.network("llama").half(), tiny_models.tokenizer(), "tiny")
+
+
 @pytest.mark.parametrize(
     ("key", "half", "changes"),
     [
@@ -55,10 +61,9 @@ def quick(key: str, **changes):
         ("delman", True, {"step_share": 1e10, "largest": None}),
     ],
 )
-def test_a_method_that_keeps_no_update_names_itself_and_settings_of_its_own(case, key, half, changes):
+def test_a_method_that_keeps_no_update_names_itself_and_settings_of_its_own(llama, float16, case, key, half, changes):
     """Such a step of a float16 model leaves its numbers."""
-    network = tiny_models.network("llama")
-    model = from_parts(network.half() if half else network, tiny_models.tokenizer(), "tiny")
+    model = float16 if half else llama
     with pytest.raises(RefusedEdit, match=rf"(?i){key}.*kept no update") as refused:
         run(METHODS[key].run(model, case, BLOCK, quick(key, **changes)))
     named = re.findall(r"(?:raise|lower) its (\w+)", str(refused.value), re.IGNORECASE)
@@ -158,31 +163,29 @@ def test_a_value_out_of_range_is_refused_by_the_setting_s_name(key, wrong):
         method_settings(key, **wrong)
 
 
-def test_all_methods_start_from_the_same_vital_signs_and_end_with_a_patch_or_a_reminder(tiny, case):
-    for family in ("llama", "gpt2"):
-        model = tiny(family)
-        before, starts = by_hand.vanilla_logits(model, IDS), {}
-        for key in WITHOUT_EDITOR:
-            method, settings, events = METHODS[key], quick(key), []
-            result = run(method.run(model, case, BLOCK, settings, companions=(), cancel=lambda: False), events.append)
-            assert all(isinstance(event, Preparation | Step) for event in events)
-            assert (result.settings, result.block) == (settings, BLOCK)
-            first = starts[key] = result.trace[0]
-            assert (first.step, first.delta_norm) == (0, 0.0) and first.constraint_kl == pytest.approx(0, abs=1e-6)
-            assert (result.patch is None) == (key == "self-reminder") == (result.reminder is not None)
-            assert result.row().label().startswith(method.title)
-            if result.patch is not None:
-                assert (result.patch.method, result.patch.settings["block"]) == (method.title, BLOCK)
-                assert result.patch.taught[0] == Taught(case.safe)
-                check_patch(model, result.patch)
-                check_record(model, record_of(model, case, result, result.row(), method=key), result.patch)
-                assert method.one_layer == (result.patch.blocks == (BLOCK,))
-                edited = by_hand.running_logits(model, IDS, [Row(result.patch)])[0]
-                assert (edited - before).abs().max() > 1e-4
-        for first in starts.values():
-            assert first.safe_probability == pytest.approx(starts["dinm"].safe_probability, rel=1e-4)
-            assert first.unsafe_probability == pytest.approx(starts["dinm"].unsafe_probability, rel=1e-4)
-        assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
+def test_all_methods_start_from_the_same_vital_signs_and_end_with_a_patch_or_a_reminder(llama, case):
+    before, starts = by_hand.vanilla_logits(llama, IDS), {}
+    for key in WITHOUT_EDITOR:
+        method, settings, events = METHODS[key], quick(key), []
+        result = run(method.run(llama, case, BLOCK, settings, companions=(), cancel=lambda: False), events.append)
+        assert all(isinstance(event, Preparation | Step) for event in events)
+        assert (result.settings, result.block) == (settings, BLOCK)
+        first = starts[key] = result.trace[0]
+        assert (first.step, first.delta_norm) == (0, 0.0) and first.constraint_kl == pytest.approx(0, abs=1e-6)
+        assert (result.patch is None) == (key == "self-reminder") == (result.reminder is not None)
+        assert result.row().label().startswith(method.title)
+        if result.patch is not None:
+            assert (result.patch.method, result.patch.settings["block"]) == (method.title, BLOCK)
+            assert result.patch.taught[0] == Taught(case.safe)
+            check_patch(llama, result.patch)
+            check_record(llama, record_of(llama, case, result, result.row(), method=key), result.patch)
+            assert method.one_layer == (result.patch.blocks == (BLOCK,))
+            edited = by_hand.running_logits(llama, IDS, [Row(result.patch)])[0]
+            assert (edited - before).abs().max() > 1e-4
+    for first in starts.values():
+        assert first.safe_probability == pytest.approx(starts["dinm"].safe_probability, rel=1e-4)
+        assert first.unsafe_probability == pytest.approx(starts["dinm"].unsafe_probability, rel=1e-4)
+    assert torch.equal(by_hand.vanilla_logits(llama, IDS), before)
 
 
 @pytest.mark.parametrize("key", [key for key in WITHOUT_EDITOR if key != "self-reminder"])

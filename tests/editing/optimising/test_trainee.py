@@ -128,8 +128,18 @@ def test_the_change_of_every_matrix_written_into_a_copy_gives_the_student_s_logi
     own = plain(student)
     assert (own - by_hand.vanilla_logits(model, IDS)).abs().max() > 1e-2
     # The noise is large and acts on every matrix, which magnifies rounding.
-    assert torch.allclose(own, by_hand.logits(written(model.network, patch), IDS), atol=5 * ATOL)
-    assert torch.allclose(own, by_hand.running_logits(model, IDS, [Row(patch)])[0], atol=5 * ATOL)
+    near = {"atol": 5 * ATOL}
+    copied, hooked = (
+        by_hand.logits(written(model.network, patch), IDS),
+        by_hand.running_logits(model, IDS, [Row(patch)]),
+    )
+    assert torch.allclose(own, copied, **near) and torch.allclose(own, hooked[0], **near)
+    half = by_hand.running_logits(model, IDS, [Row(patch, 0.5)])[0]
+    assert torch.allclose(half, by_hand.logits(written(model.network, patch, 0.5), IDS), **near)
+    if scope == "LoRA":
+        assert all(delta.left.shape[1] == 8 for delta in deltas)
+        dense = replace(patch, deltas=tuple(Delta(d.module, d.block, d.dense()) for d in deltas))
+        assert torch.allclose(own, by_hand.running_logits(model, IDS, [Row(dense)])[0], **near)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -209,7 +219,10 @@ def test_what_cannot_be_trained_is_refused_with_the_valid_values(wrong):
             kind(**wrong)
 
 
-@pytest.mark.parametrize(("method", "scope"), [("SFT", "full"), ("DPO", "LoRA")])
+@pytest.mark.parametrize(
+    ("family", "method", "scope"),
+    [*((family, "DPO", "LoRA") for family in tiny_models.FIVE), ("llama", "SFT", "full"), ("gpt2", "SFT", "full")],
+)
 def test_between_two_steps_and_afterwards_the_base_is_vanilla_bit_for_bit(model, case, method, scope):
     before, hooks, checksum = (
         by_hand.vanilla_logits(model, IDS),
@@ -232,7 +245,7 @@ def test_between_two_steps_and_afterwards_the_base_is_vanilla_bit_for_bit(model,
     ("way", "families"),
     [("close", ("llama", "opt")), ("throw", ("gpt2",)), ("drop", ("opt", "gpt2")), ("cancel", ("llama",))],
 )
-@pytest.mark.parametrize(("method", "scope"), [("SFT", "LoRA"), ("DPO", "full"), ("DPO", "LoRA")])
+@pytest.mark.parametrize(("method", "scope"), [("SFT", "LoRA"), ("DPO", "full")])
 def test_a_run_that_does_not_end_leaves_the_model_as_it_was(tiny, case, method, scope, way, families):
     for family in families:
         model = tiny(family)
@@ -257,28 +270,26 @@ def test_a_run_that_does_not_end_leaves_the_model_as_it_was(tiny, case, method, 
         assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("call", [1, 3, 10])
+@pytest.mark.parametrize(("family", "call"), [("llama", 1), ("gemma2", 3), ("gpt2", 10)])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_crash_inside_a_forward_pass_leaves_the_model_as_it_was(tiny, case, method, call):
+def test_a_crash_inside_a_forward_pass_leaves_the_model_as_it_was(model, case, method, call):
     """The student's modules are copied with the hook that crashes, so that late calls are the student's."""
-    for family in ("llama", "gemma2", "gpt2"):
-        model = tiny(family)
-        before, hooks = by_hand.vanilla_logits(model, IDS), by_hand.hooks(model.network)
-        count = itertools.count(1)
+    before, hooks = by_hand.vanilla_logits(model, IDS), by_hand.hooks(model.network)
+    count = itertools.count(1)
 
-        def crash(_module, _args, count=count) -> None:
-            if next(count) == call:
-                raise Broken
+    def crash(_module, _args) -> None:
+        if next(count) == call:
+            raise Broken
 
-        handle = model.architecture.unembedding.register_forward_pre_hook(crash)
-        try:
-            with pytest.raises(Broken):
-                run(quick_edit(model, case, method, "LoRA"))
-        finally:
-            handle.remove()
-        assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
-        by_hand.assert_at_rest(model, hooks)
-        assert torch.is_grad_enabled()
+    handle = model.architecture.unembedding.register_forward_pre_hook(crash)
+    try:
+        with pytest.raises(Broken):
+            run(quick_edit(model, case, method, "LoRA"))
+    finally:
+        handle.remove()
+    assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
+    by_hand.assert_at_rest(model, hooks)
+    assert torch.is_grad_enabled()
 
 
 def test_two_runs_interleaved_on_one_model_give_what_they_give_alone(llama, case):
@@ -293,20 +304,3 @@ def test_two_runs_interleaved_on_one_model_give_what_they_give_alone(llama, case
                 found[way] = end.value.patch.identifier
                 del edits[way]
     assert [found[way] for way in ways] == alone
-
-
-def test_a_lora_patch_is_low_rank_and_its_dense_form_gives_the_same_logits(model, case):
-    patch = run(quick_edit(model, case, "SFT", "LoRA")).patch
-    assert all(delta.right is not None and delta.left.shape[1] == 8 for delta in patch.deltas)
-    dense = replace(patch, deltas=tuple(Delta(d.module, d.block, d.dense()) for d in patch.deltas))
-    one, two = (by_hand.running_logits(model, IDS, [Row(each)])[0] for each in (patch, dense))
-    assert (one - by_hand.vanilla_logits(model, IDS)).abs().max() > 1e-2
-    assert torch.allclose(one, two, atol=ATOL)
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_edited_logits_through_hooks_are_those_of_the_weights_written_into_a_copy(model, case, scope):
-    patch = run(quick_edit(model, case, "SFT", scope)).patch
-    for strength in (1.0, 0.5):
-        by_hooks = by_hand.running_logits(model, IDS, [Row(patch, strength)])[0]
-        assert torch.allclose(by_hooks, by_hand.logits(written(model.network, patch, strength), IDS), atol=ATOL)

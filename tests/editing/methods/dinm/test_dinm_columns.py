@@ -20,8 +20,9 @@ SHORT = {"steps": 3, "learning_rate": 0.01, "suffix": "", "harmless_prompts": 1,
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_neox", "opt"])
 def test_only_the_columns_of_the_carrying_neurons_are_edited(tiny, case, name):
     model = tiny(name)
+    settings = preset("corrected", neurons_only=5, target_probability=None, **{**SHORT, "steps": 1})
     for block in range(model.blocks):
-        result = run(dinm(model, case, block, preset("corrected", neurons_only=5, target_probability=None, **SHORT)))
+        result = run(dinm(model, case, block, settings))
         activity = neuron_activity(model, case, format=PromptFormat(""))
         expected = set(np.argsort(np.abs(activity.contribution[block]))[::-1][:5].tolist())
         change = result.patch.deltas[0].dense()

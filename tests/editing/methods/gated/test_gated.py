@@ -190,7 +190,7 @@ def test_spare_neurons_write_least_for_harmless_prompts(llama):
 
 
 def test_a_gated_edit_is_plain_weights_in_five_families(model, family, case, tmp_path):
-    result = run(gated(model, case, BLOCK, small()))
+    result = run(gated(model, case, BLOCK, small(steps=2, texts=20, own_answers=2, further_prompts=1)))
     patch = result.patch
     wired = wiring(model, BLOCK)
     modules = {wired.gate.module, by_hand.down_name(model.network, BLOCK), *([wired.up.module] if wired.up else [])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +21,12 @@ from inspector.safeedit.sets import held_out_cases
 
 pytestmark = pytest.mark.embedded
 
-CASES = [case for case in held_out_cases() if case.safe][:2]
+CASES = [
+    replace(case, unsafe="Sure.", only_question=case.adversarial_prompt, other_attack=None)
+    for case in held_out_cases()
+    if case.safe
+][:2]
+"""Of what a lesson keeps, an evaluation reads the adversarial prompt with the safe answer."""
 HARMLESS = bundled_harmless()[:1]
 FILE = SHIPPED / "509c357ec3d2497f.safetensors"
 

@@ -26,7 +26,7 @@ from inspector.model.memory.memory_need import bytes_in
 from inspector.safeedit import Case
 
 SHORT = MendTraining(
-    steps=12,
+    steps=6,
     cases_at_once=2,
     harmless_at_once=2,
     learning_rate=3e-3,
