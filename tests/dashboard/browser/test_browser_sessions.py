@@ -51,7 +51,7 @@ def test_what_is_opened_while_an_edit_of_the_page_runs_leaves_its_last_words_and
     shared.click("#cancel")
     wait_for_text(shared, "#clock", "nothing was changed")
     wait_until_idle(shared)
-    shared.wait_for_timeout(2000 * LOOK)  # a page that looked for the end would have drawn all anew by then
+    shared.wait_for_timeout(3000 * LOOK)  # a page that looked for the end would have drawn all anew by then
     assert "nothing was changed" in text_of(shared, "#clock")
     assert shared.get_by_label("number input for Step limit").input_value() == "7"
     view(shared, "why")
