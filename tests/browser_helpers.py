@@ -31,17 +31,24 @@ STILL = """() => { const seen = window.frames_seen; window.frames_seen = window.
 
 
 def opened(browser, url) -> Any:
-    """Return the page of a fresh visitor with the finished example on screen."""
+    """Return the page of a fresh visitor with the finished example on screen; what it asked for until then is noted."""
     page = browser.new_context(viewport=SIZE).new_page()
     page.set_default_timeout(WAIT)
     page.problems = []
-    page.hosts = set()
+    page.hosts, page.asked_first = set(), set()
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
     page.visitor = None
     page.add_init_script(COUNT_FRAMES)
+    asks = page.asked_first
+
+    def note(sent) -> None:
+        asks.add(urlparse(sent.url).path)
+
+    page.on("request", note)
     page.goto(f"{url}?__theme=light")
     wait_for_example(page)
+    page.remove_listener("request", note)
     return page
 
 
@@ -117,9 +124,10 @@ def set_steps(page, steps: int) -> None:
 
 
 def write(box, value) -> None:
-    """Write into a box and leave it."""
-    box.fill(str(value))
-    box.press("Tab")
+    """Write into a box and leave it, unless that stands there."""
+    if box.input_value() != str(value):
+        box.fill(str(value))
+        box.press("Tab")
 
 
 def let_pass(page) -> None:

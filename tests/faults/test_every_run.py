@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from traceback import walk_stack
 from typing import Any
 
 import gradio as gr
@@ -123,10 +125,11 @@ def test_however_a_run_ends_its_visitor_is_free_is_told_in_words_and_presses_aga
     with passes(tiny_model()) as made:
         assert stage.end() == "" and stage.draws > 0
     assert bool(made.rows) is not bool(stage.run.calls)
-    with passes(tiny_model()) as whole:  # once more: what is known by now needs no passes
+    askers: list[tuple[Any, ...]] = []
+    with passes(tiny_model(), lambda _: askers.append(asker())) as whole:  # what is known by now needs no passes
         assert stage.end() == ""
     draws, stage.new = stage.draws, stage.visitor.session.row.key
-    by_an_error(stage, len(whole.rows))
+    by_an_error(stage, askers)
     by_memory_that_runs_out(stage, made.rows)
     by_a_cancel_or_a_client_who_has_gone(stage, len(whole.rows), draws)
     if stage.visitor.page.context.reserving[stage.handler]:
@@ -135,13 +138,20 @@ def test_however_a_run_ends_its_visitor_is_free_is_told_in_words_and_presses_aga
         assert stage.end() == "", "the next press works"
 
 
-PLACES = 5
-"""Passes of a run at which it is ended by an error."""
+def asker() -> tuple[Any, ...]:
+    """Return what makes the pass that is made now: the last two functions of the page or of an edit."""
+    within = (frame for frame, _ in walk_stack(None) if frame.f_globals["__name__"].startswith(OF_A_RUN))
+    return tuple(frame.f_code for frame in islice(within, 2))
 
 
-def by_an_error(stage: Stage, count: int) -> None:
-    """End it at its first pass, at its last one, and at passes spread between them: at each it is told."""
-    for place in sorted({0, *(round(share * (count - 1) / (PLACES - 1)) for share in range(PLACES) if count)}):
+OF_A_RUN = ("dashboard.", "editing.")
+"""Packages whose functions ask a model in a run."""
+
+
+def by_an_error(stage: Stage, askers: list[tuple[Any, ...]]) -> None:
+    """End it at its first pass, at its last one, and at the first one of each that asks: at each it is told."""
+    count = len(askers)
+    for place in sorted({0, max(count - 1, 0), *map(askers.index, askers)}):
         with failing(stage.run, broken_at(place)):
             assert "went wrong on this machine" in stage.end(), f"pass {place} of {count}"
         assert stage.is_as_before or (stage.is_whole and (stage.run.switches or place > 0)), f"pass {place} of {count}"

@@ -24,7 +24,6 @@ class Waiting:
         self.page.set_default_timeout(WAIT)
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.route("**/*", self.answer)
         self.url = url
 
     def answer(self, route: Any) -> None:
@@ -42,11 +41,13 @@ class Waiting:
 
     def opened(self) -> Any:
         """Open it, let the program be there a moment later, and return the dashboard."""
+        for path in ("/", opening.STATUS, *([f"{BELOW}{self.missing}"] if self.missing else [])):
+            self.page.route(f"{self.url.rstrip('/')}{path}", self.answer)
         self.page.goto(self.url)
         self.page.wait_for_function("document.querySelector('#said').textContent === 'Loading it'")
         self.page.evaluate("() => { window.stayed = true; }")
         self.loading = False
-        wait_for_example(self.page)
+        self.page.wait_for_selector("#operate")
         return self.page
 
 
@@ -61,6 +62,7 @@ def waiting(chromium, served) -> Iterator[Waiting]:
 
 def test_the_waiting_page_becomes_the_dashboard_without_being_loaded_anew(waiting):
     page = waiting.opened()
+    wait_for_example(page)
     assert page.evaluate("window.stayed") and page.title() == "DINM Inspector"
     assert page.locator("#said, #bar, #early").count() == 0, "nothing is left of what stood there before"
     assert page.context.cookies(), "the visitor has a key"
@@ -86,12 +88,6 @@ def test_a_browser_that_cannot_fetch_a_script_beforehand_loads_it_anew(waiting):
     assert not page.evaluate("window.stayed") and page.locator("#operate").is_visible()
 
 
-def test_the_waiting_page_fetches_just_what_the_dashboard_asks_for_when_it_opens(chromium, served):
-    page = chromium.new_context(viewport=SIZE).new_page()
-    page.set_default_timeout(WAIT)
-    asked: set[str] = set()
-    page.on("request", lambda sent: asked.add(urlparse(sent.url).path))
-    page.goto(served.url)
-    wait_for_example(page)
-    assert {path for path in asked if path.startswith(BELOW)} == {f"{BELOW}{name}" for name in needed_first()}
-    page.context.close()
+def test_the_waiting_page_fetches_just_what_the_dashboard_asks_for_when_it_opens(tab):
+    asked = {path for path in tab.asked_first if path.startswith(BELOW)}
+    assert asked == {f"{BELOW}{name}" for name in needed_first()}

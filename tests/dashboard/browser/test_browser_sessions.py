@@ -39,9 +39,8 @@ def test_a_reload_while_an_edit_runs_ends_it_says_so_and_leaves_what_was_live(sh
 
 @pytest.mark.usefixtures("halting")
 def test_what_is_opened_while_an_edit_of_the_page_runs_leaves_its_last_words_and_what_is_set_meanwhile(shared):
-    shared.reload()  # nothing is open but the first view
-    wait_for_example(shared)
-    set_up(shared, 200)  # longer than what is looked at meanwhile
+    assert shared.locator("#view-why").count() == 0, "nothing is open but the first view"
+    details(shared, "All settings")
     shared.click("#edit")
     wait_for_text(shared, "#clock", "Step 1 of at most")
     view(shared, "why")
