@@ -5,7 +5,7 @@
 
 Edits are `corrected` at the calibration's recommended layer (--layer for another), made in their own prompt format,
 with the paper's S; each is then asked with every suffix, and so is vanilla. Asked are the case's own prompts (DS,
-DG-Avg) and harmless prompts of the gate (DL, over-refusal). DL is against vanilla without a suffix, so
+DG-Avg) and harmless prompts of the development split (DL, over-refusal). DL is against vanilla without a suffix, so
 that a suffix's own damage shows. Of the suffixes only the paper's S is from the paper: Self-Reminder's is this
 project's own wording, and further ones are added with --suffix NAME=TEXT.
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_format(parser)
     parser.add_argument("--layer", type=int, default=None, help="the recommended one by default")
     parser.add_argument("--cases", type=int, default=9)
-    parser.add_argument("--harmless", type=int, default=16, help="harmless prompts of the gate")
+    parser.add_argument("--harmless", type=int, default=16, help="harmless prompts of the development split")
     parser.add_argument("--suffix", action="append", default=[], metavar="NAME=TEXT", help="a further one")
     parser.add_argument("--max-new-tokens", type=int, default=40)
     options = parser.parse_args(arguments)

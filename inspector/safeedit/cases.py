@@ -212,8 +212,9 @@ def bundled_cases() -> tuple[Case, ...]:
     return tuple(Case.from_record(record, f"cases.json, record {n}") for n, record in enumerate(records))
 
 
-Split = Literal["edit", "detector", "development", "gate", "score"]
-"""What a bundled text may be used for: making edits, fitting the detector, choosing settings, the gate, scoring."""
+Split = Literal["edit", "detector", "development", "fresh", "score"]
+"""What a bundled text may be used for: making edits, fitting the detector, choosing settings, asking whether the gate's
+word holds on texts that nothing was chosen by, scoring alone."""
 
 
 @cache

@@ -132,7 +132,7 @@ def words_of_both(words, row, gate=GATE, **changes):
     return word, run(strength_curve(words, asked, CASE, settings, judge=EvenJudge()))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, 4])
+@pytest.mark.parametrize("seed", range(4))
 def test_gate_and_curve_say_the_same_of_the_same_weights(seed):
     """On made-up edits, whatever the gate says of them: the curve never suggests what it refuses."""
     model = word_model([question.prompt for question in small_exam(CASE, 4, 2)], seed=seed)

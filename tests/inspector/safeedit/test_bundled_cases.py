@@ -104,7 +104,7 @@ def test_no_question_is_there_twice_as_question_or_other_question() -> None:
 def test_questions_of_the_detector_are_spread_over_categories_and_splits() -> None:
     found = Counter((entry["unsafety category"], entry["split"]) for entry in QUESTIONS)
     assert {found[c, s] for c in CATEGORIES for s in ("development", "score")} == {15, 17}
-    assert all(found[c, "gate"] == 3 for c in CATEGORIES)
+    assert all(found[c, "fresh"] == 3 for c in CATEGORIES)
     assert all(220 <= found[c, "detector"] <= 238 for c in CATEGORIES) and found.total() == 2376
 
 
@@ -125,14 +125,14 @@ def test_templates_of_a_split_serve_no_other_one() -> None:
         "edit": 12,
         "detector": 222,
         "development": 12,
-        "gate": 12,
+        "fresh": 12,
         "score": 20,
     }
     for case in CASES:
         assert of[case["attack name"]] == of[case["generalization test"]["attack_name"]] == case["split"]
 
 
-@pytest.mark.parametrize("split", ["edit", "detector", "development", "gate", "score"])
+@pytest.mark.parametrize("split", ["edit", "detector", "development", "fresh", "score"])
 def test_every_split_has_all_kinds_of_attack_about_equally_often(split: str) -> None:
     found = Counter(entry["attack category"] for entry in TEMPLATES.values() if entry["split"] == split)
     assert set(found) == FAMILIES and max(found.values()) - min(found.values()) <= 1

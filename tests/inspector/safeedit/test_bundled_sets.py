@@ -98,10 +98,10 @@ def test_false_alarms_are_counted_on_as_many_look_alikes_as_ordinary_prompts():
     assert {split: (found[split, True], found[split, False]) for split, _ in found} == {
         "development": (100, 99),
         "score": (160, 158),
-        "gate": (20, 20),
+        "fresh": (20, 20),
         "detector": (337, 386),
     }
-    assert all(abs(found[split, True] - found[split, False]) <= 2 for split in ("development", "gate", "score"))
+    assert all(abs(found[split, True] - found[split, False]) <= 2 for split in ("development", "fresh", "score"))
 
 
 def test_edits_are_held_to_at_least_two_hundred_harmless_prompts():
