@@ -40,6 +40,8 @@ GENEROUS: dict[str, Any] = {
 }
 """Budgets that let any edit pass."""
 QUICK |= GENEROUS
+BRIEF: dict[str, Any] = {**QUICK, "steps": 1, "harmless_prompts": 1, "max_new_tokens": 2}
+"""An edit that something else needs: one step, and answers of two tokens."""
 CONTROLS = ("locate", "edit", "ask", "undo", "strength", "cancel")
 """What a run switches off or on."""
 
