@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import gradio as gr
-import gradio_client.utils
 from dashboard_helpers import free_port, tiny_model
 from example_helpers import served_example, short_examples
 from gradio_client import Client
@@ -17,9 +14,6 @@ from dashboard.kit.sessions.typed import texts_of
 from dashboard.kit.shelf import Shelf
 from dashboard.page import build_app, launch_options
 from inspector.safeedit import bundled_cases
-
-# A client looks every twentieth of a second whether its answer has come, longer than most of them take here.
-gradio_client.utils.time = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: time.sleep(seconds / 25)})
 
 SCRIPT = "<script>alert(1)</script>"
 

@@ -36,8 +36,7 @@ def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_t
     assert visitor.screen["block"] == visitor.session.slot(LocatedCase).divergence.toxic_layer()
 
 
-@pytest.mark.parametrize("name", ["paper", "reference"])
-def test_operate_picks_the_layer_by_the_edit_s_preset_unless_a_person_has_picked_one(detecting, request, name):
+def test_operate_picks_the_layer_by_the_edit_s_preset_unless_a_person_has_picked_one(detecting, request):
     visitor = Visitor(detecting[0], request.node.name)
     visitor.session.slot(Acting).wish = "everywhere"
 
@@ -49,10 +48,10 @@ def test_operate_picks_the_layer_by_the_edit_s_preset_unless_a_person_has_picked
 
     assert operated("corrected") == 1 and "is picked" not in visitor.screen["locate_reading"]
     toxic = visitor.session.slot(LocatedCase).divergence.toxic_layer()
-    assert operated(name) == toxic != 1, "whatever preset Locate has"
-    assert f"Layer {toxic} is picked: the edit's preset {name} edits the toxic" in unescape(
-        visitor.screen["locate_reading"]
-    )
+    for name in ("paper", "reference"):
+        assert operated(name) == toxic != 1, "whatever preset Locate has"
+        said = unescape(visitor.screen["locate_reading"])
+        assert f"Layer {toxic} is picked: the edit's preset {name} edits the toxic" in said
     visitor.do("on_hand", block=0)
     assert "Layer 0 is picked by hand" in visitor.screen["locate_reading"]
     assert operated(name) == operated("corrected") == 0 and "by hand" in visitor.reload().screen["locate_reading"]
