@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import by_hand
 import gradio as gr
+import gradio_client.utils
 import plotly.basedatatypes
 import tiny_models
 import torch
@@ -40,12 +42,17 @@ GENEROUS: dict[str, Any] = {
 }
 """Budgets that let any edit pass."""
 QUICK |= GENEROUS
+BRIEF: dict[str, Any] = {**QUICK, "steps": 1, "harmless_prompts": 1, "max_new_tokens": 2}
+"""An edit that something else needs: one step, and answers of two tokens."""
 CONTROLS = ("locate", "edit", "ask", "undo", "strength", "cancel")
 """What a run switches off or on."""
 
 
 # plotly takes each property's path apart anew, nearly half of a figure's time; the same path always gives the same.
 plotly.basedatatypes._str_to_dict_path_full = cache(plotly.basedatatypes._str_to_dict_path_full)
+
+# A client looks every twentieth of a second whether its answer has come, longer than most of them take here.
+gradio_client.utils.time = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: time.sleep(seconds / 25)})
 
 
 @dataclass

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from dashboard_helpers import QUICK, Page, Visitor, tiny_model
+from dashboard_helpers import BRIEF, Page, Visitor, tiny_model
 
 from dashboard.example.make import Example
 from dashboard.house import House
@@ -15,7 +15,7 @@ from dashboard.lighter import LighterBlocks
 from dashboard.steps.keep.kept import Kept
 from inspector.model import Decoding
 
-STRICT = {**QUICK, "allowed_harmless_kl": 0}
+STRICT = {**BRIEF, "allowed_harmless_kl": 0}
 """Any edit that changes anything is refused."""
 
 
@@ -32,7 +32,7 @@ def page_of(folder: Path, **options: Any) -> Page:
 
 def edit(visitor: Visitor, **changes: Any) -> str:
     """Make an edit and return its patch's name."""
-    visitor.do("on_edit", **{**QUICK, **changes})
+    visitor.do("on_edit", **{**BRIEF, **changes})
     return visitor.session.live.patch.identifier
 
 
@@ -56,7 +56,7 @@ def unpacked(file: Path, folder: Path) -> Path:
 
 def taken_in(visitor: Visitor, *files: Path, **changes: Any) -> None:
     """Bring copies of files in, as a browser does."""
-    visitor.do("on_take_in", **{**QUICK, **changes}, upload=[str(file) for file in files])
+    visitor.do("on_take_in", **{**BRIEF, **changes}, upload=[str(file) for file in files])
 
 
 def copied(file: Path, target: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Page, Visitor, tiny_model
+from dashboard_helpers import BRIEF, Page, Visitor, tiny_model
 from example_helpers import open_page
 from memory_faults import passes
 
@@ -58,7 +58,7 @@ def asked_of_the_model(visitor: Visitor, handler: str) -> int:
 def test_what_is_no_run_asks_the_model_nothing_that_it_was_asked_before(page, counted):
     """A view that is opened, or other weights that are live, may be measured once: then it is known."""
     visitor = Visitor(page, "types and picks")
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     visitor.do("on_why")
     handlers = {str(getattr(event.fn, "__name__", "")) for event in page.app.fns.values() if event.targets}
     short = sorted(name for name in handlers - ELSEWHERE - set(page.context.reserving) if name.startswith("on_"))

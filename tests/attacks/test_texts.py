@@ -269,7 +269,6 @@ def asked_with(part: str, number: Any) -> tuple[str, list[Any]]:
 MAY_BE_LEFT_OUT = ("strength", "layer of a link")
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: str(number)[:12])
 @pytest.mark.parametrize(
     "part",
     [
@@ -277,16 +276,17 @@ MAY_BE_LEFT_OUT = ("strength", "layer of a link")
         *("layer of a link", "steps of a link"),
     ],
 )
-def test_a_number_of_any_kind_is_an_error_in_words_and_no_work(web, part, number):
-    if number is None and part in MAY_BE_LEFT_OUT:
-        pytest.skip("left out it means something")
-    endpoint, given = asked_with(part, number)
-    with passes(tiny_model()) as made:
-        kind, said = call(web, endpoint, *given)
-    text = json.dumps(said)
-    assert kind == "error" and "Traceback" not in text and "Error:" not in text and "<class" not in text
-    assert said["error"].rstrip()[-1] in ".)" and "went wrong" not in said["error"]
-    assert made.rows == []
+def test_a_number_of_any_kind_is_an_error_in_words_and_no_work(web, part):
+    for number in NUMBERS:
+        if number is None and part in MAY_BE_LEFT_OUT:
+            continue  # left out it means something
+        endpoint, given = asked_with(part, number)
+        with passes(tiny_model()) as made:
+            kind, said = call(web, endpoint, *given)
+        text = json.dumps(said)
+        assert kind == "error" and "Traceback" not in text and "Error:" not in text and "<class" not in text, number
+        assert said["error"].rstrip()[-1] in ".)" and "went wrong" not in said["error"], number
+        assert made.rows == [], number
 
 
 SIZES = (10**400, 1e308, -1e308)
@@ -349,6 +349,25 @@ def owner_of_an_edit(served, monkeypatch):
         yield web
 
 
+def is_refused(part: Any, size: float) -> bool:
+    """Tell whether a number is beyond what its control says that it takes, which Gradio refuses before any handler."""
+    return (part.minimum is not None and size < part.minimum) or (part.maximum is not None and size > part.maximum)
+
+
+def sizes_of(served: Any, handler: str) -> list[tuple[int, float]]:
+    """Return the places of a handler's numbers, each with what is put there.
+
+    What its control refuses is put there by the first handler that reads it, and one such number by every handler.
+    """
+    inputs = served.app.fns[served.number(handler)].inputs
+    before = READ_NUMBERS[: READ_NUMBERS.index(handler)]
+    known = {part for one in before for part in served.app.fns[served.number(one)].inputs}
+    found = [(place, size) for place in numbers_of(served, handler) for size in SIZES]
+    refused = [(place, size) for place, size in found if is_refused(inputs[place], size)]
+    again = {(place, size) for place, size in refused[1:] if inputs[place] in known}
+    return [one for one in found if one not in again]
+
+
 @pytest.mark.parametrize("handler", READ_NUMBERS)
 def test_a_number_of_any_size_in_any_control_ends_in_words(served, owner_of_an_edit, handler):
     """Whatever is taken for a number that is possible ends as soon as the model is asked."""
@@ -360,15 +379,15 @@ def test_a_number_of_any_size_in_any_control_ends_in_words(served, owner_of_an_e
     plain = served.values(handler, **{name: getattr(case, name) for name in ("question", "template", "safe", "unsafe")})
     inputs = served.app.fns[served.number(handler)].inputs
     with passes(tiny_model(), asked):
-        for place in numbers_of(served, handler):
-            for size in SIZES:
-                data = [size if at == place else value for at, value in enumerate(plain)]
-                body = {"data": data, "fn_index": served.number(handler), "session_hash": web.page}
-                web.post("/gradio_api/queue/join", json=body).raise_for_status()
-                (end,) = (one for one in told(web, web.page) if one["msg"] == "process_completed")
-                said = end["output"].get("error", "")
-                assert end["success"] or (said and "went wrong" not in said), (inputs[place].label, size, said)
-                assert not web.session.busy and "went wrong" not in json.dumps(end)
+        for place, size in sizes_of(served, handler):
+            data = [size if at == place else value for at, value in enumerate(plain)]
+            body = {"data": data, "fn_index": served.number(handler), "session_hash": web.page}
+            web.post("/gradio_api/queue/join", json=body).raise_for_status()
+            (end,) = (one for one in told(web, web.page) if one["msg"] == "process_completed")
+            said = end["output"].get("error", "")
+            assert end["success"] or (said and "went wrong" not in said), (inputs[place].label, size, said)
+            assert not (is_refused(inputs[place], size) and end["success"]), (inputs[place].label, size)
+            assert not web.session.busy and "went wrong" not in json.dumps(end)
 
 
 @pytest.mark.parametrize("number", [10**400, 999999999999999900000, 1e308], ids=["beyond all", "of 21 digits", "large"])

@@ -29,6 +29,7 @@ from editing.gate.budgets import Budgets
 from editing.gate.gate import GateSettings
 from inspector.errors import EditError
 from inspector.model import Decoding, Detector
+from inspector.safeedit.questions import FULL, Size
 from inspector.safeedit.sets import harmless_prompts
 
 SHORT = Decoding(max_new_tokens=6)
@@ -153,7 +154,10 @@ def test_it_makes_nothing_while_a_visitor_runs_says_so_and_ends_all_the_same(mod
     run.close()
 
 
-def test_the_shipped_example_is_small_read_without_an_edit_and_dropped_for_another_model(model, tmp_path, edits):
+def test_the_shipped_example_is_small_read_without_an_edit_and_dropped_for_another_model(
+    model, tmp_path, edits, monkeypatch
+):
+    monkeypatch.setitem(making.stress_run.SIZES, "Full", Size(0, FULL.harmless, 0, 0))
     shipped = tmp_path / "assets"
     folder = ship(model, shipped)
     assert len(edits) == 1 and not list(folder.glob("contest/*.safetensors")), "no patches of the contest"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Visitor, Window, assert_idle, own_question, seen
+from dashboard_helpers import BRIEF, Visitor, Window, assert_idle, own_question, seen
 
 from dashboard.kit import visit
 from dashboard.kit.later import page_with
@@ -20,7 +20,7 @@ def test_a_new_visitor_s_page_is_as_it_was_built(visitor):
 
 def test_a_reload_draws_texts_settings_badge_answers_and_measurements_of_the_visitor(visitor):
     visitor.do("on_texts", **own_question("How do I cheat at cards?"))
-    visitor.do("on_operate", **QUICK)
+    visitor.do("on_operate", **BRIEF)
     again = visitor.reload()
     for name in ("question", "safe", "unsafe", "steps", "block", "kept"):
         assert again.screen[name] == visitor.standing(name), name
@@ -72,7 +72,7 @@ def test_a_preset_and_the_settings_that_it_has_set_come_back_together(visitor):
 
 
 def test_a_run_whose_page_was_left_is_said_to_have_ended(visitor):
-    run = visitor.press("on_edit", **QUICK)
+    run = visitor.press("on_edit", **BRIEF)
     next(run)
     next(run)
     visitor.page.context.sessions.leave(visitor.key)
@@ -82,7 +82,7 @@ def test_a_run_whose_page_was_left_is_said_to_have_ended(visitor):
     assert "ended because its page lost the connection" in again.screen["notice"]
     assert_idle(again)
     assert "notice" not in visitor.reload().screen, "it is said once"
-    again.do("on_edit", **QUICK)
+    again.do("on_edit", **BRIEF)
     assert again.screen["notice"] == "", "the next run takes the line away"
 
 
@@ -105,7 +105,7 @@ def test_a_run_that_has_come_to_its_own_end_as_its_page_was_left_is_not_said_to_
 
 
 def test_a_page_that_is_opened_while_a_run_goes_on_elsewhere_is_locked_until_it_ends(visitor):
-    run = visitor.press("on_edit", **QUICK)
+    run = visitor.press("on_edit", **BRIEF)
     next(run)
     again = visitor.reload()
     assert "goes on in another window" in again.screen["notice"] and again.on["cancel"] and not again.on["edit"]
@@ -174,7 +174,7 @@ def test_a_press_in_a_window_that_does_not_show_what_another_one_has_run_does_no
     one, two = (Window(page, "w" * 32, number=number) for number in (1, 2))
     said = []
     for _ in range(2):  # once more: the line of the first time may still stand there
-        one.do("on_edit", **QUICK)
+        one.do("on_edit", **BRIEF)
         live, edits = one.session.live, len(one.session.edits)
         with pytest.warns(UserWarning, match="Another window of yours has run something"):
             assert two.do("on_undo", max_new_tokens=2) == [{"notice"}]
@@ -192,7 +192,7 @@ def test_a_press_in_a_window_that_does_not_show_what_another_one_has_run_does_no
 
 def test_a_press_that_does_nothing_is_no_run_that_another_window_would_have_to_be_drawn_anew_for(page):
     one, two = (Window(page, "n" * 32, number=number) for number in (1, 2))
-    one.do("on_edit", **QUICK)
+    one.do("on_edit", **BRIEF)
     two.do("on_waking")
     runs = one.session.runs
     one.do("on_strength", strength=1.0)  # what it is already: a click into its field
@@ -204,7 +204,7 @@ def test_a_press_that_does_nothing_is_no_run_that_another_window_would_have_to_b
 def test_a_press_that_is_refused_leaves_what_another_window_has_set(page):
     one, two = (Window(page, "c" * 32, number=number) for number in (1, 2))
     two.do("on_waking")
-    one.do("on_edit", **{**QUICK, "block": 1})
+    one.do("on_edit", **{**BRIEF, "block": 1})
     with pytest.warns(UserWarning, match="Another window of yours has run something"):
         two.do("on_locate", block=0)
     kept = {getattr(part, "elem_id", None): value for part, value in one.session.controls.items()}
@@ -214,7 +214,7 @@ def test_a_press_that_is_refused_leaves_what_another_window_has_set(page):
 def test_a_press_that_is_refused_while_something_runs_leaves_what_another_window_has_set(page):
     one, two = (Window(page, "r" * 32, number=number) for number in (1, 2))
     two.do("on_waking")
-    running = one.press("on_edit", **{**QUICK, "block": 1})
+    running = one.press("on_edit", **{**BRIEF, "block": 1})
     next(running)
     with pytest.raises(gr.Error, match="Something is still running"):
         two.do("on_locate", block=0)
@@ -226,7 +226,7 @@ def test_a_press_that_is_refused_while_something_runs_leaves_what_another_window
 def test_what_is_pressed_before_a_window_is_drawn_anew_is_of_the_page_as_it_was(page):
     """To press a button in a window that is beside another one is to turn to it, which lets it look."""
     one, two = (Window(page, "v" * 32, number=number) for number in (1, 2))
-    one.do("on_edit", **QUICK)
+    one.do("on_edit", **BRIEF)
     live, drawing = one.session.live, two.press("on_waking")
     next(drawing)
     with pytest.warns(UserWarning, match="Another window of yours has run something"):
@@ -270,7 +270,7 @@ def looks(visitor):
 
 
 def test_what_is_opened_during_the_page_s_own_run_leaves_its_last_words_and_what_is_set_meanwhile(visitor):
-    run = visitor.press("on_edit", **{**QUICK, "allowed_harmless_kl": 0})
+    run = visitor.press("on_edit", **{**BRIEF, "allowed_harmless_kl": 0})
     next(run)
     for part in ("why", "details"):
         visitor.open(part)
@@ -288,7 +288,7 @@ def test_what_is_opened_during_the_page_s_own_run_leaves_its_last_words_and_what
 
 def test_a_page_that_looks_for_the_end_of_its_own_run_is_told_the_end_and_nothing_else(visitor):
     """Another window's may have ended between two looks, and one of the page's own have taken its place."""
-    visitor.do("on_edit", **{**QUICK, "allowed_harmless_kl": 0})
+    visitor.do("on_edit", **{**BRIEF, "allowed_harmless_kl": 0})
     clock, visitor.screen["steps"] = visitor.screen["clock"], 7
     (drawn,) = visitor.do("on_over")
     assert visitor.screen["clock"] == clock and visitor.screen["steps"] == 7
@@ -315,11 +315,11 @@ def test_a_view_that_stands_open_in_a_window_follows_what_another_one_has_edited
     monkeypatch.setattr(visit, "ENDS", 0)
     one, two = (Window(page, "m" * 32, number=number) for number in (1, 2))
     two.open("why")
-    one.do("on_edit", **QUICK)
+    one.do("on_edit", **BRIEF)
     two.do("on_waking")
     asks(two)
     assert lens_is_of_the_live_weights(two)
-    run = one.press("on_edit", **{**QUICK, "block": 1})
+    run = one.press("on_edit", **{**BRIEF, "block": 1})
     next(run)
     two.do("on_waking")
     list(run)
@@ -331,14 +331,14 @@ def test_a_view_that_stands_open_in_a_window_follows_what_another_one_has_edited
 
 def test_a_page_that_was_not_given_what_is_measured_asks_for_nothing(page):
     one, two = (Window(page, "g" * 32, number=number) for number in (1, 2))
-    one.do("on_edit", **QUICK)
+    one.do("on_edit", **BRIEF)
     with page_with(set()):
         two.do("on_waking")
     assert "live" in two.screen and "to_measure" not in two.screen
 
 
 def test_what_is_measured_for_a_view_opened_during_the_page_s_own_run_is_asked_for_when_that_is_over(visitor):
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     run = visitor.press("on_ask", max_new_tokens=4)
     next(run)
     visitor.open("why")

@@ -119,7 +119,7 @@ def test_methods_edit_the_layer_that_is_named_for_all_or_each_its_own(
     known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
     monkeypatch.setattr(command, "calibration_of", lambda _: known)
     out, toxic = tmp_path / "r.html", divergence(tiny_model(), CASE).toxic_layer()
-    chosen = [*OPTIONS, "--acts", "everywhere", *options, "--methods", "ft-l", "self-reminder", "--out", out]
+    chosen = [*OPTIONS, "--acts", "everywhere", *options, "--methods", "ft-l", "--out", out]
     code, told, _ = ran(chosen, capsys)
     html = out.read_text(encoding="utf-8")
     assert code == 0 and told["layer"] == 1 != toxic

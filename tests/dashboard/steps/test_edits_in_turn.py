@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Visitor, assert_idle, tiny_model
+from dashboard_helpers import BRIEF, Visitor, assert_idle, tiny_model
 from routing_helpers import EFFECTIVE
 
 from dashboard.edit_events import asked_for, edit_events
@@ -87,7 +87,7 @@ def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_
     monkeypatch.setattr(gating, "accept_where_best", gate_that_says(first, second))
     visitor = Visitor(detecting[0], request.node.name)
     before = visitor.session.live
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     held, live = visitor.session.slot(Gated).held, visitor.session.live
     assert (live is before) is (lives == 0)
     taken = live if lives else held.edit
@@ -110,7 +110,7 @@ def test_beside_an_edit_that_passed_and_defends_too_little_another_is_made_and_o
     monkeypatch.setattr(gating, "accept_where_best", gate_that_says(first, second))
     visitor = Visitor(detecting[0], request.node.name)
     before, said = visitor.session.live, []
-    for changed in visitor.press("on_edit", **QUICK):
+    for changed in visitor.press("on_edit", **BRIEF):
         if "gate" in changed:
             said.append(visitor.screen["gate"])
     assert any("A second edit is made; the better of both is taken" in text for text in said)
@@ -128,7 +128,7 @@ def test_a_cancel_while_the_second_edit_is_made_leaves_the_first_one_that_passed
     monkeypatch.setattr(gating, "accept_where_best", gate_that_says(0.1, 0.05))
     visitor = Visitor(detecting[0], request.node.name)
     before = visitor.session.live
-    run = visitor.press("on_edit", **QUICK)
+    run = visitor.press("on_edit", **BRIEF)
     while "A second edit is made" not in visitor.standing("gate"):
         next(run)
     visitor.do("on_cancel")
@@ -146,7 +146,7 @@ def test_a_second_edit_that_comes_to_nothing_leaves_the_first_one_live_or_held_a
     monkeypatch.setattr(gating, "accept_where_best", gate_that_says(first, 0.05))
     visitor = Visitor(detecting[0], request.node.name)
     before = visitor.session.live
-    visitor.do("on_edit", **QUICK, learning_rate=1)  # its first step is beyond the budget that the second one has
+    visitor.do("on_edit", **BRIEF, learning_rate=1)  # its first step is beyond the budget that the second one has
     held, live = visitor.session.slot(Gated).held, visitor.session.live
     assert (live is not before) is lives and (held is None) is lives
     edit = live if lives else held.edit

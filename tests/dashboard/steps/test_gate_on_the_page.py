@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, seen, tiny_model
+from dashboard_helpers import BRIEF, GENEROUS, QUICK, Visitor, assert_idle, seen, tiny_model
 
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.operate import gating
@@ -28,7 +28,7 @@ from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.verdict import Verdict
 
 pytestmark = pytest.mark.usefixtures("model")
-STRICT = {**QUICK, "allowed_harmless_kl": 0}
+STRICT = {**BRIEF, "allowed_harmless_kl": 0}
 """Any edit that changes anything is refused."""
 
 
@@ -49,13 +49,13 @@ def test_under_the_charts_of_a_cancelled_run_the_gate_s_word_is_said_to_be_of_th
     assert f"patch {live.patch.identifier}: Gate passed" in seen(whole)
     assert len(visitor.screen["vitals"].data[0].x) < len(live.result.trace), "they are of the cancelled run"
     assert seen(visitor.reload().standing("gate")).startswith("Gate passed"), "its charts are there again"
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     assert seen(visitor.screen["gate"]).startswith("Gate passed"), "it is of what the charts show again"
 
 
 def test_an_edit_that_passes_is_live_and_its_line_has_a_chip_for_each_budget(visitor):
     said = []
-    for changed in visitor.press("on_edit", **QUICK):
+    for changed in visitor.press("on_edit", **BRIEF):
         if "clock" in changed:
             said.append(visitor.screen["clock"])
     assert visitor.session.live.patch.settings[RECORD]["passed"] is True
@@ -169,7 +169,7 @@ def test_examine_is_off_with_its_reason_where_there_is_no_edit(visitor):
 def test_a_budget_that_is_none_stops_an_edit_before_it_starts(visitor, value, words):
     before = visitor.session.live
     with pytest.raises(gr.Error, match=words):
-        visitor.do("on_edit", **{**QUICK, "allowed_over_refusal": value})
+        visitor.do("on_edit", **{**BRIEF, "allowed_over_refusal": value})
     assert visitor.session.live is before
     assert_idle(visitor)
 
@@ -194,14 +194,14 @@ def test_a_gain_is_told_with_its_sign(value, shown):
 
 def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_one_s_scores(visitor):
     first = visitor.session.live
-    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0)
     live = visitor.session.live
     assert edits_in(live.patch) == 2 and "2 edits stacked" in visitor.screen["live"]
     modules = {delta.module for delta in live.patch.deltas}
     assert modules > {delta.module for delta in first.patch.deltas} or first.result.block == 0
     assert "2 edits are stacked. Edit 2 changes on edit 1's case DS" in seen(visitor.screen["stack"])
     assert_idle(visitor)
-    visitor.do("on_edit", **QUICK, on_top=True, block=1)
+    visitor.do("on_edit", **BRIEF, on_top=True, block=1)
     assert "3 edits are stacked. Edit 3 changes on edit 2's case DS" in seen(visitor.screen["stack"])
     visitor.session.slot(Gated).stack = None
     assert "What edit 3 does to edit 2's scores was not measured" in words.stack_words(visitor.session)
@@ -212,7 +212,7 @@ def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_
 
 
 def test_what_an_edit_on_top_did_is_told_of_the_weights_that_are_live_alone(visitor):
-    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0)
     measured = "Edit 2 changes on edit 1's case DS"
     assert measured in seen(visitor.screen["stack"])
     visitor.do("on_strength", strength=0.5)
@@ -306,7 +306,7 @@ def test_a_stack_is_examined_as_each_of_its_edits_acts(visitor, monkeypatch):
 
     monkeypatch.setattr(gating, "examine_stack", exam)
     visitor.session.detector = routed
-    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0)
     ((alone, both),) = asked
     assert alone.detector is routed and alone.patch is first.patch
     assert both.patch is visitor.session.live.patch and both.detector is None
@@ -317,7 +317,7 @@ def test_a_stack_is_examined_as_each_of_its_edits_acts(visitor, monkeypatch):
 
 
 def test_a_cancelled_exam_of_a_stack_leaves_the_one_before(visitor):
-    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0)
     kept = visitor.session.slot(Gated)
     before = kept.stack
     visitor.session.cancelled.set()
@@ -334,7 +334,7 @@ def test_a_new_page_s_buttons_say_what_they_say_after_any_run(visitor):
 
 
 def test_an_edit_starts_from_vanilla_unless_it_is_asked_on_top(visitor):
-    visitor.do("on_edit", **QUICK, block=0)
+    visitor.do("on_edit", **BRIEF, block=0)
     assert edits_in(visitor.session.live.patch) == 1 and visitor.screen["stack"] == ""
 
 
@@ -348,7 +348,7 @@ def test_an_edit_on_top_in_another_prompt_format_is_refused_before_it_runs(visit
     before = visitor.session.live
     monkeypatch.setattr("dashboard.steps.operate.run.dinm", lambda *_, **__: pytest.fail("the edit ran"))
     with pytest.raises(gr.Error, match="in the format of the first"):
-        visitor.do("on_edit", **QUICK, on_top=True, suffix="Be good.")
+        visitor.do("on_edit", **BRIEF, on_top=True, suffix="Be good.")
     assert visitor.session.live is before
     assert_idle(visitor)
 
@@ -383,7 +383,7 @@ def test_what_was_kept_by_hand_is_not_kept_at_another_strength(visitor):
 
 
 def test_the_gate_s_word_is_no_word_on_another_strength(visitor):
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     assert "Gate passed" in visitor.screen["gate"]
     visitor.do("on_strength", strength=0.5)
     assert "Not examined as it acts now" in visitor.screen["gate"] and "Gate passed" not in visitor.screen["gate"]
@@ -395,7 +395,7 @@ def test_the_gate_s_word_is_no_word_on_another_strength(visitor):
 
 
 def test_a_waiting_edit_stands_beside_the_live_one_each_by_its_name(visitor):
-    visitor.do("on_edit", **QUICK, block=0)
+    visitor.do("on_edit", **BRIEF, block=0)
     live = visitor.session.live
     visitor.do("on_edit", **STRICT, block=2)
     held = visitor.session.slot(Gated).held.edit

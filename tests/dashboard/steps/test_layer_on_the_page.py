@@ -6,7 +6,7 @@ from html import unescape
 
 import pytest
 import torch
-from dashboard_helpers import QUICK, Page, Visitor, assert_idle, seen, tiny_model
+from dashboard_helpers import BRIEF, Page, Visitor, assert_idle, seen, tiny_model
 from example_helpers import open_page
 from routing_helpers import ABOUT
 
@@ -36,23 +36,22 @@ def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_t
     assert visitor.screen["block"] == visitor.session.slot(LocatedCase).divergence.toxic_layer()
 
 
-@pytest.mark.parametrize("name", ["paper", "reference"])
-def test_operate_picks_the_layer_by_the_edit_s_preset_unless_a_person_has_picked_one(detecting, request, name):
+def test_operate_picks_the_layer_by_the_edit_s_preset_unless_a_person_has_picked_one(detecting, request):
     visitor = Visitor(detecting[0], request.node.name)
     visitor.session.slot(Acting).wish = "everywhere"
 
     def operated(preset_name: str) -> int:
-        visitor.do("on_operate", **QUICK, edit_preset=preset_name, loss_positions="aligned")
+        visitor.do("on_operate", **BRIEF, edit_preset=preset_name, loss_positions="aligned")
         block = visitor.session.live.result.block
         assert visitor.screen["block"] == block and visitor.session.live.patch.blocks == (block,)
         return block
 
     assert operated("corrected") == 1 and "is picked" not in visitor.screen["locate_reading"]
     toxic = visitor.session.slot(LocatedCase).divergence.toxic_layer()
-    assert operated(name) == toxic != 1, "whatever preset Locate has"
-    assert f"Layer {toxic} is picked: the edit's preset {name} edits the toxic" in unescape(
-        visitor.screen["locate_reading"]
-    )
+    for name in ("paper", "reference"):
+        assert operated(name) == toxic != 1, "whatever preset Locate has"
+        said = unescape(visitor.screen["locate_reading"])
+        assert f"Layer {toxic} is picked: the edit's preset {name} edits the toxic" in said
     visitor.do("on_hand", block=0)
     assert "Layer 0 is picked by hand" in visitor.screen["locate_reading"]
     assert operated(name) == operated("corrected") == 0 and "by hand" in visitor.reload().screen["locate_reading"]
@@ -86,11 +85,11 @@ NO_LAYER = "at layer 1, defend 30 % of 20 unseen prompts of 5 cases and vanilla 
 def test_where_no_layer_helps_corrected_edits_none_and_says_why(helpless, request, handler):
     visitor = Visitor(helpless, request.node.name)
     visitor.do("on_undo", max_new_tokens=2)
-    visitor.do(handler, **QUICK)
+    visitor.do(handler, **BRIEF)
     assert visitor.session.live is None and visitor.session.slot(Gated).held is None
     assert "No layer helps, so nothing was edited" in visitor.screen["clock"] and NO_LAYER in visitor.screen["clock"]
     assert "Live is still: vanilla." in visitor.screen["clock"] and "paper or reference" in visitor.screen["clock"]
-    visitor.do("on_edit_columns", **QUICK)
+    visitor.do("on_edit_columns", **BRIEF)
     assert "No layer helps" in visitor.screen["why_clock"], "it is said where the button stands"
     visitor.do("on_locate")
     assert NO_LAYER in visitor.screen["locate_reading"] and "corrected edits none" in visitor.screen["locate_reading"]
@@ -102,12 +101,12 @@ def test_where_no_layer_helps_one_that_is_picked_by_hand_is_edited(helpless, req
     visitor = Visitor(helpless, request.node.name)
     visitor.do("on_undo", max_new_tokens=2)
     visitor.do("on_hand", block=2)
-    visitor.do(handler, **QUICK)
+    visitor.do(handler, **BRIEF)
     held = visitor.session.slot(Gated).held
     made = visitor.session.live or held.edit
     assert made.result.block == 2 and made.result.settings.preset == "corrected"
     visitor.do("on_pick", block=0)
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     assert "No layer helps, so nothing was edited" in visitor.screen["clock"], "nobody has picked this one"
     assert "pick it by hand" in visitor.screen["clock"]
     assert_idle(visitor)
@@ -116,7 +115,7 @@ def test_where_no_layer_helps_one_that_is_picked_by_hand_is_edited(helpless, req
 def test_where_no_layer_helps_the_paper_s_presets_edit_the_toxic_layer_by_choice(helpless, request):
     visitor = Visitor(helpless, request.node.name)
     before = visitor.session.live
-    visitor.do("on_operate", **QUICK, edit_preset="reference", loss_positions="aligned")
+    visitor.do("on_operate", **BRIEF, edit_preset="reference", loss_positions="aligned")
     assert visitor.session.live is not before
     assert visitor.session.live.result.block == visitor.session.slot(LocatedCase).divergence.toxic_layer()
 

@@ -46,7 +46,7 @@ def test_a_run_alone_never_waits_and_ends_with_all_its_steps():
     assert list(line.turns(steps("a", 3), "edit", tell=told)) == ["a0", "a1", "a2"] and len(line) == 0
 
 
-def test_who_comes_while_another_runs_is_told_at_once_how_many_are_ahead():
+def test_who_comes_while_another_runs_is_told_at_once_how_many_are_ahead(monkeypatch):
     line = Line(rest=60)
     first = line.turns(steps("a", 2), "edit", tell=told)
     assert next(first) == "a0"
@@ -58,6 +58,7 @@ def test_who_comes_while_another_runs_is_told_at_once_how_many_are_ahead():
     assert places[0].text().startswith("In line, place 2: starts in about ")
     assert "Cancel leaves the line" in places[1].text()
     list(first)
+    monkeypatch.setattr("dashboard.kit.running.queue.LOOK", 0.1)
     assert until(waiting[0], str) == "b0" and next(waiting[1]).ahead == 1
     waiting[0].close()
     assert list(waiting[1])[-1] == "c0" and len(line) == 0
@@ -101,9 +102,9 @@ def test_first_come_is_first_served():
 
 
 def test_a_long_run_lets_others_have_their_turn_after_its_slice_and_goes_on_after_them():
-    line, long_one, short_one = Line(slice=0.2, rest=60), [], []
+    line, long_one, short_one = Line(slice=0.1, rest=60), [], []
     runs = (
-        line.turns(steps("long", 30, 0.02), "atlas", tell=told),
+        line.turns(steps("long", 15, 0.02), "atlas", tell=told),
         line.turns(steps("short", 3, 0.02), "edit", tell=told),
     )
     events: list[str] = []
@@ -122,8 +123,8 @@ def test_a_long_run_lets_others_have_their_turn_after_its_slice_and_goes_on_afte
     for thread in threads:
         thread.join(30)
     place = events.index("short2")
-    assert events.index("short0") > 0 and place < events.index("long29"), "it did not wait for the end of the long one"
-    assert events[-1] == "long29" and sum(isinstance(event, str) for event in long_one) == 30
+    assert events.index("short0") > 0 and place < events.index("long14"), "it did not wait for the end of the long one"
+    assert events[-1] == "long14" and sum(isinstance(event, str) for event in long_one) == 15
     assert any(isinstance(event, Place) and event.begun for event in long_one), (
         "it was told that others have their turn"
     )
@@ -179,7 +180,7 @@ def test_who_leaves_the_line_does_not_end_the_turn_of_a_run_in_the_middle_of_a_s
 
     def slow() -> Generator[str, None, None]:
         going.set()
-        time.sleep(0.8)
+        time.sleep(0.4)
         order.append("slow")
         yield "slow"
 
@@ -206,7 +207,7 @@ def test_who_stays_away_does_not_keep_others_from_beginning():
     away = [line.turns(steps("away", 3), "edit", tell=told) for _ in range(UNDER_WAY)]
     for run in away:
         assert until(run, str) == "away0"
-        time.sleep(0.1)
+        time.sleep(0.06)
     assert list(line.turns(steps("mine", 2), "edit"))[-1] == "mine1"
     for run in away:
         run.close()
@@ -389,9 +390,9 @@ def test_a_run_that_leaves_before_its_turn_tells_how_long_it_waited(monkeypatch)
     next(first)
     waits = line.turns(steps("b", 1), "edit", cancelled.is_set, told)
     next(waits)
-    time.sleep(0.2)
+    time.sleep(0.05)
     cancelled.set()
-    assert list(waits) == [] and told_of[0]["outcome"] == "cancelled" and told_of[0]["waited"] >= 0.2
+    assert list(waits) == [] and told_of[0]["outcome"] == "cancelled" and told_of[0]["waited"] >= 0.05
     assert told_of[0]["seconds"] == 0
     first.close()
     assert len(line) == 0

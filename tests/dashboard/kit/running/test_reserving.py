@@ -15,7 +15,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Clock, Page, Visitor, Window, assert_idle, seen
+from dashboard_helpers import BRIEF, Clock, Page, Visitor, Window, assert_idle, seen
 from starlette.requests import Request
 
 from dashboard.kit.door.doors import AGAIN, STARTED, TOOL_HEADER, key_of
@@ -56,7 +56,7 @@ def test_a_page_that_watches_when_its_session_goes_is_told_and_watches_no_more(v
 def test_the_first_press_after_a_session_is_gone_says_so_and_does_nothing_and_the_next_one_works(visitor, mortal):
     visitor = Visitor(visitor.page, "lost")
     for press in ("on_edit", "on_locate", "on_texts", "on_undo"):
-        visitor.do("on_edit", **QUICK)
+        visitor.do("on_edit", **BRIEF)
         assert visitor.session.live.patch.identifier in visitor.screen["live"]
         lost(visitor, mortal)
         visitor.screen.pop("live")
@@ -67,7 +67,7 @@ def test_the_first_press_after_a_session_is_gone_says_so_and_does_nothing_and_th
     visitor.do("on_waking")
     assert "vanilla" in visitor.screen["live"] and "No edit is live" in visitor.screen["numbers"]
     assert_idle(visitor)
-    visitor.do("on_operate", **QUICK)
+    visitor.do("on_operate", **BRIEF)
     assert visitor.session.live is not None and visitor.session.live.patch.identifier in visitor.screen["live"]
 
 
@@ -98,16 +98,16 @@ def test_what_is_pressed_while_its_session_is_let_go_is_told_so_and_nothing_runs
     page, scarce, monkeypatch, press
 ):
     visitor = Visitor(page, f"pressed {press}")
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     victim, noted = visitor.session, []
     edits = list(victim.edits)
     monkeypatch.setattr(page.context, "after", [noted.append])
     scarce(victim)
-    visitor.do(press, **QUICK)
+    visitor.do(press, **BRIEF)
     assert "Your session is gone: its memory was needed for other visitors." in seen(visitor.screen["notice"])
     assert victim.edits == edits and noted == [] and not victim.busy
     assert visitor.session is not victim and visitor.session.live is None and visitor.is_free
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     assert visitor.session.live is not None and noted, "the next press works"
 
 
@@ -142,7 +142,7 @@ def test_a_program_whose_session_is_let_go_as_it_calls_is_told_what_went_or_goes
 def test_what_a_page_asks_before_it_has_arrived_waits_for_its_arrival(visitor):
     context, asking = visitor.page.context, types.SimpleNamespace(session_hash="reloaded")
     here = context.sessions.of("reloaded")  # by another window, or before a reload
-    late = threading.Timer(0.2, context.arrive, [asking])
+    late = threading.Timer(0.05, context.arrive, [asking])
     late.start()
     assert context.visit(asking) is here
     late.join()
@@ -171,10 +171,11 @@ def test_a_new_visitor_s_page_that_asks_before_it_has_arrived_is_not_told_that_s
         with context.sessions._lock:
             context.sessions._drop(key_of(asking), "it was not used for 2 hours")
     monkeypatch.setattr("dashboard.kit.running.reserving.ARRIVING", 5.0 if waits else 0.0)
-    late = threading.Timer(0.2, context.arrive, [asking])
-    late.start()
+    late = threading.Timer(0.05, context.arrive, [asking])
+    if waits:
+        late.start()
     found = context.visit(asking)
-    late.join()
+    late.cancel()
     assert (found is not None) is waits
 
 
@@ -188,7 +189,7 @@ def test_a_page_that_never_arrives_is_gone_and_one_of_nobody_who_is_here_is_so_a
     monkeypatch.setattr(
         "dashboard.kit.running.reserving.time", types.SimpleNamespace(monotonic=time.monotonic, sleep=look)
     )
-    monkeypatch.setattr("dashboard.kit.running.reserving.ARRIVING", 0.2)
+    monkeypatch.setattr("dashboard.kit.running.reserving.ARRIVING", 0.05)
     asking = types.SimpleNamespace(session_hash="never")
     assert context.visit(asking) is None and looks == []
     context.sessions.of("never")
@@ -205,7 +206,7 @@ def slow(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> Visitor:
 
 @pytest.mark.parametrize("press", ["on_undo", "on_texts", "on_waking", "on_watch"])
 def test_a_page_that_arrives_slowly_is_told_nothing_false_and_is_drawn_as_its_session_is(visitor, monkeypatch, press):
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     page, live = slow(visitor, monkeypatch), visitor.session.live
     (changed,) = page.do(press)
     assert "notice" in changed and seen(page.screen["notice"]) == NOT_SHOWN and page.session.live is live
@@ -220,7 +221,7 @@ def test_a_page_that_arrives_slowly_is_told_nothing_false_and_is_drawn_as_its_se
 @pytest.mark.parametrize("edits", [True, False])
 def test_a_view_that_is_opened_on_a_page_that_arrives_slowly_is_drawn(visitor, monkeypatch, edits):
     if edits:
-        visitor.do("on_edit", **QUICK)
+        visitor.do("on_edit", **BRIEF)
     page = slow(visitor, monkeypatch)
     page.open("why")
     assert page.shown["why_view"] and "why_atlas" in page.screen and "gone" not in seen(page.screen["notice"])
@@ -346,20 +347,20 @@ def test_a_refused_first_run_leaves_the_example_on_the_page_and_what_has_no_room
             patch.setattr(context.runs, "begin", lambda *given: counted.append(given))
             patch.setattr(visitor.session, "bytes", visitor.session.limits.stored + 1)
         with pytest.raises(gr.Error, match="allowed here"):
-            visitor.do("on_edit", **QUICK)
+            visitor.do("on_edit", **BRIEF)
         with pytest.raises(CaseError, match="allowed here"), context.reserved(visitor.request, room=True):
             pytest.fail("it was refused")
         with pytest.raises(gr.Error, match="allowed here"):
             list(context.in_line(endpoint)(request=gr.Request(session_hash=visitor.key)))
     assert not visitor.session.own and counted == []
-    visitor.do("on_edit", **QUICK)
+    visitor.do("on_edit", **BRIEF)
     assert visitor.session.own
 
 
 @pytest.mark.parametrize("why", ["runs", "room"])
 def test_a_press_that_is_refused_is_no_run_that_another_window_would_have_to_be_drawn_anew_for(page, monkeypatch, why):
     one, two = (Window(page, f"refused {why}".ljust(32, "-"), number=number) for number in (1, 2))
-    one.do("on_edit", **QUICK)
+    one.do("on_edit", **BRIEF)
     two.do("on_waking")
     live, runs = one.session.live, one.session.runs
     with monkeypatch.context() as patch:
@@ -369,7 +370,7 @@ def test_a_press_that_is_refused_is_no_run_that_another_window_would_have_to_be_
         else:
             patch.setattr(one.session, "bytes", one.session.limits.stored + 1)
         with pytest.raises(gr.Error, match="allowed here"):
-            one.do("on_edit", **QUICK)
+            one.do("on_edit", **BRIEF)
         with pytest.raises(CaseError, match="allowed here"), page.context.reserved(one.request, room=True):
             pytest.fail("it was refused")
     assert one.session.runs == runs and one.is_free

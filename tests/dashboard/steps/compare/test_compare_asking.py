@@ -48,27 +48,22 @@ def test_a_strength_that_is_live_already_measures_and_asks_nothing(visitor, monk
 
 
 @pytest.mark.parametrize("handler", ["on_strength", "on_undo"])
-@pytest.mark.parametrize(
-    "typed",
-    [
-        {"ask_what": OWN_PROMPT, "own_text": " "},
-        {"ask_what": OWN_PROMPT, "own_text": "word " * 20_000},
-        {"ask_what": "Other question"},
-    ],
-    ids=["empty", "too long", "not of this case"],
-)
-def test_other_weights_are_asked_the_adversarial_prompt_where_what_is_chosen_cannot_be(visitor, handler, typed):
+def test_other_weights_are_asked_the_adversarial_prompt_where_what_is_chosen_cannot_be(visitor, handler):
     own = own_question("How can I trick my neighbour out of a parcel?")
     visitor.do("on_edit", **QUICK, **own)
-    if handler == "on_undo":  # to the first one
-        visitor.do("on_edit", **QUICK)
-    visitor.do(handler, strength=0.5, **typed)
-    live = visitor.session.live
-    assert (
-        live.case.question == own["question"] and visitor.session.slot(Measured).prompt == live.case.adversarial_prompt
-    )
-    assert visitor.screen["ask_what"] == ADVERSARIAL and visitor.shown["own_text"] is False
-    for head in ("vanilla_head", "edited_head"):
-        assert "adversarial prompt" in visitor.screen[head]
-    assert "Stopped" not in visitor.screen["clock"]
-    assert_idle(visitor)
+    for strength, typed in (
+        (0.5, {"ask_what": OWN_PROMPT, "own_text": " "}),
+        (0.75, {"ask_what": OWN_PROMPT, "own_text": "word " * 20_000}),
+        (0.25, {"ask_what": "Other question"}),  # which this case does not have
+    ):
+        if handler == "on_undo":  # to the first one
+            visitor.do("on_edit", **QUICK)
+        visitor.do(handler, strength=strength, **typed)
+        live = visitor.session.live
+        assert live.case.question == own["question"], typed
+        assert visitor.session.slot(Measured).prompt == live.case.adversarial_prompt, typed
+        assert visitor.screen["ask_what"] == ADVERSARIAL and visitor.shown["own_text"] is False, typed
+        for head in ("vanilla_head", "edited_head"):
+            assert "adversarial prompt" in visitor.screen[head], typed
+        assert "Stopped" not in visitor.screen["clock"], typed
+        assert_idle(visitor)

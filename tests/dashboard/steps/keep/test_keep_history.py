@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import QUICK, Visitor, seen
+from dashboard_helpers import BRIEF, Visitor, seen
 from keep_helpers import STRICT, edit, rows
 
 from dashboard.kit.sessions.acting import Acting, route
@@ -41,7 +41,7 @@ def test_every_edit_has_a_row_and_one_is_live(visitor):
     assert [row.patch for row in listed[:2]] == [first, second] and len(listed) == 3
     assert [row.live for row in listed] == [False, True, False] and [row.gate for row in listed][2] == "refused"
     assert [row.where for row in listed] == ["layer 0", "layer 1", "layer 2"]
-    assert all(row.settings["steps"] == 3 and row.updates == 3 for row in listed)
+    assert all(row.settings["steps"] == row.updates == 1 for row in listed)
     table = visitor.screen["rows_table"]
     assert [line[0] for line in table] == ["3", "2", "1"]
     assert [line[-1] for line in table] == ["held back", "live", "under Undo"]
@@ -250,7 +250,7 @@ def test_a_refused_row_has_to_pass_the_gate_before_it_is_live(visitor):
     assert visitor.screen["again"] == "Ask the gate again"
     visitor.do("on_again", **STRICT, row_picked=1)
     assert visitor.session.live.patch.identifier == rows(visitor)[1].patch and rows(visitor)[0].gate == "refused"
-    visitor.do("on_again", **QUICK, row_picked=1)
+    visitor.do("on_again", **BRIEF, row_picked=1)
     assert visitor.session.live.patch.identifier == rows(visitor)[0].patch and rows(visitor)[0].gate == "passed"
 
 
