@@ -37,15 +37,16 @@ def label(tensor: Tensor) -> torch.device:
     return tensor.__dict__.get("labelled", CPU)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of what torch's functions take and return."""
+_GROUPS = (tuple, list)
+_PLAIN = (int, float, str, type(None))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Return the tensors of what torch's functions take and return; asked several times for each of them."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, _GROUPS) else ()
+    return [tensor for part in parts if not isinstance(part, _PLAIN) for tensor in _tensors(part)]
 
 
 def _put(value: Any, device: torch.device) -> Any:
@@ -198,7 +199,7 @@ def _whole(device: Any) -> torch.device:
 
 def _common(name: str, args: Any, kwargs: Any) -> torch.device:
     """Return the one device of what a function is given, as torch would: a number on the CPU goes with any."""
-    tensors = [tensor for tensor in _tensors((args, kwargs)) if not tensor.is_meta]
+    tensors = [tensor for tensor in (*_tensors(args), *_tensors(kwargs)) if not tensor.is_meta]
     whole = {label(tensor) for tensor in tensors if tensor.dim() > 0 or label(tensor) != CPU}
     if len(whole) > 1:
         told = ", ".join(f"{label(tensor)} {tuple(tensor.shape)}" for tensor in tensors)

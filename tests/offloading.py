@@ -55,7 +55,7 @@ class Folders:
         return self._models[family, kind]
 
     def _limited(self, family: str, share: float) -> InspectedModel:
-        limit = int(share * sum(p.numel() * 4 for p in tiny_models.network(family).parameters()))
+        limit = int(share * sum(p.numel() * 4 for p in self.whole(family).network.parameters()))
         return load(self.of(family), device="cpu", dtype="float32", device_map="auto", max_memory={"cpu": limit})
 
 

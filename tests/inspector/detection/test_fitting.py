@@ -22,7 +22,7 @@ def read(random: np.random.Generator, harmful: bool) -> Reading:
 
 
 def test_a_fit_finds_the_direction_and_lets_few_held_out_harmless_texts_over_the_threshold(llama):
-    texts, random = made_up(200), np.random.default_rng(0)
+    texts, random = made_up(100), np.random.default_rng(0)
     made = end_of(fit(llama, texts, [read(random, sample.harmful) for sample in texts], (0, 2)))
     scale = made.weights.numpy().ravel() * SCALE
     assert np.abs(scale).argmax() == 37 and (made.window, made.stride, made.blocks) == (WINDOW, STRIDE, (0, 2))
@@ -31,15 +31,15 @@ def test_a_fit_finds_the_direction_and_lets_few_held_out_harmless_texts_over_the
     found = np.array([made.score(torch.tensor(one.states).float()) for one in others])
     assert (found[400:] >= made.threshold).mean() <= 0.17 and (found[:400] >= made.threshold).mean() > 0.97
     told = dict(made.about)
-    assert (told["harmful_texts"], told["harmless_texts"], told["questions"]) == (200, 200, 100)
-    assert told["false_alarms_held_out"] == pytest.approx(FALSE_ALARMS, abs=1 / 200)
+    assert (told["harmful_texts"], told["harmless_texts"], told["questions"]) == (100, 100, 50)
+    assert told["false_alarms_held_out"] == pytest.approx(FALSE_ALARMS, abs=1 / 100)
     assert told["auc_held_out"] > 0.99 and made.fingerprint == llama.fingerprint
 
 
 def test_texts_that_share_their_question_are_held_out_together(llama):
     """Each question alone carries a mark of its own, so a fit that had seen it would find it again."""
-    texts = made_up(60)
-    marks = np.eye(60, dtype=np.float16)[np.arange(len(texts)) // 2][:, None]
+    texts = made_up(40)
+    marks = np.eye(40, dtype=np.float16)[np.arange(len(texts)) // 2][:, None]
     made = end_of(fit(llama, texts, [Reading(mark, (0,)) for mark in marks], (0,)))
     assert made.about["auc_held_out"] < 0.6
 

@@ -174,7 +174,8 @@ def test_a_list_of_hashes_that_is_empty_or_cut_anywhere_makes_no_folder_whole(tm
     folder = ensure(tmp_path)
     ready, weights = folder / "ready.txt", folder / "model.safetensors"
     whole = ready.read_bytes().rstrip(b"\n")
-    for length in range(len(whole)):
+    ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]
+    for length in sorted({*range(0, len(whole), 5), *(end + by for end in ends for by in (0, 1)), len(whole) - 1}):
         weights.write_bytes(b"anything")
         ready.write_bytes(whole[:length])
         assert not embedded_model._is_whole(folder), whole[:length]

@@ -105,7 +105,7 @@ def test_vanilla_and_edited_answers_are_the_same(pair, case):
     prompt = encode(whole, case.adversarial_prompt).prompt
     for blocks in ((0,), (whole.blocks - 1,), range(whole.blocks)):
         rows = (VANILLA, Row(by_hand.patch(whole, *blocks, size=1.0)))  # a patch made on the one is one of the other
-        texts = [answer(model, prompt, rows, Decoding(max_new_tokens=12)).token_ids for model in pair]
+        texts = [answer(model, prompt, rows, Decoding(max_new_tokens=6)).token_ids for model in pair]
         assert texts[0] == texts[1] and texts[0][0] != texts[0][1]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import by_hand
 import numpy as np
@@ -50,8 +51,9 @@ def devices() -> Iterator[None]:
         yield
 
 
+@cache
 def over_two(family: str) -> InspectedModel:
-    """Return a tiny model over two devices."""
+    """Return a tiny model over two devices, made once."""
     return sharded(tiny_models.network(family), tiny_models.tokenizer(), f"tiny-{family}")
 
 

@@ -43,7 +43,7 @@ def test_a_program_that_is_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "report.json"
     path.write_text("0\n" * LINES, encoding="utf-8")
     chance = random.Random(1)
-    for _ in range(6):
+    for _ in range(4):
         words = [sys.executable, "-c", WRITER, str(path)]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None and writer.stdout.readline()

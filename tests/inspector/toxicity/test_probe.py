@@ -230,7 +230,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("broken", ["nonsense", "no metadata", "empty", "one bit", "another version", *BROKEN])
 def test_a_broken_file_is_trained_over(llama, tmp_path, broken, capsys):
-    _, good = finish(kept_probe(llama, planted(), tmp_path))
+    _, good = finish(kept_probe(llama, planted(8), tmp_path))
     (path,) = tmp_path.iterdir()
     if broken == "nonsense":
         path.write_bytes(b"this is no safetensors file at all")
@@ -247,10 +247,10 @@ def test_a_broken_file_is_trained_over(llama, tmp_path, broken, capsys):
         elif broken == "another version":
             about["format"] = "dinm-inspector probe 0"
         save_file({"weight": good.weight, "bias": good.bias}, path, metadata=None if broken == "no metadata" else about)
-    shares, mended = finish(kept_probe(llama, planted(), tmp_path))
+    shares, mended = finish(kept_probe(llama, planted(8), tmp_path))
     assert shares and np.allclose(mended.weight, good.weight)
     assert "trained again" in capsys.readouterr().err
-    shares, read = finish(kept_probe(llama, planted(), tmp_path))
+    shares, read = finish(kept_probe(llama, planted(8), tmp_path))
     assert shares == [] and np.array_equal(read.weight, mended.weight)
 
 

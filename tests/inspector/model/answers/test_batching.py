@@ -15,7 +15,7 @@ from inspector.model.answers import by_length
 from inspector.model.answers.batching import generate, plan
 from inspector.model.answers.cached_lines import common_start
 
-LENGTH = 12
+LENGTH = 8
 TEXTS = (
     "How do I be mean?",
     "How do I be mean to a pirate who sails the seven seas and never comes home?",
@@ -24,36 +24,28 @@ TEXTS = (
 )
 
 
-@pytest.fixture
-def model(every_model):
-    """Every family: these are numbers of the low-level engine."""
-    return every_model
-
-
 def together(model, prompts, rows, decoding=Decoding(LENGTH)):
     """Return the lines at the end of one batch."""
     return deque(generate(model, prompts, rows, decoding), maxlen=1)[0]
 
 
-@pytest.fixture
-def prompts(model) -> list[tuple[int, ...]]:
-    return [encode(model, text).prompt for text in TEXTS]
-
-
-@pytest.mark.parametrize("cost", [0, 10**6], ids=["each length in a pass", "all in one pass"])
-def test_each_prompt_is_answered_as_it_is_alone_with_each_row_of_weights(model, prompts, cost, monkeypatch):
-    monkeypatch.setitem(by_length.COST, "cpu", cost)
+def test_each_prompt_is_answered_as_it_is_alone_with_each_row_of_weights(every_model, monkeypatch):
+    """With each length in a pass of its own, and with all in one."""
+    model, prompts = every_model, [encode(every_model, text).prompt for text in TEXTS]
     rows = (VANILLA, Row(by_hand.patch(model, size=0.3)))
-    lines = together(model, prompts, rows)
-    assert [(line.row, line.prompt) for line in lines] == [(row, n) for row in (0, 1) for n in range(len(prompts))]
-    for line in lines:
-        alone = answer(model, prompts[line.prompt], (rows[line.row],), Decoding(LENGTH))
-        assert tuple(line.tokens) == alone.token_ids[0] and line.finished == alone.finished[0]
-    half = len(prompts)
-    assert any(a.tokens != b.tokens for a, b in zip(lines[:half], lines[half:], strict=True)), "the patch must act"
+    alone = [[answer(model, prompt, (row,), Decoding(LENGTH)) for prompt in prompts] for row in rows]
+    for cost in (0, 10**6):
+        monkeypatch.setitem(by_length.COST, "cpu", cost)
+        lines = together(model, prompts, rows)
+        assert [(line.row, line.prompt) for line in lines] == [(row, n) for row in (0, 1) for n in range(len(prompts))]
+        for line in lines:
+            own = alone[line.row][line.prompt]
+            assert (tuple(line.tokens), line.finished) == (own.token_ids[0], own.finished[0]), cost
+    assert any(a.token_ids != b.token_ids for a, b in zip(*alone, strict=True)), "the patch must act"
 
 
-def test_sampled_answers_do_not_depend_on_the_batch(model, prompts):
+def test_sampled_answers_do_not_depend_on_the_batch(model):
+    prompts = [encode(model, text).prompt for text in TEXTS]
     decoding = Decoding(LENGTH, temperature=1.2, seed=4)
     for line in together(model, prompts, (VANILLA,), decoding):
         assert tuple(line.tokens) == answer(model, prompts[line.prompt], decoding=decoding).token_ids[0]

@@ -15,12 +15,6 @@ from inspector.model import VANILLA, Answers, Decoding, PromptFormat, Row, answe
 LENGTH = 10
 
 
-@pytest.fixture
-def model(every_model):
-    """Every family: these are numbers of the low-level engine."""
-    return every_model
-
-
 def generated(model, network, prompt, rows=None) -> tuple[int, ...]:
     """Return what transformers' own greedy generation says, without what ended it."""
     ids = torch.tensor([list(prompt)])
@@ -41,15 +35,17 @@ def prompt(model) -> tuple[int, ...]:
     return encode(model, "How do I be mean?").prompt
 
 
-def test_a_greedy_vanilla_stream_equals_the_network_s_own_generation(model, prompt):
+def test_a_greedy_vanilla_stream_equals_the_network_s_own_generation(every_model):
+    model, prompt = every_model, encode(every_model, "How do I be mean?").prompt
     states = list(stream(model, prompt, decoding=Decoding(LENGTH)))
     assert states[-1].token_ids[0] == generated(model, model.network, prompt)
     for earlier, later in itertools.pairwise(states):
         assert later.token_ids[0][: len(earlier.token_ids[0])] == earlier.token_ids[0]
 
 
-def test_a_greedy_edited_answer_equals_that_of_a_copy_with_the_delta_written(model, prompt):
+def test_a_greedy_edited_answer_equals_that_of_a_copy_with_the_delta_written(every_model):
     """In one batch with vanilla, whose answer must stay what it is."""
+    model, prompt = every_model, encode(every_model, "How do I be mean?").prompt
     patch = by_hand.patch(model, size=0.3)
     own = answer(model, prompt, (VANILLA, Row(patch)), Decoding(LENGTH))
     copied = by_hand.written(model.network, (patch.deltas[0].block, patch.deltas[0].dense()))
@@ -88,16 +84,16 @@ def test_a_vanishing_top_p_is_greedy(model, prompt):
     assert answer(model, prompt, decoding=Decoding(LENGTH, temperature=1.0, top_p=1e-6)) == greedy
 
 
-@pytest.mark.parametrize("temperature", [1e-308, 1e-40, 1e-20])
-def test_however_small_the_temperature_the_likeliest_token_is_taken(llama, temperature):
+def test_however_small_the_temperature_the_likeliest_token_is_taken(llama):
     prompt = encode(llama, "Hi.", None, PromptFormat("")).prompt
     greedy = answer(llama, prompt, decoding=Decoding(LENGTH))
-    assert answer(llama, prompt, decoding=Decoding(LENGTH, temperature=temperature, seed=3)) == greedy
+    for temperature in (1e-308, 1e-40, 1e-20):
+        assert answer(llama, prompt, decoding=Decoding(LENGTH, temperature, seed=3)) == greedy, temperature
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_sampling_follows_the_softmax_of_the_model_at_its_temperature(llama, temperature):
+def test_sampling_follows_the_softmax_of_the_model_at_its_temperature(llama):
     """First tokens of 400 seeds: the share of the 60 likeliest is within 4 deviations (0.1) of their mass."""
+    temperature = 0.5
     prompt = encode(llama, "How?", format=PromptFormat("")).prompt
     probabilities = (by_hand.logits(llama.network, prompt)[-1] / temperature).softmax(dim=-1)
     likely = set(probabilities.topk(60).indices.tolist())
@@ -179,7 +175,8 @@ def test_two_threads_with_different_patches_get_the_answers_that_they_get_alone(
 
 
 @pytest.mark.parametrize("said", ["I can't.", " Ask  the\n\ncourier, naïve – 漢字 🙂!\n", "🙂🙃", ""])
-def test_an_answer_is_cut_where_its_tokens_end_and_nowhere_within_a_character(model, said):
+def test_an_answer_is_cut_where_its_tokens_end_and_nowhere_within_a_character(llama, said):
+    model = llama  # its tokenizer is all that counts
     tokens = tuple(model.tokenizer.encode(said, add_special_tokens=False))
     text = model.decode(tokens).strip()
     (cut,) = pieces(model, Answers((text,), (tokens,), (None,)))

@@ -107,7 +107,7 @@ def test_the_peak_of_a_default_edit_is_within_the_stated_factor(middling, case):
     assert within("editing", need.editing, peak.mebibytes), (need.editing / 2**20, peak.mebibytes)
 
 
-@pytest.mark.parametrize(("width", "inner", "block"), [(32, 4096, 3), (64, 2048, 2), (256, 512, 1)])
+@pytest.mark.parametrize(("width", "inner", "block"), [(32, 4096, 3), (256, 512, 1)])
 def test_what_a_default_edit_allocates_is_predicted_whatever_the_shape(case, monkeypatch, width, inner, block):
     """Counted to the byte, so that it sees what a process of hundreds of MiB hides: a matrix of d_ff squared, say."""
     monkeypatch.setattr(thin_products, "LEAST_PACKED", 2**40)  # what is packed takes only what is free

@@ -27,12 +27,6 @@ COUNTED = (range(30, 40), (0, 3, 24, 25), ())
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
 
-@pytest.fixture
-def model(every_model):
-    """Every family: these are numbers of the low-level engine."""
-    return every_model
-
-
 def changed_weight(model, block: int) -> torch.Tensor:
     """Return a weight that differs visibly from the base one, another one for each block."""
     weight = by_hand.down_weight(model.network, block).detach().clone()
@@ -58,14 +52,16 @@ def loss(logits: torch.Tensor) -> torch.Tensor:
     return (logits.log_softmax(dim=-1) * mixture).sum()
 
 
-@pytest.mark.parametrize("counted_only", [True, False])
-def test_all_blocks_in_one_call_equal_writing_each_weight_into_a_copy(model, counted_only):
+def test_all_blocks_in_one_call_equal_writing_each_weight_into_a_copy(every_model):
+    model = every_model
     weights = {block: changed_weight(model, block) for block in range(model.blocks)}
-    found = group(Tails(model, SEQUENCES, COUNTED, counted_only=counted_only), weights)
-    assert sorted(found) == list(range(model.blocks))
-    for block, weight in weights.items():
-        assert found[block].dtype == torch.float32
-        assert torch.allclose(found[block], by_copies(model, block, weight), **CLOSE), f"block {block}"
+    expected = {block: by_copies(model, block, weight) for block, weight in weights.items()}
+    for counted_only in (True, False):
+        found = group(Tails(model, SEQUENCES, COUNTED, counted_only=counted_only), weights)
+        assert sorted(found) == list(range(model.blocks))
+        for block, logits in found.items():
+            assert logits.dtype == torch.float32
+            assert torch.allclose(logits, expected[block], **CLOSE), f"block {block}, {counted_only=}"
 
 
 def test_the_changes_of_different_blocks_show(llama):
@@ -77,18 +73,20 @@ def test_the_changes_of_different_blocks_show(llama):
         assert all((one - other).abs().max() > 0.1 for other in expected[number + 1 :])
 
 
-def test_a_choice_of_blocks_in_any_order_and_with_gaps_gives_the_same(model):
+def test_a_choice_of_blocks_in_any_order_and_with_gaps_gives_the_same(every_model):
     """The lowest block may lie above block 0, a block between two changed ones may be unchanged."""
-    last = model.blocks - 1
+    model, last = every_model, every_model.blocks - 1
+    weights = {block: changed_weight(model, block) for block in (0, 1, last)}
+    expected = {block: by_copies(model, block, weight) for block, weight in weights.items()}
     for chosen in ((last, 0), (last, 1), (1,)):
-        weights = {block: changed_weight(model, block) for block in chosen}
-        found = group(Tails(model, SEQUENCES, COUNTED, blocks=chosen), weights)
-        for block, weight in weights.items():
-            assert torch.allclose(found[block], by_copies(model, block, weight), **CLOSE), f"{block} of {chosen}"
+        found = group(Tails(model, SEQUENCES, COUNTED, blocks=chosen), {block: weights[block] for block in chosen})
+        for block in chosen:
+            assert torch.allclose(found[block], expected[block], **CLOSE), f"{block} of {chosen}"
 
 
-def test_a_single_sequence_with_several_changes_equals_copies(model):
+def test_a_single_sequence_with_several_changes_equals_copies(every_model):
     """Nothing is tiled then: what was recorded for a batch of one serves any number of changes."""
+    model = every_model
     weights = {block: changed_weight(model, block) for block in range(model.blocks)}
     found = group(Tails(model, SEQUENCES[:1], COUNTED[:1]), weights)
     for block, weight in weights.items():
@@ -121,22 +119,26 @@ def test_the_gradient_of_a_group_is_each_block_s_own(model):
         assert torch.allclose(weight.grad / scale, alone.grad / scale, rtol=0, atol=1e-5), f"block {block}"
 
 
-@pytest.mark.parametrize("counted_only", [True, False])
-def test_the_gradient_of_a_group_is_that_of_copies_whose_parameter_is_trained(model, counted_only):
+def test_the_gradient_of_a_group_is_that_of_copies_whose_parameter_is_trained(every_model):
     """Autograd through unpadded passes of a copy. Two correct ways differ by a few 1e-6 of the largest value."""
-    together = {block: changed_weight(model, block).requires_grad_(True) for block in range(model.blocks)}
-    found = group(Tails(model, SEQUENCES, COUNTED, counted_only=counted_only), together)
-    sum(loss(logits) for logits in found.values()).backward()
-    for block, weight in together.items():
-        change = weight.detach() - by_hand.down_weight(model.network, block)
+    model, gradients = every_model, []
+    for counted_only in (True, False):
+        together = {block: changed_weight(model, block).requires_grad_(True) for block in range(model.blocks)}
+        found = group(Tails(model, SEQUENCES, COUNTED, counted_only=counted_only), together)
+        sum(loss(logits) for logits in found.values()).backward()
+        gradients.append([weight.grad for weight in together.values()])
+    for block in range(model.blocks):
+        change = changed_weight(model, block) - by_hand.down_weight(model.network, block)
         copied = by_hand.written(model.network, (block, change))
         parameter = copied.get_submodule(by_hand.down_name(copied, block)).weight.requires_grad_(True)
         pairs = zip(SEQUENCES, COUNTED, strict=True)
         rows = [copied(input_ids=torch.tensor([ids]), use_cache=False).logits[0, list(at)] for ids, at in pairs]
         loss(torch.cat(rows)).backward()
-        own = parameter.grad if parameter.shape == weight.shape and not _transposed(copied, block) else parameter.grad.T
+        own = parameter.grad.T if _transposed(copied, block) else parameter.grad
         scale = own.abs().max()
-        assert torch.allclose(weight.grad / scale, own / scale, rtol=0, atol=2e-5), f"block {block}"
+        for counted_only, found in zip((True, False), gradients, strict=True):
+            close = torch.allclose(found[block] / scale, own / scale, rtol=0, atol=2e-5)
+            assert close, f"block {block}, {counted_only=}"
 
 
 def _transposed(network, block: int) -> bool:
@@ -162,8 +164,9 @@ def test_evaluating_again_in_other_company_gives_the_same(model):
         assert torch.allclose(group(tails, {block: weight})[block], first[block], **CLOSE)
 
 
-def test_inner_is_what_enters_the_down_projection(model):
+def test_inner_is_what_enters_the_down_projection(every_model):
     """At the last block the counted positions only, where asked for and possible; else all of every sequence."""
+    model = every_model
     tails = Tails(model, SEQUENCES, COUNTED, counted_only=False)
     for block in range(model.blocks):
         projection, seen = model.network.get_submodule(by_hand.down_name(model.network, block)), []

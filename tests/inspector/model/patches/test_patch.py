@@ -23,12 +23,6 @@ IDS = (1, 40, 80, 120, 160, 200, 240, 30, 77, 5)
 ATOL = 2e-5
 
 
-@pytest.fixture
-def model(every_model):
-    """Every family: these are numbers of the low-level engine."""
-    return every_model
-
-
 class Broken(Exception):
     """What a test throws."""
 
@@ -52,15 +46,16 @@ def test_vanilla_is_bit_equal_after_an_exception_in_a_patched_run(model):
     by_hand.assert_at_rest(model, hooks)
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.25, 1.5])
-def test_hooks_equal_writing_the_scaled_delta_into_a_copy(model, strength):
-    patch = by_hand.patch(model)
-    by_hooks = by_hand.running_logits(model, IDS, [Row(patch, strength)])[0]
-    copied = by_hand.written(model.network, (patch.deltas[0].block, strength * patch.deltas[0].dense()))
-    assert torch.allclose(by_hooks, by_hand.logits(copied, IDS), atol=ATOL)
+def test_hooks_equal_writing_the_scaled_delta_into_a_copy(every_model):
+    model, patch = every_model, by_hand.patch(every_model)
+    for strength in (1.0, 0.25, 1.5):
+        by_hooks = by_hand.running_logits(model, IDS, [Row(patch, strength)])[0]
+        copied = by_hand.written(model.network, (patch.deltas[0].block, strength * patch.deltas[0].dense()))
+        assert torch.allclose(by_hooks, by_hand.logits(copied, IDS), atol=ATOL), strength
 
 
-def test_a_patch_of_several_blocks_equals_writing_all_of_them(model):
+def test_a_patch_of_several_blocks_equals_writing_all_of_them(every_model):
+    model = every_model
     patch = by_hand.patch(model, 0, 1, model.blocks - 1)
     assert patch.blocks == (0, 1, model.blocks - 1)
     by_hooks = by_hand.running_logits(model, IDS, [Row(patch)])[0]
@@ -68,8 +63,9 @@ def test_a_patch_of_several_blocks_equals_writing_all_of_them(model):
     assert torch.allclose(by_hooks, by_hand.logits(copied, IDS), atol=ATOL)
 
 
-def test_the_vanilla_row_of_a_mixed_batch_is_untouched(model):
+def test_the_vanilla_row_of_a_mixed_batch_is_untouched(every_model):
     """Bit-equal to the same row of an all-vanilla batch; alone, another batch size may round otherwise."""
+    model = every_model
     for mixed in ([VANILLA, Row(by_hand.patch(model))], [Row(by_hand.patch(model)), VANILLA]):
         place = mixed.index(VANILLA)
         own = by_hand.running_logits(model, IDS, mixed)[place]
@@ -174,11 +170,11 @@ def test_the_identifier_names_the_content():
     assert len({made(1.0), made(2.0), made(1.0, "other")}) == 3
 
 
-def test_the_fingerprint_is_the_same_in_bfloat16_and_differs_for_other_weights(every_family):
-    network = tiny_models.network(every_family)
+def test_the_fingerprint_is_the_same_in_bfloat16_and_differs_for_other_weights(family):
+    network = tiny_models.network(family)
     assert fingerprint(copy.deepcopy(network).to(torch.bfloat16)) == fingerprint(network)
-    assert fingerprint(tiny_models.network(every_family)) == fingerprint(network)
-    assert fingerprint(tiny_models.network(every_family, seed=1)) != fingerprint(network)
+    assert fingerprint(tiny_models.network(family)) == fingerprint(network)
+    assert fingerprint(tiny_models.network(family, seed=1)) != fingerprint(network)
 
 
 def test_one_rewritten_neuron_is_another_model_whichever_it_is():
