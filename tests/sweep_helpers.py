@@ -17,13 +17,15 @@ from transformers import LlamaConfig
 from editing.sweep import Finished, Store, SweepSettings
 from editing.sweep.__main__ import main
 from inspector.model import InspectedModel, from_parts
-from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.judges import MATCHER, MatcherJudge, load_judge
 from inspector.safeedit.verdict import Judge
 
 HERE = Path(__file__).resolve().parent
 """The folder of the tests."""
-PLAIN = ["--set", "null_space=none", "--set", "own_refusals=0"]
-"""What other processes do like this one, in which fewer harmless texts are read (`tests/conftest.py`)."""
+PLAIN = ["--set", "null_space=none", "--set", "own_refusals=0", "--judge", MATCHER]
+"""What other processes do like this one, in which fewer harmless texts are read (`tests/conftest.py`), with the judge
+that takes no second to import in each.
+"""
 SHORT = [
     *("--transfer", "0", "--harmless", "1", "--facts", "1", "--passages", "0"),
     *("--max-new-tokens", "6", "--set", "steps=2", "--set", "harmless_prompts=1", "--set", "harmless_tokens=2"),
@@ -31,26 +33,27 @@ SHORT = [
 """Options of a sweep that takes a second."""
 
 
-SLOW = "SLOW_JUDGE"
+ENDLESS = "ENDLESS_JUDGE"
 """Set in the environment of a program that a test kills."""
 
 
-class SlowJudge(EmbeddedJudge):
-    """A judge that takes its time, so that a kill comes before the end."""
+class EndlessJudge(MatcherJudge):
+    """A judge that never comes to an end with the second case, so that a kill comes before it."""
 
     def judge(self, pairs):
-        time.sleep(0.5)
+        if any("fib 1" in prompt for prompt, _response in pairs):
+            time.sleep(600)
         return super().judge(pairs)
 
 
 def loader(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
-    """Return the tiny model; its seed is the revision, its judge slow where :data:`SLOW` is set."""
+    """Return the tiny model, its seed the revision, and the judge asked for, an endless one where that is set."""
     _, options = tiny_models.CONFIGS["llama"]
     network = tiny_models.random_network(
         LlamaConfig(**{**options, "max_position_embeddings": 8192}), int(settings.revision or 0)
     )
     model = from_parts(network, tiny_models.tokenizer(limit=8192), "tiny-llama")
-    return model, SlowJudge() if SLOW in os.environ else EmbeddedJudge()
+    return model, EndlessJudge() if ENDLESS in os.environ else load_judge(settings.judge)
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from benchmarks import sweep_speed
 from editing.sweep import Finished, Store, SweepSettings
 from editing.sweep.__main__ import main
 from editing.sweep.yardstick import Rounded
+from inspector.safeedit.judges import MATCHER
 
 ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
 
@@ -130,7 +131,9 @@ def test_the_benchmark_of_sweeps_has_rows_of_workers_with_the_answers_of_this_pr
     own, few = sweep_speed.SweepSettings, {"null_space": None, "own_refusals": 0}
     few |= {"harmless_prompts": 1, "harmless_tokens": 2}
     monkeypatch.setattr(
-        sweep_speed, "SweepSettings", lambda **asked: own(**{**asked, "changes": asked["changes"] | few})
+        sweep_speed,
+        "SweepSettings",
+        lambda **asked: own(**{**asked, "changes": asked["changes"] | few, "judge": MATCHER}),
     )
     monkeypatch.setattr(sweep_speed, "_cluster", lambda _workers: None)
     model, _ = loader(SweepSettings())
