@@ -114,20 +114,18 @@ def noted(path: Path) -> list[list[str]]:
     return [line.split(" | ") for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def watch(notes: Path, amid_batch: Callable[[], None], amid_case: Callable[[int], None]) -> None:
+def watch(notes: Path, amid_case: Callable[[int], None]) -> None:
     """Note in this process which batches of vanilla answers it has made, and which cases it is at.
 
     Args:
         notes: Folder of the notes: ``batches`` has the process and the first prompt's ids of each that is made,
             ``cases`` the process and the adversarial prompt of each whose edit is made and whose exam begins.
-        amid_batch: Called before a batch is made.
         amid_case: Called before an exam, with the number of this process's cases so far, this one among them.
     """
     vanilla, work = (importlib.import_module(f"editing.sweep.{name}") for name in ("vanilla", "work"))
     answer_once, examine, begun = vanilla.answer_once, work.examine, [0]
 
     def answering(model, prompts, decoding):
-        amid_batch()
         known = answer_once(model, prompts, decoding)
         note(notes / "batches", os.getpid(), *prompts[0])
         return known
