@@ -116,20 +116,19 @@ def test_a_case_that_cannot_be_edited_on_is_kept_as_failed_and_the_others_go_on(
     assert "tokens" in results[0].record["error"] and "Failed:\n  case 0:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
+def test_another_sweep_in_the_same_folder_is_refused(tmp_path, capsys):
+    arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
+    assert main(arguments, loader) == 0
+    before = finished(tmp_path / "out")
+    for more, said in (
         (["--max-new-tokens", "7"], "max_new_tokens = 6 there, 7 here"),
         (["--set", "steps=3"], "changes = "),
         (["--revision", "1"], "revision = None there, '1' here"),
-    ],
-)
-def test_another_sweep_in_the_same_folder_is_refused(tmp_path, capsys, more, said):
-    arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
-    assert main(arguments, loader) == 0
-    assert main([*arguments, *more], loader) == 2
-    error = capsys.readouterr().err
-    assert said in error and "another --out" in error and len(finished(tmp_path / "out")) == 1
+    ):
+        capsys.readouterr()
+        assert main([*arguments, *more], loader) == 2, more
+        error = capsys.readouterr().err
+        assert said in error and "another --out" in error and finished(tmp_path / "out") == before
 
 
 def test_other_base_weights_are_refused(tmp_path, capsys):
