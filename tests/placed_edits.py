@@ -32,11 +32,11 @@ PLAIN: dict[str, Any] = {**NEVER, "safe_answers": 1, "own_refusals": 0}
 """Without what the edit that is called DINM prepares as well."""
 GATES = {
     **NEVER,
-    "texts": 30,
-    "own_answers": 2,
+    "texts": 20,
+    "own_answers": 1,
     "longest_text": 400,
     "false_alarms": 0.5,
-    "further_prompts": 2,
+    "further_prompts": 1,
     "harmless_at_once": 2,
 }
 DELMAN = {"contexts": 1, "context_weight": 1.0, "position": "prompt", "weight_decay": 0.0}

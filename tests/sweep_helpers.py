@@ -17,13 +17,15 @@ from transformers import LlamaConfig
 from editing.sweep import Finished, Store, SweepSettings
 from editing.sweep.__main__ import main
 from inspector.model import InspectedModel, from_parts
-from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.judges import MATCHER, MatcherJudge, load_judge
 from inspector.safeedit.verdict import Judge
 
 HERE = Path(__file__).resolve().parent
 """The folder of the tests."""
-PLAIN = ["--set", "null_space=none", "--set", "own_refusals=0"]
-"""What other processes do like this one, in which fewer harmless texts are read (`tests/conftest.py`)."""
+PLAIN = ["--set", "null_space=none", "--set", "own_refusals=0", "--judge", MATCHER]
+"""What other processes do like this one, in which fewer harmless texts are read (`tests/conftest.py`), with the judge
+that takes no second to import in each.
+"""
 SHORT = [
     *("--transfer", "0", "--harmless", "1", "--facts", "1", "--passages", "0"),
     *("--max-new-tokens", "6", "--set", "steps=2", "--set", "harmless_prompts=1", "--set", "harmless_tokens=2"),
@@ -31,26 +33,27 @@ SHORT = [
 """Options of a sweep that takes a second."""
 
 
-SLOW = "SLOW_JUDGE"
+ENDLESS = "ENDLESS_JUDGE"
 """Set in the environment of a program that a test kills."""
 
 
-class SlowJudge(EmbeddedJudge):
-    """A judge that takes its time, so that a kill comes before the end."""
+class EndlessJudge(MatcherJudge):
+    """A judge that never comes to an end with the second case, so that a kill comes before it."""
 
     def judge(self, pairs):
-        time.sleep(0.5)
+        if any("fib 1" in prompt for prompt, _response in pairs):
+            time.sleep(600)
         return super().judge(pairs)
 
 
 def loader(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
-    """Return the tiny model; its seed is the revision, its judge slow where :data:`SLOW` is set."""
+    """Return the tiny model, its seed the revision, and the judge asked for, an endless one where that is set."""
     _, options = tiny_models.CONFIGS["llama"]
     network = tiny_models.random_network(
         LlamaConfig(**{**options, "max_position_embeddings": 8192}), int(settings.revision or 0)
     )
     model = from_parts(network, tiny_models.tokenizer(limit=8192), "tiny-llama")
-    return model, SlowJudge() if SLOW in os.environ else EmbeddedJudge()
+    return model, EndlessJudge() if ENDLESS in os.environ else load_judge(settings.judge)
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
@@ -111,20 +114,18 @@ def noted(path: Path) -> list[list[str]]:
     return [line.split(" | ") for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def watch(notes: Path, amid_batch: Callable[[], None], amid_case: Callable[[int], None]) -> None:
+def watch(notes: Path, amid_case: Callable[[int], None]) -> None:
     """Note in this process which batches of vanilla answers it has made, and which cases it is at.
 
     Args:
         notes: Folder of the notes: ``batches`` has the process and the first prompt's ids of each that is made,
             ``cases`` the process and the adversarial prompt of each whose edit is made and whose exam begins.
-        amid_batch: Called before a batch is made.
         amid_case: Called before an exam, with the number of this process's cases so far, this one among them.
     """
     vanilla, work = (importlib.import_module(f"editing.sweep.{name}") for name in ("vanilla", "work"))
     answer_once, examine, begun = vanilla.answer_once, work.examine, [0]
 
     def answering(model, prompts, decoding):
-        amid_batch()
         known = answer_once(model, prompts, decoding)
         note(notes / "batches", os.getpid(), *prompts[0])
         return known

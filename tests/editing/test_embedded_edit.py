@@ -39,7 +39,7 @@ def vanilla(embedded) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def edit(embedded: InspectedModel, vanilla) -> EditResult:
-    return run(dinm(embedded, CASE, BLOCK, preset("corrected", steps=2, watch_unsafe=False, **FEW)))
+    return run(dinm(embedded, CASE, BLOCK, preset("corrected", steps=1, watch_unsafe=False, **FEW)))
 
 
 def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another_attack(embedded, edit):
@@ -96,7 +96,7 @@ def test_the_layer_that_each_preset_locates_and_that_padding_alone_moves_the_rel
     assert measured.toxic_layer() == layer
 
 
-@pytest.mark.parametrize("block", [0, BLOCK, 29])
+@pytest.mark.parametrize("block", [0, 29])
 def test_tail_replay_equals_full_replay(embedded, block):
     """Logits of order 20 through 30 float32 blocks: 1e-3 absolute."""
     encoded = encode(embedded, CASE.only_question, "I can't help with that.", format=PromptFormat(""))
@@ -118,14 +118,14 @@ def test_a_cancelled_edit_leaves_vanilla_bit_equal(embedded, vanilla):
 
 def test_a_routed_edit_acts_on_its_own_question_in_unseen_attacks_and_on_few_other_prompts(embedded, monkeypatch):
     """Beside a detector that knows nothing of harm: what fires is the reading of the case's question."""
-    monkeypatch.setattr(case_reading, "HARMLESS", 12)
+    monkeypatch.setattr(case_reading, "HARMLESS", 6)
     size = embedded.architecture.d_model
     silent = Detector((16, 20), torch.zeros(2, size), 0.0, 1e9, embedded.fingerprint)
     unseen = next(one for one in harmful_questions("development") if len(one.question) < 60).question
     own = run(for_case(embedded, silent, Case(unseen, unseen, CASE.safe, CASE.unsafe)))
     templates = sorted((one for one in bundled_templates("development") if one.language == "en"), key=by_length)[:2]
     asked = [unseen, *(template.fill(unseen) for template in templates)]
-    other = [one.prompt for one in spread(false_alarm_prompts("development"), 6)]
+    other = [one.prompt for one in spread(false_alarm_prompts("development"), 3)]
     prompts = [encode(embedded, text).prompt for text in (*asked, *other)]
     fires = [own.fires(score) for score in scores(embedded, own, prompts)]
     assert fires == [True] * len(asked) + [False] * len(other)

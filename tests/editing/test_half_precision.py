@@ -37,7 +37,10 @@ def same_direction(pair: tuple[InspectedModel, InspectedModel], case, name: str)
     assert half.trace[0].edit_loss == pytest.approx(single.trace[0].edit_loss, rel=0.03)
 
 
-def test_a_measured_step_is_about_as_large_as_the_float32_model_s_and_costs_as_much(pair, case):
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_measured_step_is_about_as_large_as_the_float32_model_s_and_costs_as_much(family, dtype, case):
+    """Of two families: what enters a step, the gradient, is compared of all of them above."""
+    pair = rounded(family, dtype)
     settings = preset("corrected", steps=1, target_probability=None, harmless_at_once=None, **SMALL)
     half, single = (run(dinm(model, case, BLOCK, settings)) for model in pair)
     sizes = [result.patch.settings["learning_rate"] for result in (half, single)]

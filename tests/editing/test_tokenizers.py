@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
 import by_hand
 import pytest
@@ -149,7 +150,11 @@ def edited(name: str, model: InspectedModel, case: Case) -> EditResult:
     return edits[name]()
 
 
-@pytest.mark.parametrize("name", ["dinm", "sft", "dpo"])
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [*((place, "dinm") for place in PLACES), *product(PLACES[:2] + PLACES[-1:], ("sft", "dpo"))],
+    indirect=["setting"],
+)
 def test_an_edit_trains_the_answer_as_the_tokenizer_reads_it_with_the_template_s_end(setting, case, name):
     model = setting.model
     result = edited(name, model, case)

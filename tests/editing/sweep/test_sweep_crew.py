@@ -15,15 +15,19 @@ from sweep_helpers import SHORT, finished, loader, write_cases
 from editing.sweep import engines
 from editing.sweep.__main__ import main
 from editing.sweep.crew import Crew, Died
-from editing.sweep.engines import _Worker, load_all
+from editing.sweep.engines import _answered_by, _Worker, load_all
 from editing.sweep.settings import SweepSettings
+from editing.sweep.vanilla import Batch
 from inspector.errors import CaseError, EditError, InspectorError, ModelLoadError, OutOfMemory
+from inspector.model import Decoding
 from inspector.model.memory import memory_need
 
 ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
 
 NEVER = "never"
 """What a worker loads with for which the cluster has no room."""
+BATCHES = tuple(Batch(((1, number),), Decoding(3)) for number in (2, 3))
+"""What workers find that the cases have in common."""
 
 
 class Reference:
@@ -43,17 +47,18 @@ class Call:
 class Worker:
     """A worker whose loading has a given outcome; it does what it is given, and dies of ``bad`` items."""
 
-    def __init__(self, number: int, opens: Any, bad: list[str], death: BaseException) -> None:
+    def __init__(self, number: int, opens: Any, bad: list[Any], death: BaseException) -> None:
         self.number, self.done, self.killed = number, [], False
         self.open, self.do = Call(lambda: opens), Call(self._do)
+        self.batches, self.answer = Call(lambda: BATCHES), Call(lambda batch: self._do(batch, {batch: "answered"}))
         self._bad, self._death = bad, death
 
-    def _do(self, item: str) -> Any:
+    def _do(self, item: Any, outcome: Any = None) -> Any:
         self.done.append(item)
         if item in self._bad:
             self._bad.remove(item)
             return self._death
-        return f"{item} done"
+        return outcome or f"{item} done"
 
 
 def failed(cause: BaseException) -> BaseException:
@@ -82,7 +87,7 @@ def crew_of(monkeypatch) -> Callable[..., tuple[Crew, list[Worker]]]:
     monkeypatch.setattr(ray, "kill", lambda worker: setattr(worker, "killed", True))
 
     def factory(
-        size: int, opens: tuple[Any, ...] = (), bad: tuple[str, ...] = (), death: BaseException | None = None
+        size: int, opens: tuple[Any, ...] = (), bad: tuple[Any, ...] = (), death: BaseException | None = None
     ) -> tuple[Crew, list[Worker]]:
         hired: list[Worker] = []
         left, deadly = list(opens), list(bad)
@@ -125,6 +130,16 @@ def test_a_death_costs_one_more_try_of_its_item_and_two_are_its_outcome(crew_of)
     found = done(crew, "abc")
     assert isinstance(found["b"], Died) and "actor" in found["b"].why.lower()
     assert [worker.done for worker in hired] == [["a", "b"], ["b"], ["c"]]
+
+
+def test_a_batch_of_shared_answers_is_made_again_after_a_death_and_left_out_after_two(crew_of):
+    first, second = BATCHES
+    crew, hired = crew_of(1, bad=(second,))
+    assert _answered_by(crew) == {first: "answered", second: "answered"}
+    assert [worker.done for worker in hired] == [[first, second], [second]]
+    crew, hired = crew_of(1, bad=(first, first))
+    assert _answered_by(crew) == {second: "answered"}
+    assert [worker.done for worker in hired] == [[first], [first], [second]]
 
 
 def test_what_a_worker_died_on_goes_to_one_that_is_loaded_where_no_other_finds_room(crew_of, monkeypatch):

@@ -193,7 +193,7 @@ def test_the_report_says_which_layer_is_edited_and_why(tmp_path, monkeypatch, ca
 KNOWN = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), Detector((0,), torch.ones(1, 32), 0, 0, ""))
 
 
-@pytest.mark.parametrize("options", [["--layer", "toxic"], ["--preset", "paper"], ["--layer", "1"], []])
+@pytest.mark.parametrize("options", [["--preset", "paper"], ["--layer", "1"], []])
 def test_both_marks_stand_with_their_reasons_in_report_and_scores_whichever_is_edited(
     tmp_path, monkeypatch, capsys, options
 ):

@@ -19,6 +19,7 @@ from benchmarks import sweep_speed
 from editing.sweep import Finished, Store, SweepSettings
 from editing.sweep.__main__ import main
 from editing.sweep.yardstick import Rounded
+from inspector.safeedit.judges import MATCHER
 
 ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
 
@@ -43,27 +44,26 @@ def cluster() -> Iterator[None]:
 def test_ray_workers_give_what_this_process_gives_whoever_dies_or_has_not_the_memory_to_load(
     tmp_path, capsys, monkeypatch, one_thread
 ):
-    """One has not the memory to load, one dies amid a batch of shared answers, one is killed amid its second case.
+    """One is killed amid its second case, and the next to load has not the memory.
 
     A death costs what the worker was at, and nothing is done twice. One sweep for all, as every worker loads torch.
     """
-    driver, lost, amid, victim, saved = os.getpid(), tmp_path / "lost", tmp_path / "amid", tmp_path / "victim", []
-
-    def dying() -> None:
-        if (tmp_path / "batches").exists() and is_first(amid):  # another batch is made already
-            os._exit(1)
+    driver, lost, victim, saved = os.getpid(), tmp_path / "lost", tmp_path / "victim", []
 
     def waiting(begun: int) -> None:
-        """Wait to be killed amid the second case of whichever process is first at one."""
+        """Wait to be killed amid the second case of whichever process is first at one, in the other for a third one."""
         if begun == 2 and is_first(tmp_path / "chosen"):
             note(victim, os.getpid())
             time.sleep(600)
+        until = time.monotonic() + 300
+        while begun == 2 and not lost.exists() and time.monotonic() < until:
+            time.sleep(0.02)
 
     def deadly(settings: SweepSettings):
         if os.getpid() != driver:
-            if is_first(lost):
+            if not (is_first(tmp_path / "one") or is_first(tmp_path / "two")) and is_first(lost):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            watch(tmp_path, dying, waiting)
+            watch(tmp_path, waiting)
         return loader(settings)
 
     def kill() -> None:
@@ -87,9 +87,8 @@ def test_ray_workers_give_what_this_process_gives_whoever_dies_or_has_not_the_me
     said = capsys.readouterr().err
     assert lost.exists() and said.count("A worker has not the memory to load the model and is let go.") == 1
     assert "The vanilla weights answer 31 prompts once, for all cases." in said
-    assert amid.exists()
     made = Counter(tuple(prompt) for _, *prompt in noted(tmp_path / "batches"))
-    assert sorted(made.values()) == [1, 1, 1], "a batch is made once, whoever died at it"
+    assert sorted(made.values()) == [1, 1, 1], "a batch is made once"
 
     ((killed,),) = noted(victim)
     at: dict[str, list[str]] = {}
@@ -126,11 +125,23 @@ def rounded(folder: Path) -> Rounded | None:
 def test_the_benchmark_of_sweeps_has_rows_of_workers_with_the_answers_of_this_process(
     tmp_path, monkeypatch, one_thread
 ):
-    """Their start is told apart from their work; the cluster is the one that runs."""
+    """Their start is told apart from their work; the cluster is the one that runs.
+
+    This process makes the paired row in a worker's place: it asks nothing of workers that the shared one does not.
+    """
+    asked_for, row = [], sweep_speed.measured
+
+    def measured(model, judge, settings, workers, first):
+        asked_for.append((workers, settings.vanilla))
+        return row(model, judge, settings, workers if settings.vanilla == "shared" else None, first)
+
+    monkeypatch.setattr(sweep_speed, "measured", measured)
     own, few = sweep_speed.SweepSettings, {"null_space": None, "own_refusals": 0}
     few |= {"harmless_prompts": 1, "harmless_tokens": 2}
     monkeypatch.setattr(
-        sweep_speed, "SweepSettings", lambda **asked: own(**{**asked, "changes": asked["changes"] | few})
+        sweep_speed,
+        "SweepSettings",
+        lambda **asked: own(**{**asked, "changes": asked["changes"] | few, "judge": MATCHER}),
     )
     monkeypatch.setattr(sweep_speed, "_cluster", lambda _workers: None)
     model, _ = loader(SweepSettings())
@@ -140,8 +151,9 @@ def test_the_benchmark_of_sweeps_has_rows_of_workers_with_the_answers_of_this_pr
     asked = ["--model", str(tmp_path / "model"), "--cases", write_cases(tmp_path, 1), "--steps", "1", *size]
     assert sweep_speed.main([*asked, "--workers", "1", "--out", str(tmp_path / "speed.json")]) == 0
     rows = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))["rows"]
+    assert asked_for[1:] == [(workers, way) for workers in (None, 1) for way in ("paired", "shared")]
     found = [(row["engine"], row["vanilla"], row["cases"]) for row in rows]
-    assert found == [(engine, way, 1) for engine in ("local", "ray") for way in ("paired", "shared")]
+    assert found == [("local", "paired", 1), ("local", "shared", 1), ("local", "paired", 1), ("ray", "shared", 1)]
     assert all(row["same"] == row["answers"] == 14 for row in rows)
-    assert all(row["start"] > 0 and row["work"] > 0 for row in rows[2:])
+    assert rows[3]["start"] > 0 and rows[3]["work"] > 0
     assert [row["pairing"]["compared"] for row in rows] == [0, 1, 0, 1]

@@ -97,13 +97,13 @@ def test_each_prompt_is_answered_as_vanilla_once_whatever_the_number_of_cases(tm
         return own(model, prompts, decoding)
 
     monkeypatch.setattr(VANILLA, "answer_once", noting)
-    swept(tmp_path / "out", write_cases(tmp_path, 3), "--harmless", "30")
-    assert len(made) == len(set(made)) == 31
+    swept(tmp_path / "out", write_cases(tmp_path, 2), "--harmless", "25")
+    assert len(made) == len(set(made)) == 26
 
 
 def test_a_sweep_that_goes_on_gives_what_one_without_a_break_gives(tmp_path):
     """Shared answers depend on the settings, not on which cases are left."""
-    cases = write_cases(tmp_path, 3)
+    cases = write_cases(tmp_path, 2)
     whole = swept(tmp_path / "whole", cases, "--harmless", "5")
     swept(tmp_path / "out", cases, "--harmless", "5")
     database = sys.modules["editing.sweep.store"].Store(tmp_path / "out")
@@ -130,11 +130,11 @@ def test_batches_are_of_what_exams_have_in_common_and_bounded():
 
 def test_prompts_beyond_the_bound_are_asked_as_ever(tmp_path, monkeypatch):
     cases = write_cases(tmp_path, 2)
-    plain = swept(tmp_path / "plain", cases, "--harmless", "30", "--vanilla", "paired")
+    plain = swept(tmp_path / "plain", cases, "--harmless", "25", "--vanilla", "paired")
     own = VANILLA.shared_batches
     engines = sys.modules["editing.sweep.engines"]
     monkeypatch.setattr(engines, "shared_batches", lambda *asked: own(*asked, AT_ONCE * 6))
-    found = swept(tmp_path / "out", cases, "--harmless", "30")
+    found = swept(tmp_path / "out", cases, "--harmless", "25")
     assert answers(found) == answers(plain)
     assert 0 < sum(result.record["pairing"]["compared"] for result in found) <= 24
 
