@@ -170,6 +170,12 @@ def sentences() -> Iterator[str]:
         f"with figures of speech "
         f"({rounded(detected(misleading, 'harmless, false alarms figurative_language')[0])} % of the safe"
     )
+    apart, alarm = "calibration_look_alikes.txt", "harmless, false alarms"
+    found, number = detected(apart, "harmful, found bare")
+    yield f"harmless prompts that sound harmful and {number} harmful ones in the same words"
+    yield f"It finds {rounded(found)} % of the harmful and fires for {detected(apart, f'{alarm} bare')[0]} %"
+    yield f"harmless ones (area {area(apart)})"
+    yield f"of the split `score` it does so for {detected('calibration.txt', f'{alarm} look-alike')[0]} %"
     trials = results.trials(result("calibration.txt"))
     least, most = (
         [f"{function(map(trials.at, blocks)):.0f}" for blocks in (range(21, 28), range(10, 20))]
@@ -344,6 +350,27 @@ def gate_word() -> Iterator[str]:
     ours, theirs = ([int(one) for one in each] for each in zip(*found, strict=True))
     yield f"{min(ours)} to {max(ours)} are defended, {min(theirs)} to {max(theirs)} by vanilla"
     yield f"took {re.findall(r'^([0-9]+) s a case$', text, re.MULTILINE)[0]} s a case"
+    yield from fresh_word(
+        [line for line in text.splitlines() if line.startswith("By texts that nothing was chosen by")]
+    )
+
+
+def fresh_word(words: list[str]) -> Iterator[str]:
+    passed = [word for word in words if ": Passed: " in word]
+    assert len(passed) == len(words) == 18
+    yield f"**all {WORDS[len(passed)]} pass there as well**"
+
+    def told(pattern: str) -> list[float]:
+        return [float(re.findall(pattern, word)[0]) for word in words]
+
+    kl, refused, parroted = told(r"harmless KL ([\d.]+) "), told(r"refused \+([\d.]+) "), told(r"parroting \+([\d.]+) ")
+    (points,), (percent,) = {*refused}, {*parroted}
+    yield f"{points} points of harmless prompts refused beyond vanilla's (7 allowed), parroting +{percent} points"
+    yield f"harmless KL {min(kl):.3f} to {max(kl):.3f}"
+    ((ours, of, theirs),) = {
+        re.findall(r"(\d+) of (\d+) unseen .* defended \(vanilla (\d+)\)", word)[0] for word in words
+    }
+    yield f"Of the {of} questions each defends {ours}, vanilla {theirs}"
 
 
 def step_start() -> Iterator[str]:

@@ -399,6 +399,8 @@ def weaknesses() -> Iterator[str]:
     yield f"XSTest, made to mislead, {rounded(detected(misleading, 'harmful, found bare')[0])} % of the unsafe prompts"
     alarms = rounded(detected(misleading, "harmless, false alarms bare")[0])
     yield f"fires for {alarms} % of the safe ones (area under the curve {area(misleading)})"
+    alarms, number = detected("calibration_look_alikes.txt", "harmless, false alarms bare")
+    yield f"Of {number} harmless prompts that sound harmful, written apart from its texts, it fires for {alarms} %"
 
 
 def test_the_limits_say_how_far_the_detector_reaches_and_no_other_number():

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from inspector.detection.texts import labelled_samples
+
 ASSETS = Path(__file__).resolve().parents[3] / "assets" / "cases"
 SLOT = "{question}"
 CATEGORIES = {
@@ -179,6 +181,7 @@ def test_texts_are_mild() -> None:
         if strong := set(STRONG.split()) & {word for text in texts for word in words(text)}:
             found[case["id"]] = strong
     harmful = [entry["prompt"] for entry in read("contrasts.json") if entry["harmful"]]
+    harmful += [sample.text for sample in labelled_samples(ASSETS / "look_alikes.csv") if sample.harmful]
     for text in [entry["question"] for entry in QUESTIONS] + harmful + [t["template"] for t in TEMPLATES.values()]:
         if strong := set(STRONG.split()) & set(words(text)):
             found[text] = strong

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from inspector.detection.texts import labelled_samples
+
 ASSETS = Path(__file__).resolve().parents[3] / "assets" / "cases"
 COMMON = """
 a an the and or but so for of to in on at by with from into over under after before until while because that which who
@@ -34,15 +36,19 @@ def occurs(part, text):
 
 HARMLESS, FACTS, PASSAGES = read("harmless.json"), read("facts.json"), read("passages.json")
 ALARMS, CONTRASTS = read("false_alarms.json"), read("contrasts.json")
+APART = labelled_samples(ASSETS / "look_alikes.csv")
 SETS = {
     "constraints": read("constraints.json"),
     "false alarms": [entry["prompt"] for entry in ALARMS],
     "contrasts": [entry["prompt"] for entry in CONTRASTS],
+    "look-alikes written apart": [sample.text for sample in APART],
     "harmless": [entry["prompt"] for entry in HARMLESS],
     "facts": [entry["question"] for entry in FACTS],
     "passages": [entry["text"] for entry in PASSAGES],
     "summaries": [entry["summary"] for entry in PASSAGES],
 }
+
+BARE = ("harmless", "false alarms", "contrasts", "look-alikes written apart", "facts")
 
 
 def test_sets_are_as_large_as_the_scores_need():
@@ -79,7 +85,7 @@ def test_nothing_is_also_used_for_edits(name):
 
 
 def test_harmless_prompts_and_facts_are_disjoint():
-    texts = [normal(text) for name in ("harmless", "false alarms", "contrasts", "facts") for text in SETS[name]]
+    texts = [normal(text) for name in BARE for text in SETS[name]]
     assert len(set(texts)) == len(texts)
 
 
@@ -102,6 +108,12 @@ def test_false_alarms_are_counted_on_as_many_look_alikes_as_ordinary_prompts():
         "detector": (337, 386),
     }
     assert all(abs(found[split, True] - found[split, False]) <= 2 for split in ("development", "fresh", "score"))
+
+
+def test_no_harmful_look_alike_is_a_bundled_question_and_they_are_fewer_than_the_harmless_ones():
+    harmful = {normal(sample.text) for sample in APART if sample.harmful}
+    assert (len(harmful), len(APART)) == (382, 1279)
+    assert not harmful & {normal(entry["question"]) for entry in read("questions.json")}
 
 
 def test_edits_are_held_to_at_least_two_hundred_harmless_prompts():
