@@ -73,7 +73,7 @@ def elsewhere(text: str) -> dict[str, Measured]:
 
 
 def misled(text: str) -> Misled:
-    """Read ``calibration_xstest.txt``: what the detector does where safe and unsafe prompts share their words."""
+    """Read what the detector does where safe and unsafe prompts share their words, in XSTest or written apart."""
     part = _with_suffix(text)
     return Misled(_area(part), _fires(part, _HARMFUL, "bare"), _fires(part, _HARMLESS, "bare"))
 

@@ -30,6 +30,7 @@ from inspector.safeedit.scores import QUOTED
 
 DETOX, CALIBRATE, JUDGE, GUARDED = "detox.txt", "calibration.txt", "judge_accuracy.txt", "safeguards.txt"
 ELSEWHERE, MISLEADING = "calibration_packaged.txt", "calibration_xstest.txt"
+APART = "calibration_look_alikes.txt"
 NO_EDIT = "No edit is live: press Operate."
 SAFEGUARDS, ACCURACY = "python -m benchmarks.safeguards", "python -m benchmarks.judge_accuracy"
 
@@ -174,6 +175,13 @@ def _of_others() -> dict[str, str]:
             f"On XSTest, made to mislead and partly in sight too, the detector finds {percent(misled.found)} of the "
             f"unsafe prompts and fires for {percent(misled.alarms)} of the safe ones, area under the curve "
             f"{misled.area:g}."
+        )
+    apart = results.read(APART, detectors.misled)
+    if apart is not None:
+        told[APART] = (
+            "Of prompts in the words of harm, written apart from its texts, the detector finds "
+            f"{percent(apart.found)} of the harmful ones and fires for {percent(apart.alarms)} of those that are "
+            "harmless."
         )
     return told
 

@@ -25,6 +25,7 @@ READERS = {
     "calibration.txt": (results.trials, detectors.detection),
     "calibration_packaged.txt": (detectors.elsewhere,),
     "calibration_xstest.txt": (detectors.misled,),
+    "calibration_look_alikes.txt": (detectors.misled,),
     "locators.txt": (results.regrets, results.chosen, results.cases_of),
     "methods.txt": (results.erasing, results.scores, results.region_means, results.cases_of),
     "detox.txt": (results.recipes, results.cases_of),

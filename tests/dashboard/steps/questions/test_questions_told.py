@@ -173,11 +173,11 @@ def test_where_the_detector_is_weak_is_told_where_it_is_praised():
     for title in SETS.values():
         found, _ = detected("calibration_packaged.txt", f"harmful, found {title}")
         assert f"{title} {float(found):.0f} % (" in told
-    found, alarms = (
-        float(detected("calibration_xstest.txt", f"{kind} bare")[0])
-        for kind in ("harmful, found", "harmless, false alarms")
-    )
-    assert f"the detector finds {found:.0f} % (" in told and f"fires for {alarms:.0f} % (" in told
+    for name in ("calibration_xstest.txt", "calibration_look_alikes.txt"):
+        found, alarms = (
+            float(detected(name, f"{kind} bare")[0]) for kind in ("harmful, found", "harmless, false alarms")
+        )
+        assert f"the detector finds {found:.0f} % (" in told and f"fires for {alarms:.0f} % (" in told, name
     assert "chosen with a part of them in sight" in told and "partly in sight too" in told
 
 
