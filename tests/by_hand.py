@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,22 @@ BLOCKS = {
     "gpt_neox": "gpt_neox.layers",
     "opt": "model.decoder.layers",
 }
+
+
+@contextmanager
+def crashing(module: Any, call: int, error: type[Exception]) -> Iterator[None]:
+    """Let a module raise an error when it is called for the so-manieth time, copies of it as well."""
+    count = itertools.count(1)
+
+    def crash(_module: Any, _args: Any) -> None:
+        if next(count) == call:
+            raise error
+
+    handle = module.register_forward_pre_hook(crash)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def checksum(network: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import by_hand
@@ -275,18 +274,8 @@ def test_a_run_that_does_not_end_leaves_the_model_as_it_was(tiny, case, method, 
 def test_a_crash_inside_a_forward_pass_leaves_the_model_as_it_was(model, case, method, call):
     """The student's modules are copied with the hook that crashes, so that late calls are the student's."""
     before, hooks = by_hand.vanilla_logits(model, IDS), by_hand.hooks(model.network)
-    count = itertools.count(1)
-
-    def crash(_module, _args) -> None:
-        if next(count) == call:
-            raise Broken
-
-    handle = model.architecture.unembedding.register_forward_pre_hook(crash)
-    try:
-        with pytest.raises(Broken):
-            run(quick_edit(model, case, method, "LoRA"))
-    finally:
-        handle.remove()
+    with by_hand.crashing(model.architecture.unembedding, call, Broken), pytest.raises(Broken):
+        run(quick_edit(model, case, method, "LoRA"))
     assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
     by_hand.assert_at_rest(model, hooks)
     assert torch.is_grad_enabled()

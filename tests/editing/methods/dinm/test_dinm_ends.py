@@ -95,18 +95,8 @@ def test_a_generator_closed_thrown_into_or_dropped_leaves_the_model_as_it_was(mo
 def test_a_crash_inside_a_forward_pass_leaves_the_model_as_it_was(model, case, call):
     """Calls 1 and 2 are preparation and step 0; the later ones are in the middle."""
     before, hooks = by_hand.vanilla_logits(model, IDS), by_hand.hooks(model.network)
-    count = itertools.count(1)
-
-    def crash(_module, _args) -> None:
-        if next(count) == call:
-            raise Broken
-
-    handle = model.architecture.unembedding.register_forward_pre_hook(crash)
-    try:
-        with pytest.raises(Broken):
-            run(dinm(model, case, BLOCK, small(steps=5)))
-    finally:
-        handle.remove()
+    with by_hand.crashing(model.architecture.unembedding, call, Broken), pytest.raises(Broken):
+        run(dinm(model, case, BLOCK, small(steps=5)))
     assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
     by_hand.assert_at_rest(model, hooks)
     assert torch.is_grad_enabled()
