@@ -45,9 +45,8 @@ from editing.saved.files import load_edit
 from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.safeedit import Case
+from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
 
-HARMLESS, QUESTIONS = 40, 27
-"""All bundled texts of the split ``fresh``."""
 HELD_BACK, NO_EDIT, FAILED = "held back", "no edit", "could not be made"
 
 
@@ -120,7 +119,8 @@ def _word(model: InspectedModel, case: Case, settings: Sequence[str], fresh: boo
 def _by_fresh_texts(model: InspectedModel, case: Case, saved: Path) -> dict[str, Any]:
     """Return the gate's word on a saved edit by all texts of the split ``fresh``."""
     row, _record = load_edit(saved, model)
-    word = run(accept(model, row, case, questions=small_exam(case, HARMLESS, QUESTIONS, "fresh")))
+    sizes = len(false_alarm_prompts("fresh")), len(harmful_questions("fresh"))
+    word = run(accept(model, row, case, questions=small_exam(case, *sizes, "fresh")))
     assert word is not None  # nobody cancels it
     return {"passed": word.passed, "reason": word.reason}
 
