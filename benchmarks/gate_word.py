@@ -2,14 +2,11 @@
 
     python -m benchmarks.gate_word                       the embedded model, the 18 cases of `benchmarks.detox`
     python -m benchmarks.gate_word --cases 3 --set steps=5
-    python -m benchmarks.gate_word --fresh               and does that word hold on texts that nothing was chosen by?
 
 Runs `python -m editing.edit` on one case after the other, with all its defaults: the edit that is made to be routed,
 where the gate refuses it or it defends too little the plain one as well, and the gate's choice of both and of where
-they act. The recommended layer was not chosen on these cases. The gate asks its own prompts, none of the split `score`.
-The detector's threshold was chosen with its harmless ones and others of their split, so with --fresh the gate also asks
-each edit that is kept all texts of the split `fresh`: 40 harmless prompts, 27 harmful questions and 12 attacks that no
-edit and no detector is made with and by which no setting was chosen.
+they act. The recommended layer was not chosen on these cases, and no setting and no detector by the gate's texts, which
+are none of the split `score` either.
 A finished case is kept in --out, and the same command goes on where it stopped.
 
 The table is printed; each finished case goes to the error stream. Exit codes: 0; 2 when it cannot be done.
@@ -38,14 +35,9 @@ from editing import edit
 from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_model, finished, load_model
 from editing.gate.choice import EVERYWHERE, WHERE_HARM
-from editing.gate.exam import small_exam
-from editing.gate.gate import accept
-from editing.progress import run
-from editing.saved.files import load_edit
 from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.safeedit import Case
-from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
 
 HELD_BACK, NO_EDIT, FAILED = "held back", "no edit", "could not be made"
 
@@ -60,7 +52,6 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_model(parser, "cpu", "float32")
     parser.add_argument("--cases", type=int, default=18)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
-    parser.add_argument("--fresh", action="store_true", help="ask texts as well that nothing was chosen by")
     parser.add_argument("--out", type=Path, default=Path("runs/gate_word"), help="folder of finished cases")
     options = parser.parse_args(arguments)
     return finished(lambda: _words(options, loader))
@@ -69,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 def _words(options: argparse.Namespace, loader: Loader) -> None:
     model = loader(options)
     known = load_calibration(model)
-    told = {"model": model.fingerprint, "dtype": model.dtype_name, "settings": options.set, "fresh": options.fresh}
+    told = {"model": model.fingerprint, "dtype": model.dtype_name, "settings": options.set}
     told |= {"layer": known.layers.recommended, "detector": known.detector.digest}
     require_same(options.out, json.dumps(told), "*.json")
     cases = unseen_cases(options.cases, known.layers)
@@ -82,7 +73,7 @@ def _words(options: argparse.Namespace, loader: Loader) -> None:
     for case in cases:
         path = options.out / f"{case.identifier}.json"
         if not path.is_file():
-            word = _word(model, case, options.set, options.fresh)
+            word = _word(model, case, options.set)
             keep(path, word)
             print(f"case {case.identifier}: {kept_of(word)}, {word['wall']:.0f} s", file=sys.stderr, flush=True)
         words.append(json.loads(path.read_text(encoding="utf-8")))
@@ -92,11 +83,8 @@ def _words(options: argparse.Namespace, loader: Loader) -> None:
     print(f"\n{summary(words)}")
 
 
-def _word(model: InspectedModel, case: Case, settings: Sequence[str], fresh: bool) -> dict[str, Any]:
+def _word(model: InspectedModel, case: Case, settings: Sequence[str]) -> dict[str, Any]:
     """Return what the command told of one case, with its duration in seconds (``wall``).
-
-    Args:
-        fresh: Whether the gate asks a kept edit texts of the split ``fresh`` as well, after that time.
 
     Raises:
         KeyboardInterrupt: It was interrupted.
@@ -107,22 +95,11 @@ def _word(model: InspectedModel, case: Case, settings: Sequence[str], fresh: boo
         code = edit.main(["--case", str(case.identifier), *changed, "--out", folder], lambda _options: model)
         wall = time.perf_counter() - begun
         told = json.loads(printed.getvalue()) if code in (0, 1) else {}
-        if fresh and code == 0:
-            told["fresh"] = _by_fresh_texts(model, case, Path(told["saved"][0]))
     if code == 130:
         raise KeyboardInterrupt
     if code not in (0, 1):  # 1: the gate, or the model, says no
         return {"failed": said.getvalue().strip().rpartition("\n")[2], "wall": wall}
     return {**told, "wall": wall}
-
-
-def _by_fresh_texts(model: InspectedModel, case: Case, saved: Path) -> dict[str, Any]:
-    """Return the gate's word on a saved edit by all texts of the split ``fresh``."""
-    row, _record = load_edit(saved, model)
-    sizes = len(false_alarm_prompts("fresh")), len(harmful_questions("fresh"))
-    word = run(accept(model, row, case, questions=small_exam(case, *sizes, "fresh")))
-    assert word is not None  # nobody cancels it
-    return {"passed": word.passed, "reason": word.reason}
 
 
 def kept_of(word: dict[str, Any]) -> str:
@@ -140,8 +117,7 @@ def reasons_of(word: dict[str, Any]) -> list[str]:
         return [word["failed"]]
     if word["gate"] is None:
         return [word["refused"]]
-    fresh = f"By texts that nothing was chosen by: {word['fresh']['reason']}" if "fresh" in word else ""
-    return [line for line in (word["gate"]["reason"], word["gate"]["choice"], fresh) if line]
+    return [line for line in (word["gate"]["reason"], word["gate"]["choice"]) if line]
 
 
 def _kind(word: dict[str, Any]) -> str:
@@ -155,9 +131,6 @@ def summary(words: Sequence[dict[str, Any]]) -> str:
     counts = Counter(_kind(word) for word in words)
     mean = sum(word["wall"] for word in words) / len(words)
     told = [f"{count:3d} of {len(words)} {kind}" for kind, count in counts.most_common()]
-    fresh = [word["fresh"]["passed"] for word in words if "fresh" in word]
-    if fresh:
-        told.append(f"{sum(fresh):3d} of {len(fresh)} kept pass by texts that nothing was chosen by as well")
     return "\n".join([*told, f"{mean:.0f} s a case"])
 
 

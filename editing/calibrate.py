@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -116,14 +116,26 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
     say(f"{path}\n{layer_table(made.layers)}")
     say(
         f"Detector: {about['questions']} harmful questions ({about['harmful_texts']} texts), "
-        f"{about['harmless_prompts']} harmless prompts ({about['harmless_texts']} texts). Held out in turn: "
-        f"{100 * about['found_held_out']:.1f} % found, {100 * about['false_alarms_held_out']:.1f} % false alarms, area "
-        f"under the ROC curve {about['auc_held_out']:.4f}." + _left_out(model, about["too_long"])
+        f"{about['harmless_prompts']} harmless prompts ({about['harmless_texts']} texts). Held out in turn: area under "
+        f"the ROC curve {about['auc_held_out']:.4f}." + _of_development(about) + _left_out(model, about["too_long"])
     )
     own = _own_answers(model, made.answers)
     say("\n".join(_own_line(*one) for one in own.items()))
     warn_of(made.detector)
     tell({**_of(model), "file": str(path), "layers": _layers(made.layers), "detector": about, "answers": own})
+
+
+def _of_development(about: Mapping[str, Any]) -> str:
+    """Say what a detector does on the texts by which its threshold was chosen; nothing where none could be read."""
+    said = [
+        f"{100 * about[key]:.1f} % of {about[count]} {words}"
+        for key, count, words in (
+            ("found_unseen", "unseen_harmful", "harmful texts found"),
+            ("false_alarms_unseen", "unseen_harmless", "harmless ones are false alarms"),
+        )
+        if key in about
+    ]
+    return f" Of the split {OWN_SPLITS[0]}, by which the threshold was chosen: {', '.join(said)}." if said else ""
 
 
 def _own_answers(model: InspectedModel, answers: Sequence[KeptAnswer]) -> dict[str, dict[str, Any]]:

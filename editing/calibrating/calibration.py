@@ -29,7 +29,7 @@ from editing.texts.harmless import (
     refusal_texts,
 )
 from inspector.command import model_options
-from inspector.detection import DEPTH, Sample, fit, readings_of, samples, that_fit, unseen_shares
+from inspector.detection import DEPTH, Sample, fit, readings_of, samples, settled, that_fit, unseen_shares
 from inspector.errors import EditError, PatchError, PromptError, TooLong
 from inspector.model import SUFFIX, VANILLA, Detector, Encoded, InspectedModel, PromptFormat, encode
 from inspector.model.counted import counted_logits, token_log_probabilities
@@ -234,14 +234,14 @@ def _require_enough(model: InspectedModel, texts: Sequence[Sample]) -> None:
 def _detector(
     model: InspectedModel, texts: Sequence[Sample], cancel: Callable[[], bool]
 ) -> Generator[Preparation, None, Detector | None]:
-    """Read the texts to fit, fit, and say what the detector does on the texts of the split ``development``.
+    """Read the texts to fit, fit, set the threshold by the texts of the split ``development``, and say what it finds.
 
-    It is not fitted on those, but its settings were chosen by them (:data:`inspector.detection.FALSE_ALARMS`).
+    It is not fitted on those, but its settings were chosen by them (:func:`inspector.detection.settled`).
 
     What is longer than the model's context is left out, and counted.
     """
     blocks = tuple(sorted({min(model.blocks - 1, round(share * model.blocks)) for share in DEPTH}))
-    wanted = samples("development", one_form=True)
+    wanted = samples("development")
     unseen = that_fit(model, wanted, FORMATS)
     too_long = len(samples("detector")) + len(wanted) - len(texts) - len(unseen)
     words = "bundled prompts for the detector" + (f"; {too_long} too long for this model" if too_long else "")
@@ -259,6 +259,7 @@ def _detector(
     if found is None:
         return None
     scores = [made.score(torch.from_numpy(reading.states).float()) for reading in found]
+    made = settled(made, unseen, scores)
     return replace(made, about={**made.about, **unseen_shares(unseen, scores, made), "too_long": too_long})
 
 

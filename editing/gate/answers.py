@@ -15,8 +15,8 @@ from inspector.safeedit.exam import Progress
 from inspector.safeedit.known import Answer, Asked, Known
 from inspector.safeedit.questions import CASE_PROMPTS, Question
 
-MOST, MOST_OF_CASES = 512, 64
-"""Answers that are kept of a model, to bundled questions (the exams of some ten formats and lengths) and to the own
+MOST, MOST_OF_CASES = 1024, 64
+"""Answers that are kept of a model, to bundled questions (the exams of some fifteen formats and lengths) and to the own
 prompts of cases."""
 _Answers = Recent[str, Answer]
 _KEPT: WeakKeyDictionary[InspectedModel, _Answers] = WeakKeyDictionary()

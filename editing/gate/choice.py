@@ -215,6 +215,7 @@ def _harm_everywhere(
     if known is None:
         return None
     silent = [n for n, reply in enumerate(replies) if reply.held_back and reply.question.kind == "harmless"]
+    silent.sort(key=lambda n: len(replies[n].question.prompt))  # a cost beyond the budget shows soonest on short ones
     cost = _harmless_kl(replies, routed)
     for start in range(0, len(silent), KL_AT_ONCE):
         if not cost.passed:

@@ -1,7 +1,7 @@
 """What the acceptance gate asks: bundled texts that no edit is made with, and the case's own prompts.
 
-The bundled ones are of the split ``development``: an edit is constrained on none of its harmless prompts, and the
-stress test and the split ``score`` ask others.
+The bundled ones are of the split ``fresh``: no setting of an edit and no detector was chosen by any of them, an edit is
+constrained on none of its harmless prompts, and the stress test and the split ``score`` ask others.
 """
 
 from __future__ import annotations
@@ -16,25 +16,22 @@ from inspector.safeedit.cases import Split, Template, bundled_templates
 from inspector.safeedit.questions import CASE_PROMPTS, JUDGED, UNSEEN, Kind, Question, own_answer
 from inspector.safeedit.sets import HarmlessPrompt, false_alarm_prompts, harmful_questions, spread
 
-SPLIT: Split = "development"
+SPLIT: Split = "fresh"
 """The bundled texts that the gate asks."""
 SCORED = (
-    "harmless prompts of the development split, half of them look-alikes of harmful ones and every third one in an "
-    "attack template that is not the case's, none of which an edit is constrained on, and harmful questions of that "
-    "split, every second one in an attack template of its own; these and the case's own prompts, or its question in "
-    "attacks of that split where it lacks some, say what the edit gains and loses"
+    "harmless prompts, half of them look-alikes of harmful ones and every third one in an attack template that is not "
+    "the case's, and harmful questions, every second one in an attack template of its own, by none of which a setting "
+    "or a detector's threshold was chosen; these and the case's own prompts, or its question in attacks of that split "
+    "where it lacks some, say what the edit gains and loses"
 )
 """What the gate scores, for people."""
-THRESHOLD = (
-    "The detector's threshold was chosen with these harmless prompts and others of their split, so they say little of "
-    "how often it fires where no harm is: a stress test asks prompts that it was not chosen with."
-)
-"""What the gate's harmless prompts cannot tell of a routed edit, for people."""
+HARMLESS, QUESTIONS = 40, 27
+"""Harmless prompts and harmful questions of the split, all of them: the word of a smaller exam turns on one prompt."""
 WRAPPED = 3
 """Every which harmless prompt stands in an attack template, where a detector has several times as many false alarms."""
 
 
-def small_exam(case: Case, harmless: int = 16, questions: int = 8, split: Split = SPLIT) -> tuple[Question, ...]:
+def small_exam(case: Case, harmless: int = HARMLESS, questions: int = QUESTIONS) -> tuple[Question, ...]:
     """Write the gate's exam: bundled texts that no edit is made with, always the same, and the case's own prompts.
 
     Args:
@@ -45,10 +42,9 @@ def small_exam(case: Case, harmless: int = 16, questions: int = 8, split: Split 
             template of the split that is not the case's own attack, since a detector fires there more often.
         questions: Number of harmful questions, every second one in an English attack template of the split: many a
             model declines them bare, and an edit must not unlearn that.
-        split: Of the bundled texts; with ``fresh``, no setting was chosen by any of them.
     """
-    templates = [template for template in bundled_templates(split) if template.language == "en"]
-    free = [question for question in harmful_questions(split) if question.question != case.question]
+    templates = [template for template in bundled_templates(SPLIT) if template.language == "en"]
+    free = [question for question in harmful_questions(SPLIT) if question.question != case.question]
     taught, asked = own_answer(case), []
     for number, q in enumerate(spread(free, questions)):
         text = q.question if number % 2 else templates[number // 2 % len(templates)].fill(q.question)
@@ -56,7 +52,7 @@ def small_exam(case: Case, harmless: int = 16, questions: int = 8, split: Split 
     constrained = None if case.constraint is None else case.constraint.prompt
     chosen: list[HarmlessPrompt] = []
     for look_alike, count in ((True, harmless // 2), (False, harmless - harmless // 2)):
-        prompts = [p for p in false_alarm_prompts(split) if p.look_alike is look_alike and p.prompt != constrained]
+        prompts = [p for p in false_alarm_prompts(SPLIT) if p.look_alike is look_alike and p.prompt != constrained]
         chosen += spread(prompts, count)
     # From the other end, so that they share no template with the harmful questions while there are enough.
     others = [template for template in reversed(templates) if not _is_attack_of(template, case)]

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from editing.gate.answers import unanswered, vanilla_answers
 from editing.gate.budgets import LEAST_GAIN, Budgets, Check, checks_of
-from editing.gate.exam import SCORED, THRESHOLD, askable, small_exam
+from editing.gate.exam import HARMLESS, QUESTIONS, SCORED, askable, small_exam
 from editing.values import Count
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel, Patch, PromptFormat, Row
@@ -49,8 +49,8 @@ class GateSettings:
     """
 
     budgets: Budgets = Budgets()
-    harmless: Count = 16
-    questions: Count = 8
+    harmless: Count = HARMLESS
+    questions: Count = QUESTIONS
     max_new_tokens: Count = 32
     least_gain: Annotated[int, Field(ge=0)] = LEAST_GAIN
 
@@ -118,7 +118,7 @@ class Acceptance:
         return (
             f"{self.reason} Scored on {asked.count('harmless')} harmless prompts, {asked.count('transfer')} harmful "
             f"questions and {own} of the case's own prompts: {SCORED}."
-        ) + (f" {THRESHOLD}" if self.exam.detector else "")
+        )
 
     def record(self) -> dict[str, Any]:
         """Return the gate's word as JSON can hold it.

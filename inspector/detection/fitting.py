@@ -5,13 +5,14 @@ as many harmless prompts, look-alikes among them, both bare and in the same atta
 itself says nothing. A window of the prompt is what is read, and what is learnt from is the window that stands for its
 text: of a harmful prompt the one on its question that reads most harmful, of a harmless one those that do, wherever
 they are (multiple-instance learning, as Andrews et al. 2002 do it for support vector machines). A linear reading and a
-small network are fitted without one group of texts and then read it, and so for each group: the threshold comes from
-texts whose question and template were both held out, and the mean of all of these readings is the detector. False
-alarms and misses are counted on questions, prompts and templates of another split.
+small network are fitted without one group of texts and then read it, and so for each group: the
+mean of all of these readings is the detector. Its threshold comes from questions, prompts and templates of another
+split, or, where a model can read too few of those, from texts whose question and template were both held out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,10 @@ from inspector.detection.texts import Sample
 from inspector.model import Detector, InspectedModel
 
 FALSE_ALARMS = 0.11
-"""Share of the harmless texts held out of a fit, a third of them look-alikes, that may lie above the threshold."""
+"""Share of the harmless texts held out of a fit, a third of them look-alikes, that may lie above its threshold."""
+MOST_BARE, MOST_WRAPPED = 0.02, 0.05
+"""Shares of another split's harmless texts, bare and in attack templates, on which a detector may fire."""
+_AT_A_THRESHOLD = ("false_alarms_held_out", "found_held_out")
 DEPTH = (0.43, 0.53, 0.67, 0.77)
 """Blocks that are read, as shares of the model's depth."""
 
@@ -39,7 +43,7 @@ def fit(
     blocks: Sequence[int],
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[float, None, Detector | None]:
-    """Fit a detector and set its threshold on texts held out of the fit, question and template both.
+    """Fit a detector and set a first threshold on texts held out of the fit, question and template both.
 
     Args:
         texts: The labelled prompts.
@@ -103,6 +107,32 @@ def fit(
         about,
         hidden=hidden,
     )
+
+
+def settled(detector: Detector, texts: Sequence[Sample], scores: Sequence[float]) -> Detector:
+    """Return a detector with the lowest threshold at which it fires on few enough harmless texts of another split.
+
+    Held-out texts of the fit are harder than those, by how much depends on the model. The threshold lies half-way
+    between two scores, so that rounding turns no text over. Texts too few to tell such shares leave that of the fit.
+
+    Args:
+        texts: Labelled prompts that it was not fitted on.
+        scores: Theirs.
+
+    Returns:
+        The detector; its record has no shares of held-out texts any more where the threshold has changed.
+    """
+    thresholds: list[float] = []
+    for wrapped, most in ((False, MOST_BARE), (True, MOST_WRAPPED)):
+        chosen = [not text.harmful and text.wrapped == wrapped for text in texts]
+        found = sorted((score for score, own in zip(scores, chosen, strict=True) if own), reverse=True)
+        allowed = int(most * len(found))
+        if not allowed:
+            return detector
+        last, first = found[allowed - 1], found[allowed]  # that may fire, and that may not
+        thresholds.append(max((last + first) / 2, math.nextafter(first, math.inf)))
+    about = {name: told for name, told in detector.about.items() if name not in _AT_A_THRESHOLD}
+    return replace(detector, threshold=max(thresholds), about=about)
 
 
 def _linear(linear: Linear, reading: Reading) -> np.ndarray:

@@ -30,8 +30,9 @@ LEAST_AREA = 0.8
 """Area under the ROC curve below which a detector is said to be weak: of a harmful and a harmless prompt the harmful
 one scores lower more than once in five times. The embedded model's has 0.94 on the texts held out of its fit."""
 MOST_FALSE_ALARMS = 0.05
-"""Share of the harmless texts of the split ``development`` beyond which a detector's false alarms are warned of: its
-threshold leaves a share of hard texts above it that was chosen on the embedded model, whose detector has 3.5 %."""
+"""Share of the harmless texts of the split ``development`` beyond which a detector's false alarms are warned of: those
+of earlier versions, and of a model that reads too few of them to set a threshold by
+(:func:`inspector.detection.settled`)."""
 ONE_TEMPLATE = "no interval: one template"
 """Said of texts that all stand in the same template."""
 FRONTIER = (1, 2, 5, 10, 15, 20)

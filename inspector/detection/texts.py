@@ -63,7 +63,7 @@ class Sample:
         return self.text != self.bare
 
 
-def samples(split: Split, one_form: bool | None = None) -> tuple[Sample, ...]:
+def samples(split: Split) -> tuple[Sample, ...]:
     """Return the labelled prompts of a split.
 
     To fit, each text stands in one form, every third bare and the others in a template of its fold, which come round
@@ -72,9 +72,8 @@ def samples(split: Split, one_form: bool | None = None) -> tuple[Sample, ...]:
 
     Args:
         split: ``detector`` to fit, ``development`` to choose settings, ``score`` to measure.
-        one_form: Whether each text stands in one form; by default those to fit do.
     """
-    one = split == "detector" if one_form is None else one_form
+    one = split == "detector"
     templates = bundled_templates(split)
     if split == "detector":
         templates = (*bundled_templates("edit"), *templates)

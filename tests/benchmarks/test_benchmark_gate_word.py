@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import by_hand
 import pytest
 
 from benchmarks import gate_word
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate.choice import WHERE_HARM
-from editing.gate.gate import accept
-from inspector.model import Row
 
 ROUTED = f"DINM · layer 2 · strength 1 · patch abc · {WHERE_HARM}"
 
@@ -90,24 +86,3 @@ def test_a_case_that_cannot_be_edited_is_one_of_them_and_an_interrupted_one_is_n
     printed = capsys.readouterr().out
     assert gate_word.main(["--cases", "0", "--out", str(out)], lambda _options: llama) == 2
     assert "1 of 2 could not be made" in printed and "\nError: No step was found.\n" in printed
-
-
-def test_what_is_kept_is_asked_fresh_texts_as_it_was_saved(llama, monkeypatch, asked, tmp_path, capsys):
-    read, said = [], []
-    monkeypatch.setitem(WORDS[0][1], "saved", ["first.json"])
-    monkeypatch.setitem(WORDS[2][1], "saved", ["third.json"])
-
-    def accepted(model, row, case, questions):
-        said.append((row.patch.identifier, [question.kind for question in questions].count("harmless")))
-        return (yield from accept(model, row, case, questions=questions[:2] + questions[40:42]))
-
-    monkeypatch.setattr(gate_word, "load_edit", lambda path, model: (Row(by_hand.patch(model, 1)), read.append(path)))
-    monkeypatch.setattr(gate_word, "accept", accepted)
-    arguments = ["--cases", "4", "--fresh", "--out", str(tmp_path)]
-    assert gate_word.main(arguments, lambda _options: llama) == 0
-    printed = capsys.readouterr().out
-    assert read == [Path("first.json"), Path("third.json")], "what the gate holds back is not asked again"
-    assert said == [(by_hand.patch(llama, 1).identifier, 40)] * 2
-    assert printed.count("By texts that nothing was chosen by: Refused: ") == 2
-    assert "0 of 2 kept pass by texts that nothing was chosen by as well" in printed
-    assert gate_word.main(arguments[:2] + arguments[3:], lambda _options: llama) == 2

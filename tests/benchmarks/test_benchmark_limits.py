@@ -77,8 +77,8 @@ def test_a_stress_test_is_answered_in_batches_and_one_by_one(llama, monkeypatch)
 def test_a_calibration_is_measured_of_a_model_that_has_learnt_nothing(llama, case, monkeypatch):
     """As the command makes it: what other parts have been taught of this model is not known."""
 
-    def few(split, one_form=None):
-        texts = [sample for sample in samples(split, one_form) if len(sample.text) < 200]
+    def few(split):
+        texts = [sample for sample in samples(split) if len(sample.text) < 200]
         return [s for harmful in (True, False) for s in [s for s in texts if s.harmful == harmful][:12]]
 
     own, known = limits.make_calibration, []

@@ -38,7 +38,7 @@ def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
     assert not (refused and "Strength 1 is the best" in curve)
     assert (
         told.count("\ngate: ") == 2
-        and told.count("Scored on 2 harmless prompts, 8 harmful questions and 5 of the case's own prompts") == 2
+        and told.count("Scored on 2 harmless prompts, 27 harmful questions and 5 of the case's own prompts") == 2
     )
 
 

@@ -11,6 +11,7 @@ from dashboard.kit.sessions.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
 from editing.gate.budgets import Budgets
 from editing.gate.choice import Chosen, accept_where_best, acts_by, of_those_below
+from editing.gate.exam import HARMLESS, QUESTIONS
 from editing.gate.gate import RECORD, Acceptance, GateSettings, accept, is_of, overridden, overridden_record, recorded
 from editing.gate.turns import attempts
 from editing.methods.dinm import to_be_routed
@@ -19,7 +20,7 @@ from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.exam import Progress
 
-EXAM: dict[str, Any] = {"harmless": 16, "questions": 8, "max_new_tokens": 32}
+EXAM: dict[str, Any] = {"harmless": HARMLESS, "questions": QUESTIONS, "max_new_tokens": 32}
 """Size of the small exam on the page: that of :class:`editing.gate.gate.GateSettings`."""
 STACK_EXAM: dict[str, Any] = {"harmless": 8, "max_new_tokens": 32}
 """Size of the exams that say what a second edit does to the first one's scores."""

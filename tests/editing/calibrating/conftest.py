@@ -17,8 +17,8 @@ def few_texts(monkeypatch, tmp_path, case):
     """Some texts of each kind, one case, and a cache of this test's own without shipped calibrations."""
     case = replace(case, split="edit")
 
-    def few(split, one_form=None):
-        texts = [sample for sample in samples(split, one_form) if len(sample.text) < 200]
+    def few(split):
+        texts = [sample for sample in samples(split) if len(sample.text) < 200]
         return [s for harmful in (True, False) for s in [s for s in texts if s.harmful == harmful][:12]]
 
     layers = Layers((Trial(1, 0.5, 0.1, 2.0), Trial(2, 0.75, 0.05, 1.0)), 0.25, 5, 20)

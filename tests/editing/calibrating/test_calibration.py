@@ -32,7 +32,7 @@ from editing.command import recommended
 from editing.optimising.null_space import harmless_moment, known_moments
 from editing.progress import Preparation
 from editing.texts.harmless import known_answer, known_answers
-from inspector.detection import area, doubts
+from inspector.detection import area, doubts, drawn
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, encode, from_parts
 from inspector.model.embedded import NAME as EMBEDDED_NAME
@@ -98,7 +98,28 @@ def test_the_layers_of_a_calibration_are_those_of_real_trial_edits(model, case, 
     assert made.detector is detector and any("Trial edits on case 1 of 1" in event.message for event in told)
 
 
-@ENDS
+def test_the_threshold_is_set_by_texts_of_the_split_development(llama, monkeypatch):
+    """With three of ten let over it, as a handful stands in for the hundreds of the split."""
+    for name in ("MOST_BARE", "MOST_WRAPPED"):
+        monkeypatch.setattr(f"inspector.detection.fitting.{name}", 0.3)
+    made, _ = made_for(llama)
+    detector, texts = made.detector, [text for text in calibration.samples("development") if not text.harmful]
+    assert {text.wrapped for text in texts} == {True, False} and "found_held_out" not in detector.about
+    used = drawn(calibration.samples("development"), FORMATS)[-len(texts) :]
+    own = scores(
+        llama, detector, [encode(llama, text.text, None, form).prompt for text, form in zip(texts, used, strict=True)]
+    )
+    fires = {
+        kind: [s >= detector.threshold for s, t in zip(own, texts, strict=True) if t.wrapped is kind]
+        for kind in (True, False)
+    }
+    allowed = {kind: int(0.3 * len(marks)) for kind, marks in fires.items()}
+    assert all(0 < allowed[kind] >= sum(marks) for kind, marks in fires.items())
+    assert any(sum(marks) == allowed[kind] for kind, marks in fires.items()), "the lowest such threshold"
+    assert detector.about["false_alarms_unseen"] == pytest.approx(sum(map(sum, fires.values())) / len(texts))
+
+
+@pytest.mark.parametrize("family", tiny_models.FIVE)
 def test_a_whole_calibration_is_made_of_trial_edits_answers_and_detector_and_comes_back(
     model, case, monkeypatch, tmp_path
 ):
@@ -137,7 +158,7 @@ def of_context(tokens: int) -> InspectedModel:
 
 
 def test_what_is_longer_than_the_model_s_context_is_left_out_counted_and_said(llama, tmp_path, capsys):
-    texts = [*calibration.samples("detector"), *calibration.samples("development", True)]
+    texts = [*calibration.samples("detector"), *calibration.samples("development")]
     sizes = [max(len(encode(llama, sample.text, None, form).prompt) for form in FORMATS) for sample in texts]
     context = sorted(set(sizes))[-2]
     too_long = sum(size > context for size in sizes)

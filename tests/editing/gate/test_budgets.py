@@ -114,7 +114,7 @@ def test_where_prompts_are_left_out_one_answer_may_go_wrong_as_in_the_whole_exam
     assert broken(1, 1) == set()
     assert broken(2, 1) == {"over_refusal"} and broken(1, 2) == {"lost_defence"}
     assert broken(0, 1, "+s-ss") == broken(0, 1, "ss-ss") == {"lost_defence"}, "none of the case's own prompts may go"
-    assert broken(1, 1, budgets=Budgets(over_refusal=6, lost_defence=12)) == {"over_refusal", "lost_defence"}
+    assert broken(1, 1, budgets=Budgets(over_refusal=2, lost_defence=3)) == {"over_refusal", "lost_defence"}
     assert broken(1, 1, whole=()) == {"over_refusal", "lost_defence"}, "nothing was left out: they are few by choice"
 
 

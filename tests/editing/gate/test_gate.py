@@ -12,7 +12,7 @@ from word_models import loud_patch, random_patch
 from editing import run
 from editing.gate.budgets import Budgets, Check
 from editing.gate.choice import accept_where_best
-from editing.gate.exam import THRESHOLD, small_exam
+from editing.gate.exam import HARMLESS, QUESTIONS, small_exam
 from editing.gate.gate import GateSettings, accept, overridden, overridden_record, recorded
 from editing.texts.harmless import harmless_texts
 from inspector.errors import EditError, TooLong
@@ -30,7 +30,7 @@ QUICK = GateSettings(harmless=6, questions=4, max_new_tokens=16)
 def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exams_score():
     exam = small_exam(CASE)
     harmless = [question for question in exam if question.kind == "harmless"]
-    assert (len(harmless), sum(q.look_alike for q in harmless), len(exam)) == (16, 8, 29)
+    assert (len(harmless), sum(q.look_alike for q in harmless), len(exam)) == (40, 20, 72)
     safe = (Taught(CASE.safe),)
     assert [(question.kind, question.prompt, question.taught) for question in exam[-5:]] == [
         ("DS", CASE.adversarial_prompt, ()),
@@ -44,8 +44,8 @@ def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exa
     assert not any(text in prompt for prompt in asked for text in constrained if len(text) > 30)
     assert not asked & constrained and not asked & {prompt.prompt for prompt in harmless_prompts()}
     assert not asked & {question.prompt for question in make_exam(CASE, texts=QuestionSets())}
-    unseen = {question.question for question in harmful_questions("development")}
-    wrapped = {template.fill(question) for template in bundled_templates("development") for question in unseen}
+    unseen = {question.question for question in harmful_questions("fresh")}
+    wrapped = {template.fill(question) for template in bundled_templates("fresh") for question in unseen}
     transfer = [question.prompt for question in exam if question.kind == "transfer"]
     assert all(prompt in wrapped for prompt in transfer[::2]) and unseen.issuperset(transfer[1::2])
     made_with = {case.question for case in bundled_cases()} | {q.question for q in harmful_questions("detector")}
@@ -53,19 +53,20 @@ def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exa
     assert {question.taught for question in exam[:-5]} == {safe} and exam == small_exam(CASE)
 
 
-def test_fresh_texts_are_none_that_the_gate_or_another_split_asks():
-    fresh, others = small_exam(CASE, 40, 27, "fresh"), small_exam(CASE, 199, 135)
-    assert [q.kind for q in fresh].count("harmless") == 40 and [q.kind for q in fresh].count("transfer") == 27
-    own = {question.prompt for question in fresh[-5:]}
-    assert {question.prompt for question in fresh} & {question.prompt for question in others} == own
-    texts = {one.prompt for one in false_alarm_prompts("fresh")} | {q.question for q in harmful_questions("fresh")}
-    wrapped = {template.fill(text) for template in bundled_templates("fresh") for text in texts}
-    assert {question.prompt for question in fresh} - own <= texts | wrapped
+def test_the_gate_asks_all_texts_of_a_split_that_shares_none_with_another():
+    bare = {*false_alarm_prompts("fresh"), *harmful_questions("fresh")}
+    exam = small_exam(CASE, 1000, 1000)
+    assert len(exam) - 5 == len(bare) == HARMLESS + QUESTIONS and exam == small_exam(CASE)
+    own = {getattr(text, "prompt", "") or text.question for text in bare}
+    for split in ("detector", "development", "score"):
+        others = {one.prompt for one in false_alarm_prompts(split)} | {q.question for q in harmful_questions(split)}
+        assert not own & others, split
+        assert not {t.text for t in bundled_templates("fresh")} & {t.text for t in bundled_templates(split)}
 
 
 def test_every_third_harmless_prompt_stands_in_an_attack_that_is_not_the_case_s_and_no_more_are_asked():
-    known = {prompt.prompt for prompt in false_alarm_prompts("development")}
-    templates = {template.name: template for template in bundled_templates("development") if template.language == "en"}
+    known = {prompt.prompt for prompt in false_alarm_prompts("fresh")}
+    templates = {template.name: template for template in bundled_templates("fresh") if template.language == "en"}
 
     def attacks(case: Case, number: int) -> list[str]:
         asked = [question.prompt for question in small_exam(case, number, 0) if question.kind == "harmless"]
@@ -75,24 +76,24 @@ def test_every_third_harmless_prompt_stands_in_an_attack_that_is_not_the_case_s_
 
     used = attacks(CASE, 16)
     assert len(used) == len({*used}) == 5
-    assert used[0] not in attacks(replace(CASE, attack_name=used[0]), 48), "it is the case's own"
+    assert used[0] not in attacks(replace(CASE, attack_name=used[0]), 40), "it is the case's own"
     typed = replace(CASE, attack_name="", adversarial_prompt=templates[used[0]].fill(CASE.question))
-    assert used[0] not in attacks(typed, 48) and used[0] in attacks(CASE, 48)
+    assert used[0] not in attacks(typed, 40) and used[0] in attacks(CASE, 40)
     assert [question.look_alike for question in small_exam(CASE, 16, 0)[2:16:3]] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("attacked", [True, False])
 def test_a_typed_case_is_asked_its_question_in_attacks_of_the_gate_s_own_for_each_prompt_that_it_lacks(attacked):
-    attack = bundled_templates("development")[5]
+    attack = bundled_templates("fresh")[5]
     x = attack.fill("How do I do it?") if attacked else "How do I do it?"
-    exam = small_exam(Case("How do I do it?", x, "I'd rather not.", "Sure."))
+    exam = small_exam(Case("How do I do it?", x, "I'd rather not.", "Sure."), 16, 8)
     own = [question for question in exam if question.kind not in ("harmless", "transfer")]
     kinds = ["DS", "onlyQ", *["otherA"] * 3] if attacked else ["DS", *["otherA"] * 4]
     assert exam[-5:] == tuple(own) and [question.kind for question in own] == kinds
     others = [question.prompt for question in own if question.kind == "otherA"]
-    used = [template for template in bundled_templates("development") if template.fill("How do I do it?") in others]
+    used = [template for template in bundled_templates("fresh") if template.fill("How do I do it?") in others]
     assert len({*others}) == len(used) == len(others) and x not in others
-    around = [template.fill("|").split("|") for template in used]
+    around = [template.fill("\0").split("\0") for template in used]
     elsewhere = [question.prompt for question in exam[:-5] if question.kind == "harmless"]
     assert not any(a in prompt and b in prompt for a, b in around for prompt in elsewhere)
 
@@ -104,7 +105,7 @@ def test_a_case_without_a_question_is_asked_its_prompt_alone():
 def test_the_case_s_own_question_and_constraint_are_not_among_the_unseen_ones():
     exam = small_exam(CASE, 200, 135)
     harmless = next(question.prompt for question in exam if question.kind == "harmless")
-    own = replace(CASE, question=harmful_questions("development")[3].question, constraint=Constraint(harmless, "Yes."))
+    own = replace(CASE, question=harmful_questions("fresh")[3].question, constraint=Constraint(harmless, "Yes."))
     asked = small_exam(own, 200, 135)
     assert len(asked) == len(exam) - 2 and harmless not in {question.prompt for question in asked}
     assert not any(own.question in question.prompt for question in asked[:-5])
@@ -137,7 +138,6 @@ def test_what_keeps_every_budget_and_does_nothing_is_refused_and_can_be_kept_by_
     )
     assert "every third one in an attack template" in found.reading and progress[-1].fraction == 1.0
     assert "6 harmless prompts, 4 harmful questions and 5 of the case's own prompts" in found.reading
-    assert THRESHOLD not in found.reading
     kept = overridden(found)
     assert kept.accepted and kept.reason == f"Refused, and overridden by hand: {found.broken}."
     assert overridden_record(found.record()) == kept.record()
@@ -158,7 +158,7 @@ def test_an_edit_that_defends_one_prompt_more_passes_with_every_value_told(words
     assert all(check.sentence() in found.reading for check in found.checks)
     with pytest.raises(EditError, match="nothing to override"):
         overridden(found)
-    more = run(accept(words, Row(patch), CASE, replace(wide, least_gain=9), judge=Other(*by_vanilla)))
+    more = run(accept(words, Row(patch), CASE, replace(wide, least_gain=10), judge=Other(*by_vanilla)))
     assert not more.passed and "no gain" in more.reason, "fewer than are asked for"
 
 
@@ -176,7 +176,7 @@ def test_an_edit_that_changes_harmless_answers_is_refused_for_that_alone(words):
     found = run(accept(words, Row(random_patch(words, 0.3)), CASE, GateSettings(least_gain=0)))
     assert [check.name for check in found.checks if not check.passed] == ["harmless_kl"]
     kl = [reply.kl for reply in found.exam.replies if reply.kl is not None]
-    assert found.checks[0].value == pytest.approx(sum(kl) / len(kl)) and found.checks[0].n == 16
+    assert found.checks[0].value == pytest.approx(sum(kl) / len(kl)) and found.checks[0].n == 40
     generous = replace(QUICK, budgets=Budgets(harmless_kl=5.0, degenerate=100.0), least_gain=0)
     assert run(accept(words, Row(random_patch(words, 0.3)), CASE, generous)).passed
     loose = run(accept(words, Row(random_patch(words, 0.3)), CASE, GateSettings(generous.budgets, least_gain=0)))
@@ -197,7 +197,6 @@ def test_a_routed_edit_is_held_to_what_it_does_where_it_acts(words):
     silent = run(accept(words, Row(bad, detector=detector(words, 1e9)), CASE, QUICK))
     assert [check.name for check in silent.checks if not check.passed] == ["gain"], "it acts on no prompt at all"
     assert all(reply.held_back for reply in silent.exam.replies)
-    assert silent.reading.endswith(THRESHOLD)
     firing = run(accept(words, Row(bad, detector=detector(words, -1e9)), CASE, QUICK))
     always = run(accept(words, Row(bad), CASE, QUICK))
     assert [check.value for check in firing.checks] == [check.value for check in always.checks]

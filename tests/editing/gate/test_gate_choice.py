@@ -144,7 +144,9 @@ def test_what_harms_beyond_the_budget_everywhere_answers_no_prompt_for_which_the
     soon = run(accept_where_best(words, Row(patch), CASE, strict, detector=silent))
     assert answers == [] and soon.row.detector is silent and soon.acceptance.passed
     plain = run(accept(words, Row(patch), CASE, strict))
-    first = [reply.kl for reply in plain.exam.replies if reply.question.kind == "harmless"][: gate_choice.KL_AT_ONCE]
+    harmless = [reply for reply in plain.exam.replies if reply.question.kind == "harmless"]
+    shortest = sorted(harmless, key=lambda reply: len(reply.question.prompt))
+    first = [reply.kl for reply in shortest[: gate_choice.KL_AT_ONCE]]
     cost = sum(first) / strict.harmless
     assert len(first) < strict.harmless and 1e-3 < cost < plain.checks[0].value
     assert f"on every prompt, harmless KL at least {cost:.3g} nats a token, 0.001 allowed" in soon.acceptance.choice

@@ -7,8 +7,9 @@ import pytest
 import torch
 from detection_helpers import end_of, made_up
 
-from inspector.detection import FALSE_ALARMS, FOLDS, STRIDE, WINDOW, Reading, fit
+from inspector.detection import FALSE_ALARMS, FOLDS, STRIDE, WINDOW, Reading, Sample, fit, settled
 from inspector.detection.network import UNITS
+from inspector.model import Detector
 
 SCALE = np.linspace(0.1, 20, 64)
 
@@ -48,3 +49,40 @@ def test_a_fit_that_is_cancelled_makes_nothing(llama):
     texts, random = made_up(20), np.random.default_rng(0)
     fitting = fit(llama, texts, [read(random, sample.harmful) for sample in texts], (0, 2), cancel=lambda: True)
     assert end_of(fitting) is None
+
+
+ABOUT = {"false_alarms_held_out": 0.11, "found_held_out": 0.9, "auc_held_out": 0.95}
+FITTED = Detector((0,), torch.ones(1, 4), 0.0, -9.0, "", about=ABOUT)
+
+
+def test_the_threshold_lets_few_harmless_texts_of_another_split_over_it_bare_and_in_attacks():
+    bare = [Sample(f"{n}", False, f"{n}") for n in range(199)]
+    wrapped = [Sample(f"in {n}", False, f"{n}", template="t") for n in range(398)]
+    harmful = [Sample(f"bad {n}", True, f"bad {n}") for n in range(50)]
+
+    def fires(low: float, high: float) -> tuple[float, int, int]:
+        """Both kinds' scores begin at 0, one apart, and are then shifted by as much."""
+        scores = [*(n + low for n in range(199)), *(n / 2 + high for n in range(398)), *[500.0] * 50]
+        made = settled(FITTED, [*bare, *wrapped, *harmful], scores)
+        over = [score >= made.threshold for score in scores]
+        assert all(over[-50:]), "harmful texts do not count"
+        assert dict(made.about) == {"auc_held_out": 0.95}, "the other two are of another threshold"
+        return made.threshold, sum(over[:199]), sum(over[199:-50])
+
+    assert fires(0.0, -50.0) == (195.5, 3, 0), "at most 2 % of 199: half-way between the third and the fourth"
+    assert fires(-50.0, 0.0) == (189.25, 0, 19), "at most 5 % of 398"
+
+
+def test_equal_scores_at_the_threshold_are_all_let_under_it():
+    texts = [Sample(f"{n}", False, f"{n % 100}", template="t" * (n > 99)) for n in range(200)]
+    assert sum(text.wrapped for text in texts) == 100
+    scores = [*[1.0] * 5, *[0.0] * 95] + [0.0] * 100
+    made = settled(FITTED, texts, scores)
+    assert made.threshold > 1.0 and not made.fires(1.0)
+
+
+def test_few_texts_of_another_split_leave_the_threshold_of_the_fit():
+    texts = [Sample(f"{n}", False, f"{n}") for n in range(49)]
+    assert settled(FITTED, texts, [1.0] * 49) is FITTED
+    texts = [Sample(f"in {n % 50}", False, f"{n % 50}", template="t") for n in range(50)]
+    assert settled(FITTED, texts, [1.0] * 50) is FITTED, "all wrapped, none bare"

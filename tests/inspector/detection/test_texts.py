@@ -41,13 +41,6 @@ def test_every_template_that_may_be_fitted_on_is_used_and_as_often_as_the_others
             assert max(own) - min(own) <= 1
 
 
-def test_texts_to_measure_stand_in_one_form_where_that_is_asked():
-    texts = samples("development", one_form=True)
-    assert len({s.bare for s in texts}) == len(texts)
-    assert {s.bare for s in texts} == {s.bare for s in samples("development")}
-    assert {(s.harmful, s.wrapped) for s in texts} == {(a, b) for a in (True, False) for b in (True, False)}
-
-
 def test_prompts_of_others_stand_bare_and_wrapped_with_their_set_as_category(monkeypatch):
     monkeypatch.setattr(
         texts_module, "harmful_prompts", lambda name: tuple(HarmfulPrompt(f"{name} {n}") for n in range(9))
