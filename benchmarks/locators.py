@@ -33,7 +33,7 @@ import torch
 from benchmarks.edit_speed import PLAIN_WAY
 from editing import preset, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
-from editing.command import add_format, add_model, finished, format_of, load_model, told_format
+from editing.command import add_evaluation, add_format, add_model, finished, format_of, load_model, told_format
 from editing.memory import memory_told
 from editing.methods.dinm import dinm
 from inspector.errors import InspectorError
@@ -204,8 +204,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=None, help="measured for each block by default")
     parser.add_argument("--max-new-tokens", type=int, default=32)
-    said = "; ".join(f"{name}: {text}" for name, text in EVALUATIONS.items())
-    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=said)
+    add_evaluation(parser)
     parser.add_argument("--speed", action="store_true", help="time an atlas instead")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="for --speed")
     options = parser.parse_args()

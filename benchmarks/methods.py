@@ -35,7 +35,7 @@ from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
 from editing.calibrating.calibration import calibration_of
 from editing.calibrating.layer_choice import AUTO, TOXIC
-from editing.command import add_format, add_model, finished, format_of, load_model
+from editing.command import add_evaluation, add_format, add_model, finished, format_of, load_model
 from editing.contest import ContestProgress, ContestSettings, contest, exam_of
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
@@ -47,7 +47,7 @@ from inspector.divergence import divergence
 from inspector.errors import InspectorError
 from inspector.model import VANILLA, InspectedModel, PromptFormat
 from inspector.safeedit import Case
-from inspector.safeedit.exam import EVALUATIONS, ExamResult
+from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
 from inspector.safeedit.scores import QUOTED, Estimate, Score, mean, resampling_told, scores_of_edits
@@ -308,8 +308,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--scope", default="LoRA", choices=("LoRA", "full"), help="for SFT and DPO")
     parser.add_argument("--max-new-tokens", type=int, default=40)
-    told = "; ".join(f"{name}: {text}" for name, text in EVALUATIONS.items())
-    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=told)
+    add_evaluation(parser)
     add_layer(
         parser,
         default=TOXIC,

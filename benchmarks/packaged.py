@@ -32,7 +32,7 @@ import torch
 from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
 from editing.calibrating.calibration import load_calibration
-from editing.command import Loader, add_format, add_model, finished, format_of, load_model
+from editing.command import Loader, add_evaluation, add_format, add_model, finished, format_of, load_model
 from editing.gate.choice import acts_by
 from editing.methods.dinm import to_be_routed
 from inspector.errors import CaseError
@@ -79,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also what Operate makes first: an edit that learns more and acts where harm is detected",
     )
-    ways = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
-    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=ways)
+    add_evaluation(parser)
     parser.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--out", type=Path, default=None, help="file of the JSON")
@@ -238,7 +237,10 @@ def _share(marked: Sequence[Marked], name: str) -> Any:
 
 def table(record: dict[str, Any]) -> str:
     """Return a record as lines of text; under each score its 95 % interval and number of answers."""
-    lines = [f"{record['model']}, {record['dtype']}; corrected at layer {record['layer']}, judge: {record['judge']}"]
+    lines = [
+        f"{record['model']}, {record['dtype']}; corrected at layer {record['layer']}, judge: {record['judge']}; asked: "
+        f"{EVALUATIONS[record['evaluation']]}"
+    ]
     for part in record["sets"].values():
         lines.append(
             f"\n{part['title']} ({part['package']}, {part['defended']['vanilla']['n']} of {part['of']} prompts)"

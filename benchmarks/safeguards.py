@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
-from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
+from editing.command import Loader, add_evaluation, add_format, add_model, finished, format_of, load_model, told_format
 from editing.gate.gate import GateSettings, accept, recorded
 from editing.stacking import edit_on_top, examine_stack
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--layer", type=int, default=None, help="the recommended one by default")
     parser.add_argument("--harmless", type=int, default=GateSettings().harmless, help="of the gate's exam")
     parser.add_argument("--max-new-tokens", type=int, default=GateSettings().max_new_tokens)
+    add_evaluation(parser, "of the strength curve and the exam of the stack; ")
     options = parser.parse_args(arguments)
     return finished(lambda: _safeguards(options, loader))
 
@@ -53,7 +54,8 @@ def _safeguards(options: argparse.Namespace, loader: Loader) -> None:
     layer = recommended_layer(model) if options.layer is None else options.layer
     first, second = chosen_cases(2)
     gate = GateSettings(harmless=options.harmless, max_new_tokens=options.max_new_tokens)
-    short = {"harmless": max(1, options.harmless // 2), "max_new_tokens": options.max_new_tokens}
+    short: dict[str, Any] = {"harmless": max(1, options.harmless // 2), "max_new_tokens": options.max_new_tokens}
+    short["evaluation"] = options.evaluation
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     settings = preset("corrected", **vars(format_of(options)))
     print(f"corrected at layer {layer}{told_format(options)}, cases {first.identifier} and {second.identifier}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser, _ArgumentGroup
 from collections.abc import Callable
 from typing import Any
 
@@ -26,11 +27,13 @@ from inspector.command import (
 )
 from inspector.detection import doubts
 from inspector.model import Detector, InspectedModel
+from inspector.safeedit.exam import EVALUATIONS
 
 __all__ = [
     "EVERYWHERE",
     "Loader",
     "add_case",
+    "add_evaluation",
     "add_format",
     "add_model",
     "add_padding",
@@ -60,6 +63,16 @@ def finished(work: Callable[[], int | None]) -> int:
             return work()
 
     return command.finished(within_memory)
+
+
+def add_evaluation(parser: ArgumentParser | _ArgumentGroup, of: str = "") -> None:
+    """Add the option of how both weights are asked.
+
+    Args:
+        of: What is asked so, before the help's words, where that is not all.
+    """
+    ways = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
+    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"{of}{ways} (default: same)")
 
 
 def named_layer(layer: int | None) -> dict[str, int | None]:

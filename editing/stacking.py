@@ -24,7 +24,7 @@ from inspector.model import Decoding, Delta, InspectedModel, Patch, PromptFormat
 from inspector.model.architecture import canonical_weight
 from inspector.model.offloaded import held
 from inspector.safeedit import Case
-from inspector.safeedit.exam import ExamResult, examine
+from inspector.safeedit.exam import EVALUATIONS, Evaluation, ExamResult, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.scores import Score
 from inspector.safeedit.verdict import Judge
@@ -210,7 +210,7 @@ class StackExam:
     def reading(self) -> str:
         """Say in two sentences what the edit on top does to both cases; edits go by their places in the stack.
 
-        A third one tells how many prompts were not asked.
+        Further ones tell how both weights were asked, and how many prompts were not.
         """
         told = []
         for name, exams in ((f"edit {self.below}'s case", self.first), ("its own case", self.second)):
@@ -219,7 +219,8 @@ class StackExam:
         kept = [_told(self.first, score) for score in ("harmless KL", "over-refusal")]
         return (
             f"Edit {self.top} changes {'; '.join(told)}. Against vanilla, harmless prompts: "
-            f"{', '.join(value for value in kept if value)}.{not_asked(self.too_long)}"
+            f"{', '.join(value for value in kept if value)}. Asked: {EVALUATIONS[self.first[0].evaluation]}."
+            f"{not_asked(self.too_long)}"
         )
 
 
@@ -231,6 +232,7 @@ def examine_stack(
     *,
     harmless: int = 8,
     max_new_tokens: int = 32,
+    evaluation: Evaluation = "same",
     judge: Judge | None = None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Preparation, None, StackExam | None]:
@@ -244,6 +246,8 @@ def examine_stack(
         both: The stack.
         harmless: Harmless prompts of the gate (:func:`editing.gate.exam.small_exam`).
         max_new_tokens: Longest answer.
+        evaluation: Whether the vanilla weights are asked with the suffix, too
+            (:data:`inspector.safeedit.exam.EVALUATIONS`).
         judge: Reads the answers to harmful prompts; the embedded rules by default.
         cancel: Asked after every token.
 
@@ -271,6 +275,7 @@ def examine_stack(
                 row,
                 judge or EmbeddedJudge(),
                 format=row.patch.format,
+                evaluation=evaluation,
                 decoding=Decoding(max_new_tokens=max_new_tokens),
                 cancel=cancel,
             )

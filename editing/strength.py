@@ -1,6 +1,7 @@
 """Defence against damage over the strength of an edit: vanilla and every strength in one batch, one small curve.
 
-All are asked the same, with the suffix if the edit was made with it, since the curve shows what the strength does.
+All are asked the same, with the suffix if the edit was made with it, since the curve shows what the strength does;
+by the paper's evaluation vanilla is asked without it, and the curve shows what suffix and strength do together.
 Of the strength that the gate has judged, on more prompts, the gate's word stands.
 """
 
@@ -20,15 +21,19 @@ from editing.progress import Preparation
 from editing.values import Count
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Encoded, InspectedModel, Row, encode
-from inspector.model.answers.batching import Line, generate, plan
+from inspector.model.answers.batching import Line, plan
 from inspector.model.patches.patch import STRONGEST
 from inspector.safeedit import Case
+from inspector.safeedit.asking import answers_of
+from inspector.safeedit.exam import EVALUATIONS, Evaluation, asked_as
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.marking import KL_TOKENS, Marked, Reply, harmless_kl, marked_answer, with_all_taught
 from inspector.safeedit.questions import JUDGED, Question
 from inspector.safeedit.verdict import Judge, verdicts
 from inspector.validated import settings as checked
 
+ALIKE = " The gate asks both weights with the same prompts."
+"""Said after the gate's word where the curve was asked otherwise."""
 SEVEN = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
@@ -54,6 +59,8 @@ class StrengthSettings:
         prompts_at_once: Prompts in a batch; it has a line for each of them and each strength.
         budgets: What a strength that is suggested may cost. The curve asks fewer prompts than the gate, and one answer
             may go wrong where one may in the gate's exam (:func:`editing.gate.budgets.allowed`).
+        evaluation: Whether vanilla, strength 0, is asked with the suffix, too
+            (:data:`inspector.safeedit.exam.EVALUATIONS`).
     """
 
     strengths: Strengths = SEVEN
@@ -61,6 +68,7 @@ class StrengthSettings:
     max_new_tokens: Count = 32
     prompts_at_once: Count = 5
     budgets: Budgets = Budgets()
+    evaluation: Evaluation = "same"
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ class StrengthCurve:
         too_long: Prompts that were not asked, as the model cannot read them with room for an answer.
         judged: The gate's word on one of the strengths, by which that one keeps the budgets or not; ``None`` where it
             has not been asked of any of them.
+        evaluation: How vanilla, strength 0, was asked beside the others.
     """
 
     strengths: np.ndarray
@@ -135,6 +144,7 @@ class StrengthCurve:
     budgets: Budgets
     too_long: int = 0
     judged: Judged | None = None
+    evaluation: Evaluation = "same"
 
     def at(self, strength: float) -> int:
         """Return the position of a strength.
@@ -209,8 +219,9 @@ class StrengthCurve:
 
     @property
     def reading(self) -> str:
-        """Say which strength is worth choosing, what the gate says against it, and how many prompts were not asked."""
-        return self._advice + self._gate_said + not_asked(self.too_long)
+        """Say which strength is worth choosing, how it was asked, what the gate says, what was not asked."""
+        asked = f" Asked: {EVALUATIONS[self.evaluation]}."
+        return self._advice + asked + self._gate_said + not_asked(self.too_long)
 
     @property
     def _passes(self) -> float | None:
@@ -224,7 +235,9 @@ class StrengthCurve:
             return ""
         place = self.at(self.judged.strength)
         alike = self.defended[place] > self.defended[0] and all(kept[place] for kept in self._kept.values())
-        return "" if alike and not self.judged.broken else f" {self.judged.reading}"
+        if alike and not self.judged.broken:
+            return ""
+        return f" {self.judged.reading}" + ("" if self.evaluation == "same" else ALIKE)
 
     @property
     def _advice(self) -> str:
@@ -304,26 +317,34 @@ def strength_curve(
     strengths = sorted({0.0, row.strength, *settings.strengths})
     judged = judged_at(row, strengths[1:], settings.budgets)
     rows = [VANILLA, *(Row(row.patch, strength, detector=row.detector) for strength in strengths[1:])]
-    prompts = [encode(model, q.prompt, None, row.patch.format, room=room).prompt for q in questions]
+    edited, vanilla = (
+        [encode(model, q.prompt, None, format, room=room).prompt for q in questions]
+        for format in (row.patch.format, asked_as(row.patch.format, settings.evaluation))
+    )
     answers: dict[tuple[int, int], Line] = {}
-    batches = plan(prompts, settings.prompts_at_once)
+    batches = plan(vanilla, settings.prompts_at_once)
     for number, batch in enumerate(batches):
         lines: list[Line] = []
-        asking = generate(model, [prompts[position] for position in batch], rows, Decoding(max_new_tokens=room))
+        plain, asked = ([prompts[position] for position in batch] for prompts in (vanilla, edited))
+        asking = answers_of(model, plain, [asked] * len(rows[1:]), rows[1:], Decoding(max_new_tokens=room))
         for count, now in enumerate(asking, start=1):
             lines = now
             share = (number + min(1.0, count / room)) / len(batches)
             yield Preparation(f"Answering at {len(strengths)} strengths", 0.9 * share)
             if cancel():
                 return None
-        answers.update({(line.row, batch[line.prompt]): line for line in lines})
-    own = [Encoded(prompts[n], tuple(answers[0, n].tokens[:KL_TOKENS])) for n in harmless]
+        places = [(number, position) for number in range(len(rows)) for position in batch]
+        answers.update(zip(places, lines, strict=True))
+    own, prompted = (
+        [Encoded(prompts[n], tuple(answers[0, n].tokens[:KL_TOKENS])) for n in harmless]
+        for prompts in (vanilla, edited)
+    )
     kl = np.zeros(len(rows))
     for number, weights in enumerate(rows[1:], start=1):
         yield Preparation("Measuring harmless KL", 0.9 + 0.1 * number / len(rows))
         if cancel():
             return None
-        kl[number] = float(np.mean(harmless_kl(model, own, weights)))
+        kl[number] = float(np.mean(harmless_kl(model, own, weights, prompted)))
     marks = _marks_of(model, questions, rows, answers, judge or EmbeddedJudge(), row)
     elsewhere = [number for number, question in enumerate(questions) if question.taught]
 
@@ -349,6 +370,7 @@ def strength_curve(
         budgets=settings.budgets,
         too_long=len(kinds) - len(questions),
         judged=judged,
+        evaluation=settings.evaluation,
     )
 
 

@@ -44,7 +44,7 @@ from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
 from benchmarks.detox.table import print_table
 from benchmarks.kept import keep, require_same, warn_of_fewer
 from editing.calibrating.calibration import load_calibration
-from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
+from editing.command import Loader, add_evaluation, add_format, add_model, finished, format_of, load_model, told_format
 from inspector.errors import EditError
 from inspector.model import PromptFormat
 from inspector.safeedit.exam import EVALUATIONS
@@ -78,8 +78,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         help="a further row: corrected at the recommended layer with these settings, everywhere and routed; repeatable",
     )
     parser.add_argument("--max-new-tokens", type=int, default=40)
-    ways = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
-    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=ways)
+    add_evaluation(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/detox"), help="folder of finished cases")
     parser.add_argument("--table", action="store_true", help="print the table of the finished cases and end")
     options = parser.parse_args(arguments)

@@ -128,12 +128,13 @@ def outcomes_of(
 
     Args:
         names: Rows, of :data:`benchmarks.detox.rows.EDITS`, the suffix alone and the rounded weights.
-        evaluation: How edits are asked beside vanilla (:data:`inspector.safeedit.exam.EVALUATIONS`); rounded weights
-            are always asked alike.
+        evaluation: How edits and rounded weights are asked beside vanilla
+            (:data:`inspector.safeedit.exam.EVALUATIONS`).
     """
     judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=max_new_tokens)
     made = edits_of(model, case, calibration, names, format)
     found, of_case = dict[str, Outcome](), f" of case {case.identifier}"
+    asked: dict[str, Any]
     if SUFFIX_ALONE in names:
         both = examine(model, questions, VANILLA, judge, format=format, evaluation="paper", decoding=decoding)
         found[SUFFIX_ALONE] = _outcome(_tried(f"{SUFFIX_ALONE}{of_case}", both))
@@ -143,11 +144,12 @@ def outcomes_of(
         if name == COMPUTING and not computes(model.device):
             print(f"{name}: left out, as {model.device} does not compute in it", file=sys.stderr, flush=True)
         else:
-            whole = rounding_exam(model, questions, judge, format=format, decoding=decoding, computed=name == COMPUTING)
+            asked = {"format": format, "evaluation": evaluation, "decoding": decoding}
+            whole = rounding_exam(model, questions, judge, computed=name == COMPUTING, **asked)
             found[name] = _outcome(_tried(f"{name}{of_case}", whole))
     for group in _asked_alike({name: one for name, one in made.items() if not one.failed}):
         first, rows = made[group[0]], [made[name].row for name in group]
-        asked: dict[str, Any] = {"format": first.format, "evaluation": evaluation, "decoding": decoding}
+        asked = {"format": first.format, "evaluation": evaluation, "decoding": decoding}
         exams = _tried(
             f"{', '.join(group)}{of_case}", examine_all(model, questions, rows, judge, prompts_at_once=AT_ONCE, **asked)
         )

@@ -45,7 +45,7 @@ def print_table(cases: Cases, split: Split) -> None:
         for score in table:
             if score.name == "Fluency":
                 print(f"Fluency, {name}: {score.meaning}; {score.source}")
-    print("A row's DL and harmless KL are against vanilla as that row asks it; those of S alone against no suffix.")
+    print(f"A row's DL and harmless KL are against {_vanilla_of(rows)}; those of S alone against no suffix.")
     print(f"What {STILL} is compared with is vanilla's answer: by construction vanilla's own are on the subject.")
     for name in names:
         refused = [case[name].refused for case in rows if case[name].refused]
@@ -60,6 +60,14 @@ def print_table(cases: Cases, split: Split) -> None:
     print(resampling_told(next((whole[name] for name in (CORRECTED, *reversed(names)) if whole.get(name)), ())))
     if split == "score":
         _print_unseen(cases, wide)
+
+
+def _vanilla_of(cases: Sequence[Mapping[str, Outcome]]) -> str:
+    """Say how the vanilla was asked that rows are compared with, as their exams say; that of the suffix alone aside."""
+    exams = [one.exam for case in cases for name, one in case.items() if name != SUFFIX_ALONE]
+    if any(exam is not None and exam.evaluation == "paper" for exam in exams):
+        return "vanilla without S, so what S does is in them"
+    return "vanilla as that row asks it"
 
 
 def _print_unseen(cases: Cases, wide: int) -> None:
@@ -149,7 +157,7 @@ def _asked_alike(names: Sequence[str]) -> str | None:
 
 
 def _print_changes(cases: Sequence[Mapping[str, Outcome]], wide: int) -> None:
-    """Print of every row how many answers are not vanilla's as it asks it, and what becomes of vanilla's refusals.
+    """Print of every row how many answers are not its vanilla's, and what becomes of vanilla's refusals.
 
     Harmful prompts are the edits' own and those of others; a refusal is one that the refusal rules read.
     """

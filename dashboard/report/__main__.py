@@ -35,6 +35,7 @@ from editing.command import (
     EVERYWHERE,
     Loader,
     add_case,
+    add_evaluation,
     add_format,
     add_model,
     add_padding,
@@ -58,7 +59,6 @@ from inspector.errors import CaseError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, Row
 from inspector.model.whole_file import write_whole
 from inspector.presets import PRESETS
-from inspector.safeedit.exam import EVALUATIONS
 
 WISHES: dict[str, Wish] = {"gate": "gate", EVERYWHERE: "everywhere", "detected": "where harm"}
 """What --acts says, as :mod:`editing.edit` does, and what it asks of the edit."""
@@ -109,10 +109,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         "itself does"
     )
     parser.add_argument("--stress", choices=stressing.SIZES, help=told)
-    asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
-    parser.add_argument(
-        "--evaluation", default="same", choices=EVALUATIONS, help=f"of the stress test and the methods; {asked}"
-    )
+    add_evaluation(parser, "of the stress test and the methods; ")
     parser.add_argument("--locators", action="store_true", help="ask every locator")
     parser.add_argument("--atlas", action="store_true", help="make the same small edit at every layer")
     parser.add_argument(

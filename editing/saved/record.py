@@ -49,6 +49,7 @@ class EditRecord:
         versions: Of the software that computes, by name.
         stacked: Whether it was made on top of another edit, whose change is in it.
         scores: Scores by name: ``vanilla``, ``edited``, their intervals, ``n``, the source.
+        asked: How the exam of these scores asked both weights; empty without scores, and in earlier records.
         gate: The acceptance gate's word (:meth:`editing.gate.gate.Acceptance.record`); ``None`` where it was not asked.
         sketch: What it takes to hold another patch against this one without its file; ``None`` in earlier records.
         learnt_from: Further cases that it was trained on, in their order; ``None`` in earlier records.
@@ -73,6 +74,7 @@ class EditRecord:
     versions: dict[str, str]
     stacked: bool = False
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: str = ""
     gate: dict[str, Any] | None = None
     sketch: ReadSketch | None = None
     learnt_from: tuple[Case, ...] | None = None
@@ -96,6 +98,7 @@ def record_of(
     method: str = "dinm",
     acceptance: Acceptance | None = None,
     scores: Sequence[Score] = (),
+    asked: str = "",
 ) -> EditRecord:
     """Write the record of an edit.
 
@@ -106,6 +109,7 @@ def record_of(
         method: Key of the method.
         acceptance: The gate's word; by default that which stands in the patch's settings.
         scores: What a stress test said of these weights.
+        asked: How it asked both weights (:attr:`inspector.safeedit.exam.ExamResult.asked`).
 
     Raises:
         EditError: The row has no patch, or the method is unknown.
@@ -134,6 +138,7 @@ def record_of(
         versions=versions(),
         stacked=STACK in row.patch.settings,
         scores={score.name: _score(score) for score in scores},
+        asked=asked,
         gate=None if gate is None else dict(gate),
         sketch=sketch_of(row.patch),
         learnt_from=result.learnt_from,

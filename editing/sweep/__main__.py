@@ -23,7 +23,7 @@ from typing import Any
 
 from editing.calibrating.calibration import load_calibration
 from editing.calibrating.layer_choice import LayerChoice
-from editing.command import EVERYWHERE
+from editing.command import EVERYWHERE, add_evaluation
 from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray, require_devices
@@ -36,7 +36,7 @@ from inspector.command import add_layer, add_padding, add_path, add_spread, fini
 from inspector.errors import CaseError
 from inspector.model.loading import TYPES
 from inspector.presets import PRESETS
-from inspector.safeedit.exam import EVALUATIONS, Reply
+from inspector.safeedit.exam import Reply
 from inspector.safeedit.judges import EMBEDDED
 from inspector.safeedit.layouts import SPLITS, read_cases
 from inspector.safeedit.questions import FULL, Size
@@ -90,7 +90,6 @@ def options() -> argparse.ArgumentParser:
     edit.add_argument("--plain-text", action="store_true", help="prompts without the model's chat template")
     exam = parser.add_argument_group("exam")
     exam.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
-    said = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
     exam.add_argument(
         "--acts",
         default="always",
@@ -99,7 +98,7 @@ def options() -> argparse.ArgumentParser:
         help="let each patch act on every prompt (always, or everywhere), or only where the model's detector fires; "
         "DINM's corrected then learns more, but for what --set says (default: always)",
     )
-    exam.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"{said} (default: same)")
+    add_evaluation(exam)
     exam.add_argument(
         "--vanilla",
         default="shared",

@@ -39,7 +39,7 @@ def rounding_exam(
     """Give an edit's exam to the same weights rounded to bfloat16; a generator like :func:`examine`.
 
     The result's ``weights`` is :data:`inspector.model.patches.rounded.ROUNDED`, or ``COMPUTED`` of that module. Both
-    are asked the same prompts.
+    are asked the same prompts, unless the evaluation is the paper's.
 
     Args:
         model: Its weights are float32 or float16; a copy takes as much memory again while this runs.

@@ -154,6 +154,22 @@ def test_an_edit_that_fails_is_in_no_mean_and_is_told(llama, case, known, monkey
     assert "\nvanilla " in told, "what the other rows are compared with is there all the same"
 
 
+def test_the_paper_s_evaluation_asks_rounded_weights_as_edits_are_and_the_table_says_so(llama, case, known, capsys):
+    asked = (Question("DS", case.question), Question("harmless", "How do I bake?"))
+
+    def told_of(evaluation: str, *names: str) -> str:
+        found = running.outcomes_of(llama, case, asked, known, names, 3, PromptFormat("Be kind."), evaluation)
+        assert {name: one.exam.evaluation for name, one in found.items() if name != SUFFIX_ALONE} == {
+            name: evaluation for name in names if name != SUFFIX_ALONE
+        }
+        print_table({"9": found}, "development")
+        return capsys.readouterr().out
+
+    for names in ((ROUNDING,), (SUFFIX_ALONE, ROUNDING)):
+        assert "harmless KL are against vanilla as that row asks it; those" in told_of("same", *names)
+        assert "harmless KL are against vanilla without S, so what S does is in them; those" in told_of("paper", *names)
+
+
 def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monkeypatch, tmp_path, capsys):
     model = word_model([case.adversarial_prompt for case in unseen_cases(2)])
     detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, model.fingerprint)

@@ -70,7 +70,10 @@ def test_the_numbers_are_json_and_no_text_of_the_sets_is_in_them(quick, capsys, 
     short = options("--sets", "none", "--kept", "bundled", "--passages", "0", "--evaluation", "paper", "--out", str(to))
     assert packaged.main(short, lambda _: quick) == 0
     again = json.loads(to.read_text(encoding="utf-8"))
-    assert capsys.readouterr().out == "" and again["sets"] == {}
+    assert "judge: refusal rules; asked: both weights with the same prompts\n" in told.err
+    told = capsys.readouterr()
+    assert told.out == "" and again["sets"] == {}
+    assert "asked: as in the paper: vanilla without the suffix, edited with it\n" in told.err
     assert again["kept"]["bundled"]["KQA"]["edited"] == record["kept"]["bundled"]["KQA"]["edited"]
     assert ways == ["same", "same", "paper"] and (record["evaluation"], again["evaluation"]) == ("same", "paper")
 

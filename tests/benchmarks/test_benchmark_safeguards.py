@@ -15,13 +15,15 @@ from editing.gate.exam import small_exam
 from editing.strength import StrengthCurve
 from inspector.errors import EditError
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.exam import EVALUATIONS
 
 
-def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
+@pytest.mark.parametrize("way", EVALUATIONS)
+def test_a_run_prints_what_each_safeguard_says_and_how_it_was_asked(monkeypatch, capsys, way):
     quick = {"steps": 1, "learning_rate": 1e-3, "harmless_prompts": 1, "harmless_tokens": 2, "damage_budget": None}
     monkeypatch.setattr(safeguards, "preset", lambda name, **own: preset(name, **quick, **own))
     model = word_model(question.prompt for question in small_exam(bundled_cases()[0]))
-    asked = ["--layer", "1", "--harmless", "2", "--max-new-tokens", "4", "--suffix-prompt", ""]
+    asked = ["--layer", "1", "--harmless", "2", "--max-new-tokens", "4", "--suffix-prompt", "", "--evaluation", way]
     assert safeguards.main(asked, lambda _options: model) == 0
     told = capsys.readouterr().out
     for part in (
@@ -37,7 +39,7 @@ def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
     assert refused == ("The gate, which asks more prompts, refuses 1 by these budgets: " in curve)
     assert not (refused and "Strength 1 is the best" in curve)
     assert (
-        told.count("\ngate: ") == 2
+        told.count(f" Asked: {EVALUATIONS[way]}.") == told.count("\ngate: ") == 2
         and told.count("Scored on 2 harmless prompts, 27 harmful questions and 5 of the case's own prompts") == 2
     )
 

@@ -22,7 +22,7 @@ from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, PromptFormat, Row, Taught, from_parts
 from inspector.model.patches.patch_file import load_patch, save_patch
 from inspector.safeedit import Case
-from inspector.safeedit.exam import examine
+from inspector.safeedit.exam import EVALUATIONS, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import CASE_ONLY, make_exam
 from inspector.safeedit.scores import score_table
@@ -259,6 +259,10 @@ def test_both_cases_are_examined_with_the_first_edit_and_with_both(llama, case):
     assert left_out.too_long == 1 and found.too_long == 0 and "One prompt of the exam was not" in left_out.reading
     assert all(reply.question.kind != "otherQ" for exam in left_out.first for reply in exam.replies)
     assert left_out.first[0].replies and found.reading.endswith(".") and "not asked" not in found.reading
+    assert " %. Asked: both weights with the same prompts." in found.reading
+    paper = run(examine_stack(llama, cases, first, both, **options, evaluation="paper"))
+    way = EVALUATIONS["paper"]
+    assert all(exam.evaluation == "paper" for exam in (*paper.first, *paper.second)) and way in paper.reading
     third = Row(stacked(both.patch, by_hand.patch(llama, BLOCK, seed=6)))
     later = run(examine_stack(llama, cases, both, third, **options))
     assert later.reading.startswith("Edit 3 changes on edit 2's case DS ")

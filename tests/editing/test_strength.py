@@ -15,10 +15,10 @@ from editing.gate.exam import own_and_harmless, small_exam
 from editing.gate.gate import GateSettings, accept, recorded
 from editing.strength import Judged, StrengthCurve, StrengthSettings, strength_curve
 from inspector.errors import EditError
-from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel, PromptFormat, Row
 from inspector.model.patches.patch import Reminder
 from inspector.safeedit import Case, bundled_cases
-from inspector.safeedit.exam import examine
+from inspector.safeedit.exam import EVALUATIONS, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import CASE_ONLY, make_exam
 from inspector.safeedit.scores import score_table
@@ -70,6 +70,26 @@ def test_each_point_is_what_an_exam_at_that_strength_gives(words):
         assert curve.lost_defence[number] == lost_defence(exam.replies, 0).value
     assert curve.elsewhere == 6 and curve.lost_defence.any()
     assert curve.harmless_kl[0] == 0.0 and (np.diff(curve.harmless_kl) > 0).all()
+
+
+@pytest.mark.parametrize("way", EVALUATIONS)
+def test_vanilla_is_asked_with_the_suffix_but_by_the_paper_s_evaluation(words, way):
+    patch = replace(random_patch(words, 0.3), format=PromptFormat("How do I make it?"))
+    curve = run(strength_curve(words, Row(patch), CASE, replace(QUICK, evaluation=way), judge=EvenJudge()))
+    short = Decoding(max_new_tokens=8)
+    for number in (1, 3):
+        row = Row(patch, curve.strengths[number])
+        exam = run(examine(words, EXAM, row, EvenJudge(), format=patch.format, evaluation=way, decoding=short))
+        table = {score.name: score for score in score_table(exam.replies, "even")}
+        for side, place in (("vanilla", 0), ("edited", number)):
+            marks = [mark for mark in (getattr(reply, side) for reply in exam.replies) if mark.verdict is not None]
+            assert curve.defended[place] == pytest.approx(100 * np.mean([mark.verdict.safe for mark in marks]))
+            assert curve.degenerate[place] == pytest.approx(getattr(table["degenerate"], side).value)
+        assert curve.harmless_kl[number] == pytest.approx(table["harmless KL"].edited.value, rel=1e-3)
+        assert curve.lost_defence[number] == lost_defence(exam.replies, 0).value
+    assert curve.harmless_kl[0] == 0.0 and f" Asked: {EVALUATIONS[way]}." in curve.reading
+    first = strength_curve(words, Row(patch), CASE, replace(QUICK, strengths=(0.01,), evaluation=way))
+    assert (run(first).harmless_kl[1] > 1e-3) == (way == "paper"), "what the suffix does is in it"
 
 
 def test_a_typed_case_is_asked_the_own_prompts_that_the_gate_asks_of_it(words):
@@ -174,6 +194,7 @@ def check(name: str, value: float, limit: float = 7.0, n: int = 16, least: bool 
     return Check(name, meanings[name], "prompts" if least else "points", value, limit, n, "3 of 5" * least, least)
 
 
+ASKED = " Asked: both weights with the same prompts."
 REFUSES = check("over_refusal", 12.5)
 PASSES = check("over_refusal", 6.25)
 
@@ -187,11 +208,13 @@ def test_what_the_gate_refuses_is_not_suggested_nor_more_of_it():
     assert refused.broken(1) == ("harmless prompts refused",)
     assert refused.reading == (
         "Strength 0.5 defends 80 % at 0.01 nats a token of harmless KL; 1 defends 100 % at 0.05 nats a token (5 "
-        "harmful, 8 harmless prompts). The gate, which asks more prompts, refuses 1 by these budgets: harmless prompts "
-        "refused +12.5 points (7 allowed, 16 answers). It was asked of no other strength."
+        f"harmful, 8 harmless prompts).{ASKED} The gate, which asks more prompts, refuses 1 by these budgets: harmless "
+        "prompts refused +12.5 points (7 allowed, 16 answers). It was asked of no other strength."
     )
+    otherwise = replace(refused, evaluation="paper").reading
+    assert otherwise.endswith("of no other strength. The gate asks both weights with the same prompts.")
     alone = replace(made((40, 40, 100, 100), (0, 0.01, 0.05, 0.08)), judged=refused.judged)
-    assert alone.suggestion is None and "keep vanilla, or make another edit. The gate, which" in alone.reading
+    assert alone.suggestion is None and f"keep vanilla, or make another edit.{ASKED} The gate, which" in alone.reading
     useless = replace(curve, judged=Judged(1.0, (PASSES, check("gain", 0, 1, 13, least=True))))
     assert useless.within.tolist() == [True, True, False, True], "more strength may gain"
     assert "refuses 1 by these budgets: no gain: 3 of 5." in useless.reading
@@ -238,7 +261,7 @@ def test_what_is_suggested():
     assert half.suggestion == 0.5
     assert half.reading == (
         "Strength 0.5 defends as much as 1 (80 %) at 0.05 nats a token of harmless KL, 50% of that at 1 (5 harmful, 8 "
-        "harmless prompts)."
+        f"harmless prompts).{ASKED}"
     )
     own = made((20, 60, 80, 80), (0, 0.05, 0.1, 0.15))
     assert own.suggestion == 1.0 and "Strength 1 is the best within the budgets" in own.reading
@@ -263,12 +286,12 @@ def test_the_reading_names_the_budgets_that_the_chosen_strength_breaks():
     equal = made((20, 80, 80, 80), (0, 0.05, 0.1, 0.15), degenerate=(0, 20, 0, 0), chosen=0.5)
     assert equal.reading == (
         "Strength 1 defends as much as 0.5 (80 %) at 0.1 nats a token of harmless KL; 0.5 is over the budget of "
-        "degenerate answers (5 harmful, 8 harmless prompts)."
+        f"degenerate answers (5 harmful, 8 harmless prompts).{ASKED}"
     )
     none = made((20, 20, 80, 80), (0, 0.05, 0.1, 0.15), lost=(0, 0, 20, 20))
     assert none.suggestion is None
-    assert none.reading.endswith("make another edit. 1 defends 80 %, but is over the budget of lost defence.")
-    assert made((80, 80, 60, 40), (0, 0.05, 0.3, 0.5)).reading.endswith("make another edit.")
+    assert none.reading.endswith(f"make another edit. 1 defends 80 %, but is over the budget of lost defence.{ASKED}")
+    assert made((80, 80, 60, 40), (0, 0.05, 0.3, 0.5)).reading.endswith(f"make another edit.{ASKED}")
 
 
 def test_one_answer_may_go_wrong_as_in_the_gate_and_two_may_not():

@@ -101,6 +101,7 @@ class EditRow(TypedDict):
         reason: The gate's, in a sentence.
         scores: Of the last stress test or its exam in /methods: vanilla, edited and the number of answers, by score.
         scores_of: The weights that were tested where those are other ones than the row's as it acts now; else empty.
+        asked: How the exam of the scores asked both weights, in words; empty without scores.
         verdicts: On vanilla's and the edited answer to the case's adversarial prompt: safe, unsafe or degenerate; empty
             where these weights were not asked it.
         live: Whether it is live now.
@@ -128,6 +129,7 @@ class EditRow(TypedDict):
     reason: str
     scores: dict[str, Any]
     scores_of: str
+    asked: str
     verdicts: dict[str, str]
     live: bool
     was_live: bool

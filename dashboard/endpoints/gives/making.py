@@ -224,6 +224,7 @@ class MethodRecord(TypedDict):
         shift_forced: Whether that follows from the construction.
         shift_by_layer: The same of every layer.
         scores: Each score with both weights, unit, interval and number of answers.
+        asked: How the exam of the scores asked both weights, in words.
         detector: Of a routed line what its detector read of each prompt; null of any other.
         false_alarms: On how many harmless prompts it let the edit act; null likewise.
     """
@@ -245,6 +246,7 @@ class MethodRecord(TypedDict):
     shift_forced: bool | None
     shift_by_layer: list[float] | None
     scores: list[dict[str, Any]]
+    asked: str | None
     detector: list[PromptRead] | None
     false_alarms: int | None
 

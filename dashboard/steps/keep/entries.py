@@ -51,9 +51,9 @@ def first_entry(made: InMemory, number: int, origin: str, model: str) -> Entry:
 
 
 def with_scores(entry: Entry, exam: ExamResult) -> Entry:
-    """Return a row with the scores of an exam."""
+    """Return a row with the scores of an exam, and how it asked."""
     scores = {score.name: (score.vanilla.value, score.edited.value, score.edited.n) for score in exam.scores}
-    return replace(entry, scores=scores)
+    return replace(entry, scores=scores, asked=exam.asked)
 
 
 def other_weights(tested: tuple[str, str], row: Row) -> str:

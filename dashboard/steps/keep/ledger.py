@@ -17,11 +17,12 @@ from typing import Any
 from inspector.errors import InspectorError
 from inspector.safeedit import Case
 
-VERSION = 4
+VERSION = 5
 ADDED_SINCE = {
-    1: ("model", "fingerprint", "scores_of", "verdicts"),
-    2: ("scores_of", "verdicts"),
-    3: ("verdicts",),
+    1: ("model", "fingerprint", "scores_of", "verdicts", "asked"),
+    2: ("scores_of", "verdicts", "asked"),
+    3: ("verdicts", "asked"),
+    4: ("asked",),
 }
 """Columns that files of an earlier version lack; they are added when one is opened, empty in the rows it has."""
 APPLICATION = 0x44494E4D
@@ -60,6 +61,8 @@ class Entry:
         reason: The gate's, in a sentence, with the weights that it is of where those are other ones.
         scores: Of the last stress test, or of its exam in Methods: vanilla, edited and the number of samples, by score.
         scores_of: The weights that were tested where those are other ones than the row's as it acts; else empty.
+        asked: How the exam of the scores asked both weights; empty without scores, and in a row of a file that did not
+            keep it.
         verdicts: Of both answers to the case's adversarial prompt, when these weights were asked it last: ``vanilla``
             and ``edited``, each ``safe``, ``unsafe`` or ``degenerate``; empty where they were not, or act otherwise.
         live: It is live now.
@@ -86,6 +89,7 @@ class Entry:
     reason: str
     scores: dict[str, tuple[float | None, float | None, int]] = field(default_factory=dict)
     scores_of: str = ""
+    asked: str = ""
     verdicts: dict[str, str] = field(default_factory=dict)
     live: bool = False
     was_live: bool = False

@@ -107,11 +107,10 @@ def record_for(model: InspectedModel, session: Session, exam: ExamResult | None)
     refused, live = why_not(session), session.live
     if refused is not None or live is None:
         raise PatchError(str(refused))
-    scored = exam is not None and exam.key == session.row.key
-    scores = exam.scores if scored and exam is not None else ()
+    scores, asked = ((), "") if exam is None or exam.key != session.row.key else (exam.scores, exam.asked)
     key = method_of(live.result.settings)
     assert key is not None
-    return record_of(model, live.case, live.result, session.row, method=key, scores=scores)
+    return record_of(model, live.case, live.result, session.row, method=key, scores=scores, asked=asked)
 
 
 def write(

@@ -19,6 +19,7 @@ from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved
 from editing.gate.gate import RECORD
 from editing.progress import STOP_TEXT
 from inspector.model import VANILLA, Row
+from inspector.safeedit.exam import EVALUATIONS
 
 HEADING = heading(2, "Keep", "take the edit with you, bring one in, look back")
 THIS_EDIT = heading(3, "This edit", "as a file, read back before you get it")
@@ -30,7 +31,8 @@ READ_ONLY = "Bringing edits in is off in this demo."
 TITLES = {PATCH: "Patch", ADAPTER: "Adapter", MODEL: "Merged model"}
 ABOUT = {
     PATCH: "The change alone with its record: base, method, settings, seed, versions, scores, the gate's word, "
-    "SHA-256. Comes back in here, and by <code>python -m editing.apply</code>.",
+    "SHA-256. Comes back in here, and by <code>python -m editing.apply</code>; <code>load_row</code> of "
+    "<code>inspector.model.patches.patch_file</code> reads it with its detector.",
     ADAPTER: "For <code>peft</code> and servers that load adapters beside each other. Exact, or smaller by its largest "
     "singular values.",
     MODEL: "Base and edit as one folder that <code>from_pretrained</code> loads, without this program.",
@@ -42,6 +44,10 @@ NO_PAIR_SHORT = "Two rows are needed"
 ON_DISK = "Whoever runs this page keeps this list on disk, with the names that you give"
 NO_ANSWER = "(not asked yet)"
 NO_NAME = "–"
+ROUTED = ", routed"
+"""Said after the method of an edit that acts only where harm is detected."""
+PAPER = "vanilla without suffix"
+"""Said of a score that was asked as in the paper."""
 FIRST_SCORES = ("DG-Avg", "DS", "transfer")
 """What a row shows of a stress test: the first of these that it has."""
 
@@ -118,7 +124,7 @@ def cells(rows: Sequence[Entry], in_memory: Collection[int], undo: Collection[st
             row.name or NO_NAME,
             row.seen[11:16],
             row.model or NO_NAME,
-            row.method,
+            f"{row.method}{ROUTED if row.routed else ''}",
             row.where.removeprefix("layers ").removeprefix("layer "),
             row.case,
             row.gate,
@@ -130,11 +136,12 @@ def cells(rows: Sequence[Entry], in_memory: Collection[int], undo: Collection[st
 
 
 def tested(row: Entry) -> str:
-    """Return a row's stress test in one score, and whether it is of the row's weights as they act now."""
+    """Return a row's stress test in one score; said with it: vanilla was asked otherwise, it is of other weights."""
     for name in FIRST_SCORES:
         vanilla, edited, _ = row.scores.get(name, (None, None, 0))
         if vanilla is not None and edited is not None:
-            return f"{name} {vanilla:.0f} → {edited:.0f} %{f', {OTHERWISE}' if row.scores_of else ''}"
+            marks = (PAPER if row.asked.startswith(EVALUATIONS["paper"]) else "", OTHERWISE if row.scores_of else "")
+            return ", ".join((f"{name} {vanilla:.0f} → {edited:.0f} %", *filter(None, marks)))
     return "–"
 
 
@@ -170,6 +177,8 @@ def details(row: Entry | None, in_memory: bool) -> str:
     if row.verdicts:
         said = f"Its case's adversarial prompt, answered last: vanilla {row.verdicts['vanilla']}"
         lines.append(reading(f"{said}, edited {row.verdicts['edited']}."))
+    if row.asked:
+        lines.append(reading(f"Its scores were asked: {row.asked}."))
     if otherwise := tested_otherwise(row):
         lines.append(reading(otherwise, "warn"))
     if not in_memory:

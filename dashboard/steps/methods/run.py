@@ -169,6 +169,7 @@ def standing_record(standing: Standing) -> dict[str, Any]:
         "shift_forced": None if shift is None else shift.forced,
         "shift_by_layer": None if shift is None else shift.by_block.tolist(),
         "scores": [asdict(score) for score in standing.scores],
+        "asked": None if standing.exam is None else standing.exam.asked,
         **_detector_record(standing.exam),
     }
 
@@ -177,7 +178,9 @@ def rounding_record(known: Contest) -> dict[str, Any]:
     """Return what bfloat16 by itself does as a further line of a run of several methods, or why there is none."""
     told = standing_record(Standing(METHODS["dinm"], failed=known.rounded_as if known.rounded is None else ""))
     nothing = dict.fromkeys(("peak_mebibytes", "parameters_changed", "delta_norm"))
-    return {**told, **nothing, "method": ROUNDING, "scores": [asdict(score) for score in known.yardstick]}
+    scores = [asdict(score) for score in known.yardstick]
+    asked = None if known.rounded is None else known.rounded.asked
+    return {**told, **nothing, "method": ROUNDING, "scores": scores, "asked": asked}
 
 
 def _detector_record(exam: ExamResult | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from inspector.errors import EditError, PatchError
 from inspector.model import VANILLA, Delta, Detector, Patch, Row, from_parts
 from inspector.safeedit.scores import Estimate, Score
 
+ASKED = "both weights with the same prompts"
 SCORE = Score("DL", "likeness", "%", Estimate(100.0, 3), Estimate(80.0, 3, 70.0, 90.0), "higher", "ROUGE-L")
 
 
@@ -41,7 +42,7 @@ def edited(llama, case, made) -> EditResult:
 @pytest.fixture
 def saved(llama, case, edited, tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(llama, "revision", "main")  # as of a hub model that was loaded so
-    record = record_of(llama, case, edited, edited.row(0.5), scores=[SCORE])
+    record = record_of(llama, case, edited, edited.row(0.5), scores=[SCORE], asked=ASKED)
     return save_edit(edited.row(0.5), record, tmp_path)
 
 
@@ -53,6 +54,7 @@ def test_an_edit_comes_back_from_both_files_as_it_was(llama, case, edited, saved
         assert record.case == case and record.settings == json.loads(json.dumps(asdict(edited.settings)))
         assert (record.method, record.block, record.updates) == ("dinm", 1, edited.kept)
         assert record.scores["DL"]["edited"] == {"value": 80.0, "low": 70.0, "high": 90.0, "n": 3}
+        assert record.asked == ASKED
         assert record.revision == "main" and {"torch", "python"} <= set(record.versions)
         assert not record.may_leave, "no gate has seen it"
     assert [path.suffix for path in saved.parent.iterdir() if "partial" in path.suffix] == []

@@ -118,7 +118,7 @@ def test_the_record_is_read_alone_only_where_its_patch_is_not_there(llama, case,
     beside = tmp_path / "dinm-edit.json"
     beside.write_text(json.dumps(record.json()), encoding="utf-8")
     assert record_alone(beside) == record
-    earlier = {name: value for name, value in record.json().items() if name != "sketch"}
+    earlier = {name: value for name, value in record.json().items() if name not in ("sketch", "asked")}
     beside.write_text(json.dumps(earlier), encoding="utf-8")
     assert record_alone(beside) == replace(record, sketch=None)
     for content in ("[]", "{}", "nothing"):

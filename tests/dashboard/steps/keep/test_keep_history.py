@@ -27,7 +27,7 @@ from editing import run
 from editing.gate.exam import small_exam
 from inspector.model import Decoding, Detector, InspectedModel, Row
 from inspector.safeedit import Case
-from inspector.safeedit.exam import ExamResult, examine
+from inspector.safeedit.exam import EVALUATIONS, Evaluation, ExamResult, examine
 from inspector.safeedit.judges import EmbeddedJudge
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -132,9 +132,29 @@ def test_a_row_keeps_the_verdicts_on_both_answers_of_its_weights_and_of_no_other
     assert rows(visitor)[0].verdicts == {}, "these weights were not asked it"
 
 
-def exam_of(model: InspectedModel, row: Row, case: Case, prompts: int = 1) -> ExamResult:
-    asked = small_exam(case, 2, prompts)
-    return run(examine(model, asked, row, EmbeddedJudge(), decoding=Decoding(max_new_tokens=2)))
+def exam_of(
+    model: InspectedModel, row: Row, case: Case, prompts: int = 1, evaluation: Evaluation = "same"
+) -> ExamResult:
+    asked, short = small_exam(case, 2, prompts), Decoding(max_new_tokens=2)
+    return run(examine(model, asked, row, EmbeddedJudge(), evaluation=evaluation, decoding=short))
+
+
+def test_a_row_says_how_its_scores_were_asked_and_where_its_edit_acts(visitor):
+    edit(visitor, block=0)
+    session, model = visitor.session, visitor.page.context.model
+    history = visitor.page.house.rooms["keep"].desk.history
+    assert rows(visitor)[0].asked == ""
+    cells = {}
+    for evaluation, told in EVALUATIONS.items():
+        exam = exam_of(model, session.row, session.live.case, evaluation=evaluation)
+        (row,) = history.note(session, exam=exam)
+        assert row.asked == exam.asked == told
+        visitor.do("on_row_picked", row_picked=1)
+        assert f"Its scores were asked: {told}." in seen(visitor.screen["row_details"])
+        cells[evaluation] = words.tested(row)
+    assert cells["paper"].endswith(" %, vanilla without suffix") and cells["same"].endswith(" %")
+    methods = [words.cells([replace(row, routed=routed)], (), ())[0][4] for routed in (False, True)]
+    assert methods == ["DINM", "DINM, routed"] and HEADERS[4] == "Method"
 
 
 def test_a_stress_test_is_of_the_strength_that_was_tested_and_of_no_other(visitor):

@@ -130,7 +130,8 @@ def test_the_gate_s_word_and_a_stress_test_s_scores_are_those_of_one_detector(vi
     assert word["passed"] and word["detector"] == reading(1e9).digest
     decoding, asked = Decoding(max_new_tokens=2), small_exam(session.live.case, 2, 1)
     exam = run_exam(examine(model, asked, session.row, EmbeddedJudge(), decoding=decoding))
-    assert record_for(model, session, exam).scores and exam.key == session.row.key
+    record = record_for(model, session, exam)
+    assert record.scores and record.asked == exam.asked and exam.key == session.row.key
     written(visitor)
     history = visitor.page.house.rooms["keep"].desk.history
     assert history.note(session, exam=exam)[0].scores
@@ -142,7 +143,8 @@ def test_the_gate_s_word_and_a_stress_test_s_scores_are_those_of_one_detector(vi
     assert "another detector" in _live_line(word, session.row, "") and "another detector" in head(exam, session.row)
     assert "another detector" in seen(saved_line(session.slot(Kept).saved["patch"], session.row))
     visitor.do("on_examine", **QUICK)
-    assert record_for(model, session, exam).scores == {} and written(visitor).exists()
+    record = record_for(model, session, exam)
+    assert record.scores == {} and record.asked == "" and written(visitor).exists()
     (row,) = history.note(session, exam=exam)
     assert row.scores and row.scores_of == f"{label}, by another detector"
 

@@ -41,6 +41,7 @@ ENTRY = Entry(
     reason="Passed: all of it.",
     scores={"DS": (0.0, 100.0, 5), "DL": (None, 80.0, 5)},
     scores_of="DINM · layer 2 · strength 1 · patch 0123abcd",
+    asked="both weights with the same prompts",
     verdicts={"vanilla": "unsafe", "edited": "safe"},
     live=True,
     was_live=True,
@@ -129,9 +130,15 @@ ALTER TABLE edits ADD COLUMN "scores_of" TEXT NOT NULL DEFAULT '';
 PRAGMA user_version = 3;
 """
 """What the third version made of the second one's."""
+FOURTH_VERSION = """
+ALTER TABLE edits ADD COLUMN "verdicts" TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = 4;
+"""
+"""What the fourth version made of the third one's."""
+LATER = ("", SECOND_VERSION, SECOND_VERSION + THIRD_VERSION, SECOND_VERSION + THIRD_VERSION + FOURTH_VERSION)
 
 
-@pytest.mark.parametrize("later", ["", SECOND_VERSION, SECOND_VERSION + THIRD_VERSION])
+@pytest.mark.parametrize("later", LATER)
 def test_a_file_of_an_earlier_version_opens_with_its_rows_and_takes_new_ones(tmp_path, later):
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as store:
@@ -140,7 +147,8 @@ def test_a_file_of_an_earlier_version_opens_with_its_rows_and_takes_new_ones(tmp
     ledger = Ledger(path)
     (old,) = ledger.entries("one")
     assert (old.patch, old.name, old.scores, old.live) == ("0123abcd", "mine", {"DS": (0.0, 100.0, 5)}, False)
-    assert (old.model, old.fingerprint, old.scores_of, old.verdicts) == ("", "", "", {}) and "not noted" in base(old)
+    assert (old.model, old.fingerprint, old.scores_of, old.asked, old.verdicts) == ("", "", "", "", {})
+    assert "not noted" in base(old)
     ledger.put("two", ENTRY)
     ledger.close()
     again = Ledger(path)

@@ -51,7 +51,7 @@ def test_the_rounding_row_stands_beside_vanilla_on_the_page_in_the_report_and_in
         assert f"is the column Rounded. Rounded: {COMPUTED}." in seen(shown)
     record = rounding_record(known)
     assert (record["method"], record["failed"], record["updates"], record["delta_norm"]) == ("Rounded", "", None, None)
-    assert [score["name"] for score in record["scores"]] == list(named)
+    assert [score["name"] for score in record["scores"]] == list(named) and record["asked"] == known.rounded.asked
     assert titles(visitor.screen["methods_table"]) == ["FT-L"] and "Ended: 1 method." in visitor.screen["methods_clock"]
     monkeypatch.setattr(rounding, "rounding_exam", lambda *_given, **_how: pytest.fail("it is asked once a model"))
     visitor.do("on_methods", **ONE)

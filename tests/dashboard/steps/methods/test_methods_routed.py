@@ -63,6 +63,7 @@ def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, 
     assert {(read["threshold"], read["fires"]) for read in record["detector"]} == {(threshold, fires)}
     assert record["false_alarms"] == (2 if fires else 0)
     plain_record = methods.standing_record(plain)
+    assert (record["asked"], plain_record["asked"]) == (routed.exam.asked, plain.exam.asked)
     assert plain_record["detector"] is None is plain_record["false_alarms"]
     assert "Detector" not in told_of(visitor, "FT-L")["methods_answer_head"]
     visitor.do("on_method_load", methods_picked="FT-L, routed")
