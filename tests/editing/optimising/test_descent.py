@@ -235,7 +235,7 @@ def test_updates_that_a_descent_starts_with_are_no_edit(point):
     descent = Descent(point, threading.RLock(), updates=1)
     trace = went(descent, point, Stops(target_probability=1e-9))
     assert [step.step for step in trace] == [1] and descent.updates == 1
-    with pytest.raises(EditError, match="(?i)a method has nothing to learn"):
+    with pytest.raises(EditError, match=r"(?i)a method has nothing to learn"):
         descent.require_update("A method", "step_size")
 
 
