@@ -300,7 +300,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
                     flush=True,
                 )
         results = list(store.results())
-        found, paired = Counter(result.status for result in results), pairing_of(results)
+        found: Counter[str] = Counter(result.status for result in results)
+        paired = pairing_of(results)
         for status, meaning in (("refused", "the vanilla weights' answers count"), ("failed", "they have no scores")):
             if found[status]:
                 print(f"{found[status]} of {len(cases)} cases {status}: {meaning}; --report says why.", file=sys.stderr)
@@ -319,7 +320,7 @@ def _layer_begun_with(store: Store) -> LayerChoice | None:
     """Return the layer of the first finished case; ``None`` where no case is finished."""
     for result in store.results():
         if result.status != "failed":
-            return LayerChoice(str(result.record["block"]), "The layer that this sweep began with: --layer once.")
+            return LayerChoice(str(result.record.block), "The layer that this sweep began with: --layer once.")
     return None
 
 

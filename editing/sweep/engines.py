@@ -14,7 +14,7 @@ from editing.memory import memory_told
 from editing.sweep.crew import Crew, Died
 from editing.sweep.fitting import fitting, left_out_by_kind, left_out_told
 from editing.sweep.settings import SweepSettings
-from editing.sweep.store import Finished
+from editing.sweep.store import CaseRecord, Finished, Status
 from editing.sweep.vanilla import Batch, answered, asked_first, shared_batches
 from editing.sweep.work import texts_of, work
 from editing.sweep.yardstick import Rounded, rounded_of
@@ -175,7 +175,7 @@ def on_ray(
             number, case = item
             if isinstance(found, Died):
                 why = f"Two workers died on this case ({found.why}). Give workers more memory or fewer of them."
-                yield _finished(number, case, "failed", {"error": why}, 0.0)
+                yield _finished(number, case, "failed", CaseRecord(why), 0.0)
             else:
                 yield found
     finally:
@@ -295,6 +295,6 @@ class _Worker:
         return self._known
 
 
-def _finished(number: int, case: Case, status: str, record: dict[str, Any], seconds: float) -> Finished:
+def _finished(number: int, case: Case, status: Status, record: CaseRecord, seconds: float) -> Finished:
     name = "" if case.identifier is None else str(case.identifier)
     return Finished(number, name, case.category, status, record, seconds)
