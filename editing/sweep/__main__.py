@@ -26,7 +26,7 @@ from editing.calibrating.layer_choice import LayerChoice
 from editing.command import EVERYWHERE
 from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
-from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray, require_devices
+from editing.sweep.engines import Cluster, SweepLoader, load_all, local, on_ray, require_devices
 from editing.sweep.marks import toxic_layers
 from editing.sweep.report import pairing_of, report
 from editing.sweep.settings import AUTO, ONCE, RECOMMENDED, SweepSettings
@@ -135,7 +135,7 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> int:
+def main(arguments: Sequence[str] | None = None, loader: SweepLoader = load_all) -> int:
     """Run a sweep or report one.
 
     Returns:
@@ -222,7 +222,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
     )
 
 
-def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None, loader: Loader = load_all) -> int:
+def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None, loader: SweepLoader = load_all) -> int:
     """Do every unfinished case of a sweep; each is on disk before the next one starts.
 
     Args:

@@ -26,7 +26,8 @@ from inspector.safeedit.judges import load_judge
 from inspector.safeedit.known import Answer, Asked, Known
 from inspector.safeedit.verdict import Judge
 
-Loader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
+SweepLoader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
+"""Loads the model and the judge that a sweep's settings name; tests give their own."""
 Todo = Sequence[tuple[int, Case]]
 
 
@@ -123,7 +124,7 @@ def on_ray(
     settings: SweepSettings,
     todo: Todo,
     cluster: Cluster,
-    loader: Loader = load_all,
+    loader: SweepLoader = load_all,
     identity: tuple[str, str] | None = None,
     detector: str = "",
     keep: Callable[[Rounded], None] | None = None,
@@ -239,7 +240,7 @@ class _Worker:
     """
 
     def __init__(
-        self, settings: SweepSettings, loader: Loader, identity: tuple[str, str] | None, detector: str = ""
+        self, settings: SweepSettings, loader: SweepLoader, identity: tuple[str, str] | None, detector: str = ""
     ) -> None:
         self._settings, self._loader, self._identity, self._detector = settings, loader, identity, detector
         self._known: Known | None = None

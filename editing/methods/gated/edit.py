@@ -65,7 +65,7 @@ from inspector.validated import settings as checked
 
 HEIGHT = 8.0
 """How far the activation's argument rises over a gate's ramp: at its ends the bend of SiLU is a hundredth of it."""
-Share = Annotated[float, Field(gt=0, lt=1)]
+FalseAlarms = Annotated[float, Field(gt=0, lt=1)]
 Gates = Annotated[int, Field(ge=1, le=64)]
 
 
@@ -105,7 +105,7 @@ class GatedSettings:
     """
 
     gates: Gates = 1
-    false_alarms: Share = 0.05
+    false_alarms: FalseAlarms = 0.05
     ramp: Positive = 0.5
     positions: Annotated[int, Field(ge=1, le=32)] = 1
     answer_tokens: Annotated[int, Field(ge=0, le=16)] = 0
