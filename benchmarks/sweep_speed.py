@@ -37,6 +37,7 @@ import torch
 from editing.command import finished
 from editing.memory import memory_told
 from editing.sweep import Cluster, Finished, Store, SweepSettings, cases_of, load_all, local, on_ray
+from editing.sweep.report import pairing_of
 from editing.sweep.work import chosen_layer
 from inspector.command import add_spread
 from inspector.errors import EditError
@@ -86,7 +87,7 @@ def texts_of_answers(finished: Sequence[Finished]) -> list[str]:
     """
     failed = [result for result in finished if result.status == "failed"]
     if failed:
-        raise EditError(f"Case {failed[0].case} failed, so times say nothing: {failed[0].record['error']}")
+        raise EditError(f"Case {failed[0].case} failed, so times say nothing: {failed[0].record.error}")
     ordered = sorted(finished, key=lambda result: result.number)
     return [text for one in ordered for reply in one.replies for text in (reply.vanilla.text, reply.edited.text)]
 
@@ -133,7 +134,7 @@ def measured(
         len(found),
         start - begun,
         ended - start,
-        sum((Pairing(**result.record["pairing"]) for result in found), Pairing()),
+        pairing_of(found),
         sum(one == other for one, other in zip(texts, first, strict=True)),
         len(texts),
     )

@@ -45,7 +45,7 @@ from dashboard.steps.stress.rounding import with_rounding
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import Preparation, preset
-from editing.command import recommended
+from editing.command import marks
 from editing.gate.budgets import budgets_with
 from editing.rounding import row_progress
 from editing.standing import Standing
@@ -109,9 +109,7 @@ def connect(context: Context) -> None:
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             measured = locating.locate(model, session, given, preset_name, padding)
             found: Any = {
-                "toxic_layer": measured.toxic_layer(),
-                "toxic_reason": measured.reason(),
-                **recommended(model, context.layers),
+                **marks(model, measured, context.layers),
                 "blocks": model.blocks,
                 **{distance: measured.by(distance).tolist() for distance in DISTANCES},
             }

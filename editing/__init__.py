@@ -1,4 +1,4 @@
-"""Everything that changes a model: DINM, its objectives, tail replay.
+"""Everything that changes a model: the methods, how an edit descends, the gate, saved edits, sweeps.
 
 An edit is a generator: it yields one step at a time and returns an :class:`EditResult` whose patch acts
 through hooks. The base weights are never written.

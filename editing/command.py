@@ -26,6 +26,7 @@ from inspector.command import (
     told_format,
 )
 from inspector.detection import doubts
+from inspector.divergence import Divergence
 from inspector.model import Detector, InspectedModel
 from inspector.safeedit.exam import EVALUATIONS
 
@@ -41,6 +42,7 @@ __all__ = [
     "finished",
     "format_of",
     "load_model",
+    "marks",
     "named_layer",
     "recommended",
     "say",
@@ -93,6 +95,16 @@ def recommended(model: InspectedModel, layers: Layers | None) -> dict[str, Any]:
         why = f"Not known yet: this model is not calibrated. {to_calibrate(model)}"
         return {"recommended_layer": None, "recommended_reason": why}
     return {"recommended_layer": layers.recommended, "recommended_reason": layers.reason}
+
+
+def marks(model: InspectedModel, measured: Divergence, layers: Layers | None) -> dict[str, Any]:
+    """Return both marks of a case's layers, the toxic and the recommended one, each with its reason.
+
+    Args:
+        layers: As for :func:`recommended`.
+    """
+    toxic = {"toxic_layer": measured.toxic_layer(), "toxic_reason": measured.reason()}
+    return {**toxic, **recommended(model, layers)}
 
 
 def warn_of(detector: Detector) -> None:

@@ -34,8 +34,8 @@ from editing.command import (
     finished,
     format_of,
     load_model,
+    marks,
     named_layer,
-    recommended,
     say,
     tell,
     warn_of,
@@ -149,11 +149,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
             row, first = below
             detector = run(of_those_below(model, detector, (first.case,), settings.format, acted_by=row.detector))
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
-    marks = {
-        "toxic_layer": measured.toxic_layer(),
-        "toxic_reason": measured.reason(),
-        **recommended(model, None if known is None else known.layers),
-    }
+    marked = marks(model, measured, None if known is None else known.layers)
     try:
         block, why = layer_of(
             model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding, chosen.method
@@ -161,7 +157,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     except RefusedEdit as refused:
         say(refused.user_message())
         nothing = dict.fromkeys(OF_AN_EDIT)
-        tell({"weights": VANILLA.label(), **named_layer(None), **marks, **nothing, "refused": refused.user_message()})
+        tell({"weights": VANILLA.label(), **named_layer(None), **marked, **nothing, "refused": refused.user_message()})
         return 1
     say(why)
     tried: tuple[Any, ...] = (settings,)
@@ -190,7 +186,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     told = {
         "weights": row.label(),
         **named_layer(block),
-        **marks,
+        **marked,
         "layer_reason": why,
         "patch": record.identifier,
         "stacked": edits_in(row.patch),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -142,6 +142,16 @@ def _together(values: Sequence[Tensor | None]) -> np.ndarray:
     return torch.stack([value.to(found[0].device) for value in found]).cpu().numpy()
 
 
+def check_padding(padding: Padding) -> None:
+    """Check a padding side.
+
+    Raises:
+        CaseError: It is unknown.
+    """
+    if padding not in get_args(Padding):
+        raise CaseError(f"Unknown padding side '{padding}'. Valid sides: {', '.join(get_args(Padding))}.")
+
+
 def divergence(
     model: InspectedModel,
     case: Case,
@@ -164,11 +174,12 @@ def divergence(
         format: Suffix and chat template of ``corrected``; its answers are compared without the end of a turn.
 
     Raises:
-        CaseError: An answer is empty, both are the same, or the preset is unknown.
+        CaseError: An answer is empty, both are the same, or the preset or the padding side is unknown.
         PromptError: The prompt is empty, or it or an answer is too long.
         NotFinite: A distance is not a finite number, so that no layer can be told from it.
     """
     case.require_answers()
+    check_padding(padding)
     if preset == "corrected":
         found = _corrected(model, case, row, format.open())
     elif preset in ("paper", "reference"):

@@ -17,7 +17,7 @@ import torch
 
 from inspector.attribution import block_attribution, direct_logit_attribution, mlp_writers
 from inspector.causal import knock_out_mlps
-from inspector.divergence import Padding, divergence
+from inspector.divergence import Padding, check_padding, divergence
 from inspector.errors import ArchitectureError, CaseError, NotFinite
 from inspector.margin import answer_pair, mlp_trace
 from inspector.model.counted import token_log_probabilities
@@ -42,6 +42,9 @@ class Setup:
         probe: The toxicity probe; without it the one of ``labelled`` is read or trained.
         labelled: Texts of the toxicity probe; the bundled ones by default.
         cancel: Asked between steps; ``True`` ends the measurement.
+
+    Raises:
+        CaseError: The padding side is unknown.
     """
 
     format: PromptFormat = PromptFormat()
@@ -49,6 +52,9 @@ class Setup:
     probe: Probe | None = None
     labelled: Labelled | None = None
     cancel: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        check_padding(self.padding)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 
 Way = Literal["gradient x input", "integrated gradients", "ablation"]
-WAYS: tuple[Way, ...] = get_args(Way)
+ATTRIBUTION_WAYS: tuple[Way, ...] = get_args(Way)
 
 
 class Cancelled(Exception):
@@ -113,8 +113,8 @@ def token_attribution(
         PromptError: A text is empty or too long, or the way is unknown.
         NotFinite: A value is not a finite number, in float16 whatever scale its gradient is given.
     """
-    if way not in WAYS:
-        raise PromptError(f"Unknown way '{way}'. Choose one of: {', '.join(WAYS)}.")
+    if way not in ATTRIBUTION_WAYS:
+        raise PromptError(f"Unknown way '{way}'. Choose one of: {', '.join(ATTRIBUTION_WAYS)}.")
     texts = answer_pair(model, case, format=format.open())
     user = user_tokens(model, case.adversarial_prompt, format=format)
     planned = {"gradient x input": 1, "integrated gradients": steps + 2, "ablation": len(user) + 4}[way]

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def stripped(results: list[Finished]) -> list:
     """Return what two runs of the same sweep must agree on: everything but durations."""
     found = []
     for result in results:
-        kept = {key: value for key, value in result.record.items() if key != "exam_seconds"}
+        kept = {key: value for key, value in asdict(result.record).items() if key != "exam_seconds"}
         kept["edit"] = {key: value for key, value in kept["edit"].items() if key != "seconds"}
         found.append((result.number, result.case, result.category, result.status, kept))
     return found

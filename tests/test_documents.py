@@ -26,6 +26,7 @@ from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
+from editing.methods.mend.store import EditorRecord
 from editing.methods.mend.training import MendTraining, new_editor
 from inspector.model import Detector
 from inspector.safeedit.layouts import read_cases, serves
@@ -100,7 +101,8 @@ def test_the_lines_of_python_in_the_readme_run(monkeypatch, tmp_path, capsys):
     settings = short(contest_module.ContestSettings, size=CASE_ONLY, max_new_tokens=2, prompts=1, changes=CHEAP)
     monkeypatch.setattr("editing.contest.ContestSettings", settings)
     editor = new_editor(model, MendTraining(top_blocks=2, rank=4, alpha=1e-4))
-    monkeypatch.setattr("editing.methods.mend.edit.load_editor", lambda *_: (editor, {}))
+    kept = editor, EditorRecord(model.fingerprint, editor.shape)
+    monkeypatch.setattr("editing.methods.mend.edit.load_editor", lambda *_: kept)
     monkeypatch.setattr("inspector.token_attribution.token_attribution", short(token_attribution, steps=2))
     written = [(str(Path("runs") / name), str(tmp_path / name)) for name in ("dpo-adapter", "routed.safetensors")]
     names: dict[str, Any] = {}

@@ -43,8 +43,8 @@ from editing.command import (
     finished,
     format_of,
     load_model,
+    marks,
     named_layer,
-    recommended,
     say,
     tell,
     warn_of,
@@ -264,9 +264,7 @@ def _marks(model: InspectedModel, measured: Divergence, block: int | None, known
     return {
         "model": model.name,
         "fingerprint": model.fingerprint,
-        "toxic_layer": measured.toxic_layer(),
-        "toxic_reason": measured.reason(),
-        **recommended(model, None if known is None else known.layers),
+        **marks(model, measured, None if known is None else known.layers),
         **named_layer(block),
     }
 

@@ -78,7 +78,7 @@ class Descent:
         lock: The model's; held for one evaluation at a time, never across a yield.
         scale: Power of two on the loss for its backward pass (:attr:`InspectedModel.gradient_scale`).
         trace: Every step so far.
-        updates: Number of updates that the tensors hold.
+        updates: Number of updates that the tensors hold; those that it starts with are no edit yet.
         reason: Why the last phase ended.
         ended: :meth:`begin` has found that nothing is to be done.
     """
@@ -92,6 +92,9 @@ class Descent:
     ended: bool = False
     _before: Sequence[Tensor] | None = None
     _begun: bool = False
+
+    def __post_init__(self) -> None:
+        self._start = self.updates
 
     def begin(self, evaluate: Evaluate, steps: int, stops: StopSettings) -> Step:
         """Evaluate the weights before the first update, and before what :meth:`run` needs is made; takes the lock.
@@ -362,7 +365,7 @@ class Descent:
         Raises:
             RefusedEdit: No update is kept, so there is no edit to hand out; the message says why and what to change.
         """
-        if self.updates:
+        if self.updates > self._start:
             return
         if self.reason == "target reached":
             raise RefusedEdit(

@@ -26,7 +26,7 @@ from editing.calibrating.layer_choice import LayerChoice
 from editing.command import EVERYWHERE, add_evaluation
 from editing.memory import give_back_model, memory_told
 from editing.methods.registry import METHODS, read_settings
-from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray, require_devices
+from editing.sweep.engines import Cluster, SweepLoader, load_all, local, on_ray, require_devices
 from editing.sweep.marks import toxic_layers
 from editing.sweep.report import pairing_of, report
 from editing.sweep.settings import AUTO, ONCE, RECOMMENDED, SweepSettings
@@ -134,7 +134,7 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> int:
+def main(arguments: Sequence[str] | None = None, loader: SweepLoader = load_all) -> int:
     """Run a sweep or report one.
 
     Returns:
@@ -221,7 +221,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
     )
 
 
-def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None, loader: Loader = load_all) -> int:
+def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None, loader: SweepLoader = load_all) -> int:
     """Do every unfinished case of a sweep; each is on disk before the next one starts.
 
     Args:
@@ -299,7 +299,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
                     flush=True,
                 )
         results = list(store.results())
-        found, paired = Counter(result.status for result in results), pairing_of(results)
+        found: Counter[str] = Counter(result.status for result in results)
+        paired = pairing_of(results)
         for status, meaning in (("refused", "the vanilla weights' answers count"), ("failed", "they have no scores")):
             if found[status]:
                 print(f"{found[status]} of {len(cases)} cases {status}: {meaning}; --report says why.", file=sys.stderr)
@@ -318,7 +319,7 @@ def _layer_begun_with(store: Store) -> LayerChoice | None:
     """Return the layer of the first finished case; ``None`` where no case is finished."""
     for result in store.results():
         if result.status != "failed":
-            return LayerChoice(str(result.record["block"]), "The layer that this sweep began with: --layer once.")
+            return LayerChoice(str(result.record.block), "The layer that this sweep began with: --layer once.")
     return None
 
 

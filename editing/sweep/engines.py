@@ -14,7 +14,7 @@ from editing.memory import memory_told
 from editing.sweep.crew import Crew, Died
 from editing.sweep.fitting import fitting, left_out_by_kind, left_out_told
 from editing.sweep.settings import SweepSettings
-from editing.sweep.store import Finished
+from editing.sweep.store import CaseRecord, Finished, Status
 from editing.sweep.vanilla import Batch, answered, asked_first, shared_batches
 from editing.sweep.work import texts_of, work
 from editing.sweep.yardstick import Rounded, rounded_of
@@ -26,7 +26,8 @@ from inspector.safeedit.judges import load_judge
 from inspector.safeedit.known import Answer, Asked, Known
 from inspector.safeedit.verdict import Judge
 
-Loader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
+SweepLoader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
+"""Loads the model and the judge that a sweep's settings name; tests give their own."""
 Todo = Sequence[tuple[int, Case]]
 
 
@@ -123,7 +124,7 @@ def on_ray(
     settings: SweepSettings,
     todo: Todo,
     cluster: Cluster,
-    loader: Loader = load_all,
+    loader: SweepLoader = load_all,
     identity: tuple[str, str] | None = None,
     detector: str = "",
     keep: Callable[[Rounded], None] | None = None,
@@ -175,7 +176,7 @@ def on_ray(
             number, case = item
             if isinstance(found, Died):
                 why = f"Two workers died on this case ({found.why}). Give workers more memory or fewer of them."
-                yield _finished(number, case, "failed", {"error": why}, 0.0)
+                yield _finished(number, case, "failed", CaseRecord(why), 0.0)
             else:
                 yield found
     finally:
@@ -239,7 +240,7 @@ class _Worker:
     """
 
     def __init__(
-        self, settings: SweepSettings, loader: Loader, identity: tuple[str, str] | None, detector: str = ""
+        self, settings: SweepSettings, loader: SweepLoader, identity: tuple[str, str] | None, detector: str = ""
     ) -> None:
         self._settings, self._loader, self._identity, self._detector = settings, loader, identity, detector
         self._known: Known | None = None
@@ -295,6 +296,6 @@ class _Worker:
         return self._known
 
 
-def _finished(number: int, case: Case, status: str, record: dict[str, Any], seconds: float) -> Finished:
+def _finished(number: int, case: Case, status: Status, record: CaseRecord, seconds: float) -> Finished:
     name = "" if case.identifier is None else str(case.identifier)
     return Finished(number, name, case.category, status, record, seconds)

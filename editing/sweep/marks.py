@@ -18,7 +18,7 @@ def toxic_layers(done: Iterable[Finished]) -> dict[str, int]:
 
     Empty in a sweep of before that was written.
     """
-    found = [result.record["toxic_layer"] for result in done if "toxic_layer" in result.record]
+    found = [result.record.toxic_layer for result in done if result.record.toxic_reason is not None]
     return {"none" if layer is None else str(layer): count for layer, count in Counter(found).most_common()}
 
 
@@ -26,7 +26,7 @@ def marks_of(done: Sequence[Finished]) -> list[dict[str, Any]]:
     """Return of each case where it was edited, and its toxic layer with the reason; ``null`` where that is unknown."""
     told = ("block", "toxic_layer", "toxic_reason")
     return [
-        {"case": result.case or str(result.number), **{name: result.record.get(name) for name in told}}
+        {"case": result.case or str(result.number), **{name: getattr(result.record, name) for name in told}}
         for result in done
     ]
 
@@ -56,7 +56,7 @@ def _reasons(done: Sequence[Finished]) -> list[str]:
     """Say why which cases have their toxic layer there, or none, a line a reason; the most frequent first."""
     of: dict[str, list[str]] = {}
     for result in done:
-        if why := result.record.get("toxic_reason"):
+        if why := result.record.toxic_reason:
             of.setdefault(why, []).append(result.case or str(result.number))
     lines = []
     for why, cases in sorted(of.items(), key=lambda one: -len(one[1])):

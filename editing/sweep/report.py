@@ -137,12 +137,12 @@ def _acts(about: About) -> list[str]:
 
 def _left_out(done: Sequence[Finished]) -> dict[str, int]:
     """Return how many questions no case was asked, by kind; none in a sweep of before they were counted."""
-    return dict(done[0].record.get("left_out", {})) if done else {}
+    return dict(done[0].record.left_out) if done else {}
 
 
 def pairing_of(done: Iterable[Finished]) -> Pairing:
     """Return what all cases found that asked prompts again with both weights in one batch."""
-    return sum((Pairing(**result.record.get("pairing", {})) for result in done), Pairing())
+    return sum((result.record.pairing for result in done), Pairing())
 
 
 def _vanilla(settings: SweepSettings, found: Pairing) -> str:
@@ -163,7 +163,7 @@ def _vanilla(settings: SweepSettings, found: Pairing) -> str:
 
 def _layer(settings: SweepSettings, done: Sequence[Finished]) -> str:
     """Return the edited layer in words; one that was located once by its number, too."""
-    return f"{settings.block} ({done[0].record['block']})" if settings.block == ONCE and done else settings.block
+    return f"{settings.block} ({done[0].record.block})" if settings.block == ONCE and done else settings.block
 
 
 def _row(name: str, cells: Sequence[str]) -> str:
@@ -267,5 +267,5 @@ def _without_edit(finished: Sequence[Finished]) -> list[str]:
     for status in ("refused", "failed"):
         found = [result for result in finished if result.status == status]
         if found:
-            lines += ["", f"{status.capitalize()}:", *(f"  case {r.case}: {r.record['error']}" for r in found)]
+            lines += ["", f"{status.capitalize()}:", *(f"  case {r.case}: {r.record.error}" for r in found)]
     return lines

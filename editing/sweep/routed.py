@@ -54,4 +54,4 @@ def acted_told(acted: Mapping[str, Acted] | None, done: Sequence[Finished]) -> l
 
 def _routed(done: Sequence[Finished]) -> list[Finished]:
     """Return the cases that have an edit by a detector; what is none is asked as vanilla, where none decides."""
-    return [result for result in done if result.status == "done" and result.record.get("patch", True)]
+    return [result for result in done if result.status == "done" and result.record.patch]

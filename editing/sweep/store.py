@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -18,10 +18,20 @@ from editing.sweep.yardstick import Rounded
 from editing.versions import versions
 from inspector.errors import EditError
 from inspector.safeedit.exam import Reply
+from inspector.safeedit.known import Pairing
 from inspector.safeedit.records import reply_from
 from inspector.validated import read_record
 
 FILE = "sweep.sqlite"
+Status = Literal["done", "refused", "failed"]
+"""How a case ended: edited and scored; refused, so that the vanilla weights count as edited; or without scores."""
+
+_NEEDED: Mapping[str, Sequence[str]] = {
+    "done": ("block", "replies"),
+    "refused": ("block", "replies", "error"),
+    "failed": ("error",),
+}
+"""What a case's record has in every version of this program."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,35 @@ class About:
 
 
 @dataclass(frozen=True)
+class CaseRecord:
+    """What is kept of a finished case; a failed one has its error alone.
+
+    Attributes:
+        error: Why it was refused or failed; empty where it is done.
+        block: The layer that was edited, or would have been; ``None`` for no layer.
+        toxic_layer: Where its answers part most; ``None`` where that is unknown.
+        toxic_reason: Why there, or why it is unknown; ``None`` in a sweep of before it was written.
+        patch: Names the patch; ``None`` where there is none.
+        edit: How the edit went; ``None`` where it was refused.
+        exam_seconds: Duration of the exam.
+        pairing: What asking again with both weights in one batch found.
+        left_out: Number of questions that no case is asked, by kind.
+        replies: The marked replies, as :func:`inspector.safeedit.records.reply_record` gives them.
+    """
+
+    error: str = ""
+    block: int | None = None
+    toxic_layer: int | None = None
+    toxic_reason: str | None = None
+    patch: str | None = None
+    edit: Mapping[str, Any] | None = None
+    exam_seconds: float = 0.0
+    pairing: Pairing = Pairing()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    replies: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Finished:
     """One finished case.
 
@@ -66,7 +105,7 @@ class Finished:
         number: Its place in the sweep.
         case: The record's id.
         category: Its unsafety category.
-        status: ``done``, ``refused`` or ``failed``, see :data:`editing.sweep.work.Status`.
+        status: How it ended.
         record: What :func:`editing.sweep.work.work` gave.
         seconds: Duration.
     """
@@ -74,8 +113,8 @@ class Finished:
     number: int
     case: str
     category: str
-    status: str
-    record: dict[str, Any]
+    status: Status
+    record: CaseRecord
     seconds: float
 
     @property
@@ -86,7 +125,7 @@ class Finished:
             EditError: What stands in the file is damaged.
         """
         try:
-            return tuple(reply_from(record) for record in self.record.get("replies", ()))
+            return tuple(reply_from(record) for record in self.record.replies)
         except (ValueError, TypeError) as error:
             raise EditError(
                 f"The replies of case {self.case or self.number} cannot be read ({error}). Restore the sweep's file, "
@@ -183,7 +222,7 @@ class Store:
                     finished.case,
                     finished.category,
                     finished.status,
-                    json.dumps(finished.record),
+                    json.dumps(asdict(finished.record)),
                     finished.seconds,
                     time.time(),
                 ),
@@ -216,12 +255,28 @@ class Store:
         return frozenset(number for (number,) in found)
 
     def results(self) -> Iterator[Finished]:
-        """Return the finished cases in order."""
+        """Return the finished cases in order.
+
+        Raises:
+            EditError: What stands in the file is damaged.
+        """
         rows = self._database.execute(
             "SELECT number, case_id, category, status, record, seconds FROM results ORDER BY number"
         )
-        for number, case, category, status, record, seconds in rows:
-            yield Finished(number, case, category, status, json.loads(record), seconds)
+        names = [part.name for part in fields(Finished)]
+        for row in rows:
+            told = dict(zip(names, row, strict=True))
+            try:
+                record = json.loads(told["record"])
+                finished = read_record(Finished, {**told, "record": record})
+                if missing := [name for name in _NEEDED[finished.status] if name not in record]:
+                    raise ValueError(f"{', '.join(missing)} is missing")
+            except (TypeError, ValueError) as error:
+                raise EditError(
+                    f"Case {told['case'] or told['number']} of {self.path} cannot be read ({error}). Restore the "
+                    "sweep's file, or sweep again into another --out."
+                ) from error
+            yield finished
 
 
 @contextmanager

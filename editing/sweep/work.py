@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from editing.calibrating.calibration import calibration_of, load_calibration
 from editing.calibrating.layer_choice import LayerChoice, automatic_layer, recommended_layer
@@ -16,6 +16,7 @@ from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
 from editing.sweep.fitting import OWN, left_out_by_kind, require_readable
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, RECOMMENDED, TOXIC, SweepSettings
+from editing.sweep.store import CaseRecord, Status
 from inspector.divergence import Divergence, divergence
 from inspector.errors import (
     REFUSALS,
@@ -38,9 +39,6 @@ from inspector.safeedit.records import reply_record
 from inspector.safeedit.sets import facts, passages
 from inspector.safeedit.sources import more_texts
 from inspector.safeedit.verdict import Judge
-
-Status = Literal["done", "refused", "failed"]
-"""How a case ended: edited and scored; refused, so that the vanilla weights count as edited; or without scores."""
 
 
 def cases_of(settings: SweepSettings) -> tuple[Case, ...]:
@@ -142,7 +140,7 @@ def work(
     known: Known = NONE_KNOWN,
     number: int = 0,
     detector: str = "",
-) -> tuple[Status, dict[str, Any]]:
+) -> tuple[Status, CaseRecord]:
     """Edit on one case and examine the edit; what a person can mend in one case does not cost the others.
 
     Args:
@@ -160,7 +158,7 @@ def work(
         with memory_told():
             return _work(model, judge, case, settings, texts, known, number, detector)
     except InspectorError as error:
-        return "failed", {"error": error.user_message()}
+        return "failed", CaseRecord(error.user_message())
 
 
 def _work(
@@ -172,7 +170,7 @@ def _work(
     known: Known,
     number: int,
     detector: str,
-) -> tuple[Status, dict[str, Any]]:
+) -> tuple[Status, CaseRecord]:
     questions = make_exam(case, settings.size, texts)
     require_readable(model, settings, [question for question in questions if question.kind in OWN])
     chosen = settings.method_settings()
@@ -211,18 +209,19 @@ def _work(
         # Vanilla's own prediction may be no number either: then this raises as well, and the case fails.
         exam, pairing = _examined(model, judge, questions, VANILLA, settings, known, number)
         result, refused = None, _no_numbers(row, error)
-    record = {
-        "block": block,
-        "toxic_layer": toxic,
-        "toxic_reason": toxic_reason,
-        "patch": result.patch.identifier if result and result.patch else None,
-        "edit": None if result is None else _summary(result),
-        "exam_seconds": exam.seconds,
-        "pairing": asdict(pairing),
-        "left_out": left_out_by_kind(texts),
-        "replies": [reply_record(reply) for reply in exam.replies],
-    }
-    return ("refused", {**record, "error": refused}) if result is None else ("done", record)
+    record = CaseRecord(
+        error=refused,
+        block=block,
+        toxic_layer=toxic,
+        toxic_reason=toxic_reason,
+        patch=result.patch.identifier if result and result.patch else None,
+        edit=None if result is None else _summary(result),
+        exam_seconds=exam.seconds,
+        pairing=pairing,
+        left_out=left_out_by_kind(texts),
+        replies=tuple(reply_record(reply) for reply in exam.replies),
+    )
+    return ("refused" if result is None else "done"), record
 
 
 def _examined(

@@ -199,6 +199,12 @@ def test_an_unknown_preset_is_answered_with_the_valid_ones(llama, case):
         divergence(llama, case, "best")
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_unknown_padding_side_is_answered_with_the_valid_ones(llama, case, preset):
+    with pytest.raises(CaseError, match=r"'middle'.*right, left"):
+        divergence(llama, case, preset, padding="middle")
+
+
 def test_an_empty_or_too_long_prompt_is_refused(llama, case):
     with pytest.raises(PromptError, match="empty"):
         divergence(llama, replace(case, adversarial_prompt=" "))

@@ -352,6 +352,11 @@ def test_unknown_names_are_refused_before_anything_is_measured(llama, case):
         next(locate_with(llama, case, ("worst", "divergence", "best"), SETUP))
 
 
+def test_a_padding_side_that_no_locator_knows_is_refused():
+    with pytest.raises(CaseError, match=r"Unknown padding side 'middle'\. Valid sides: right, left\."):
+        Setup(padding="middle")
+
+
 def test_a_case_without_answers_is_refused(llama, case):
     for name in LOCATORS:
         if name == "region toxicity":

@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 from inspector.errors import CaseError, NotFinite, PromptError
 from inspector.model import PromptFormat, Row, from_parts
 from inspector.safeedit import Case
-from inspector.token_attribution import WAYS, neutral_token, token_attribution, user_tokens
+from inspector.token_attribution import ATTRIBUTION_WAYS, neutral_token, token_attribution, user_tokens
 
 SPACE = " "
 # Values of order 0.001 to 0.1 in nats: differences (or gradients) of log-probabilities that float32 passes with
@@ -212,7 +212,7 @@ def test_only_the_user_s_tokens_get_anything(model, short, way):
     assert np.count_nonzero(found.values[list(found.user)]) >= len(found.user) - 2, "all but spaces count"
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ATTRIBUTION_WAYS)
 def test_edited_weights_are_explained_as_those_of_a_copy_with_the_patch_written(llama, short, way):
     patch = by_hand.patch(llama, 1, size=0.3)
     copied = by_hand.written(llama.network, (1, patch.deltas[0].dense()))
@@ -229,7 +229,7 @@ def test_edited_weights_are_explained_as_those_of_a_copy_with_the_patch_written(
         )
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ATTRIBUTION_WAYS)
 def test_a_cancelled_attribution_returns_nothing_and_leaves_nothing(llama, short, way):
     assert token_attribution(llama, short, way, cancel=lambda: True) is None
     shares: list[float] = []
@@ -240,7 +240,7 @@ def test_a_cancelled_attribution_returns_nothing_and_leaves_nothing(llama, short
     by_hand.assert_at_rest(llama, hooks)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ATTRIBUTION_WAYS)
 def test_progress_grows_to_one_and_the_lock_is_free_between_evaluations(llama, short, way):
     shares: list[float] = []
 
@@ -254,7 +254,7 @@ def test_progress_grows_to_one_and_the_lock_is_free_between_evaluations(llama, s
     assert found.evaluations == {"gradient x input": 1, "integrated gradients": 7}.get(way, found.evaluations)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ATTRIBUTION_WAYS)
 def test_progress_tells_one_only_when_all_is_done(llama, short, way):
     shares: list[float] = []
     token_attribution(llama, short, way, steps=5, progress=shares.append)
@@ -300,7 +300,7 @@ def test_captum_s_wrapper_for_language_models_is_right_only_for_whole_sequences(
     assert (default - expected).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ATTRIBUTION_WAYS)
 def test_what_is_not_finite_is_attributed_to_no_token(overflowing, short, way):
     with pytest.raises(NotFinite, match=r"attribution .*float16"):
         token_attribution(overflowing, short, way, steps=2)

@@ -57,7 +57,7 @@ def tiles(comparison: Comparison, live: LiveEdit) -> str:
         ("constraint KL", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
         ("norm of the change", number(patch_norm * comparison.strength), "edited", live.patch.where()),
         (
-            f"input shift, layer {comparison.shift.region}",
+            f"input change, layer {comparison.shift.region}",
             number(comparison.shift.input_change),
             "",
             "zero by construction" if comparison.shift.forced else "of its down-projection",

@@ -16,6 +16,7 @@ from typing import Any
 
 from inspector.errors import InspectorError
 from inspector.safeedit import Case
+from inspector.validated import read_record
 
 VERSION = 5
 ADDED_SINCE = {
@@ -189,7 +190,14 @@ class Ledger:
                 rows = cursor.execute(query, [visit]).fetchall()
         except sqlite3.Error as error:
             raise self._error(error) from error
-        return [_entry(row) for row in rows]
+        try:
+            return [_entry(row) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise LedgerError(
+                "The list of edits is damaged, so it cannot be read; the edits themselves are untouched. Whoever runs "
+                "this page has to put the list's file back as it was, or start it with another --ledger.",
+                f"{self.path or 'in memory'}: {error}",
+            ) from error
 
     def rename(self, visit: str, number: int, name: str) -> None:
         """Give a row another name."""
@@ -241,7 +249,10 @@ def _keep_private(path: Path) -> None:
 
 
 def _entry(row: Sequence[Any]) -> Entry:
+    """Return what a row says.
+
+    Raises:
+        TypeError, ValueError: It is damaged.
+    """
     told = dict(zip(_COLUMNS, row, strict=True))
-    told |= {name: json.loads(told[name] or "{}") for name in _JSON} | {name: bool(told[name]) for name in _FLAGS}
-    told["scores"] = {name: tuple(values) for name, values in told["scores"].items()}
-    return Entry(**told)
+    return read_record(Entry, told | {name: json.loads(told[name] or "{}") for name in _JSON})

@@ -15,6 +15,8 @@ from inspector.writing import RegionWriting
 SYMBOLS = {
     "DINM": "circle",
     "FT-L": "square",
+    "Gated": "hexagon",
+    "DELMAN": "cross",
     "SFT": "diamond",
     "DPO": "triangle-up",
     "MEND": "star",
@@ -96,7 +98,7 @@ def plane(
             textposition=place,
             marker={
                 "color": PICKED if title == picked else EDITED,
-                "symbol": SYMBOLS.get(title, "circle"),
+                "symbol": SYMBOLS[title],
                 "size": 13,
                 "line": {"width": 1, "color": "rgba(0,0,0,0.5)"},
             },
@@ -187,7 +189,7 @@ def shifts_by_block(standings: Sequence[Standing], picked: str | None = None) ->
             name=escape(title),
             mode="lines+markers",
             line={"color": PICKED if title == picked else VANILLA, "width": 2.5 if title == picked else 1.2},
-            marker={"symbol": SYMBOLS.get(title, "circle"), "size": 6},
+            marker={"symbol": SYMBOLS[title], "size": 6},
             hovertemplate=f"{escape(title)}<br>layer %{{x}}: %{{y:.3g}} %<extra></extra>",
         )
     figure.update_layout(legend={"y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"}, margin_b=90, margin_t=14)

@@ -18,7 +18,7 @@ from dashboard.steps.why import texts as words
 from dashboard.steps.why.state import Looked, Panel
 from inspector.errors import CaseError
 from inspector.neurons import ORDERS
-from inspector.token_attribution import WAYS
+from inspector.token_attribution import ATTRIBUTION_WAYS
 from inspector.toxicity import BUNDLED
 
 LENS_ANSWERS = ("safe answer", run.COVERED)
@@ -110,8 +110,8 @@ class Inside:
     def _build_tokens(self) -> None:
         with gr.Row(equal_height=True):
             self.way = gr.Radio(
-                list(WAYS),
-                value=WAYS[0],
+                list(ATTRIBUTION_WAYS),
+                value=ATTRIBUTION_WAYS[0],
                 label="Method",
                 info="One pass; one pass a step, with its convergence gap; one pass a token, no gradient",
                 scale=3,

@@ -58,14 +58,14 @@ from inspector.kl import not_negative, told
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Taught, encode
 from inspector.model.counted import counted_logits
 from inspector.model.encoding import Encoded
-from inspector.model.hooks import observe_outputs
+from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.safeedit import Case
 from inspector.safeedit.sets import spread
 from inspector.validated import settings as checked
 
 HEIGHT = 8.0
 """How far the activation's argument rises over a gate's ramp: at its ends the bend of SiLU is a hundredth of it."""
-Share = Annotated[float, Field(gt=0, lt=1)]
+FalseAlarms = Annotated[float, Field(gt=0, lt=1)]
 Gates = Annotated[int, Field(ge=1, le=64)]
 
 
@@ -105,7 +105,7 @@ class GatedSettings:
     """
 
     gates: Gates = 1
-    false_alarms: Share = 0.05
+    false_alarms: FalseAlarms = 0.05
     ramp: Positive = 0.5
     positions: Annotated[int, Field(ge=1, le=32)] = 1
     answer_tokens: Annotated[int, Field(ge=0, le=16)] = 0
@@ -205,8 +205,6 @@ def gated(
     yield from descent.run(evaluate, optimiser, settings.steps, settings, cancel, of=settings.steps + 1)
     cancelled, patch = descent.reason == "cancelled", None
     if not cancelled:
-        if descent.updates == 1:
-            descent.updates = 0  # gates that write nothing are no edit
         descent.require_update("The gated edit", "step_share")
         down = _columns(model, block, built.neurons, matrix.change().cpu())
         about = {**asdict(settings), "block": block, "updates": descent.updates, "companions": len(companions)}
@@ -283,8 +281,13 @@ def _build(
     taken = Patch(merged((*deltas, empty)), model.fingerprint, "Gated", {}, settings.format)
     seen: dict[int, Tensor] = {}
     prompt = encode(model, case.adversarial_prompt, None, settings.format).prompt
-    down = [model.architecture.down_projections[block]]
-    with model.running(), torch.no_grad(), observe_outputs(down, seen.__setitem__):
+    architecture = model.architecture
+    with (
+        model.running(),
+        torch.no_grad(),
+        stopping_before(architecture.final_norm or architecture.unembedding),
+        observe_outputs([architecture.down_projections[block]], seen.__setitem__),
+    ):
         model.network(input_ids=model.batch(prompt), use_cache=False)
     sizes = seen[0].reshape(-1, seen[0].shape[-1]).float().square().mean(dim=-1).sqrt()
     about = {"neurons": neurons.tolist(), **reading.record(first)}

@@ -22,12 +22,12 @@ import torch
 
 from editing.command import add_format, add_model, finished, format_of, load_model, say, tell
 from editing.methods.mend.network import EditorNetwork
-from editing.methods.mend.store import kept_in, load_editor, places, save_editor, trained_format
+from editing.methods.mend.store import kept_in, load_editor, places, save_editor
 from editing.methods.mend.training import MendTraining, Report, evaluate, lessons_of, new_editor, train, watched_prompts
 from editing.progress import run
 from inspector.command import require_target
 from inspector.errors import EditError
-from inspector.model import InspectedModel, PromptFormat
+from inspector.model import InspectedModel
 from inspector.model.whole_file import replacing
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts, bundled_harmless
 from inspector.safeedit.layouts import read_cases, serves
@@ -53,7 +53,7 @@ def _do(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
         _train(model, options, shlex.join(["python", "-m", "editing.methods.mend", *(arguments or sys.argv[1:])]))
     else:
         editor, record = load_editor(model, options.editor)
-        found = _evaluate(model, editor, options, sys.stderr, _made_with(record))
+        found = _evaluate(model, editor, options, sys.stderr, record.training)
         tell({"model": model.name, "fingerprint": model.fingerprint, "dtype": model.dtype_name, **found})
 
 
@@ -78,12 +78,6 @@ def _parser() -> argparse.ArgumentParser:
             training.add_argument(f"--{entry.name.replace('_', '-')}", type=kind, default=entry.default)
     scoring.add_argument("--editor", type=Path, default=None, help="file of the editor; the model's own by default")
     return parser
-
-
-def _made_with(record: dict[str, Any]) -> MendTraining:
-    """Return the settings that an editor was trained with, as far as its record tells."""
-    made = {f.name: record[f.name] for f in fields(MendTraining) if f.name in record}
-    return MendTraining(**{**made, "format": trained_format(record) or PromptFormat()})
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from editing.methods.mend.network import EditorNetwork, EditorShape
-from inspector.errors import EditError, PromptError
+from editing.methods.mend.training import MendTraining
+from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat
 from inspector.model.embedded import cache_root
 from inspector.model.prompt_format import has_chat_template
@@ -19,6 +20,27 @@ from inspector.validated import read_record
 
 SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "mend"
 _FORMAT = "dinm-inspector mend 1"
+
+
+@dataclass(frozen=True)
+class EditorRecord:
+    """What is known of an editor's making.
+
+    Attributes:
+        fingerprint: The base model's.
+        shape: The editor's.
+        model: The base model's name; empty where it is not written.
+        command: What trained it; empty where it is not written.
+        training: The settings that it was trained with; the default of each that is not written.
+        format: The prompt format in which it was trained; ``None`` where none is written.
+    """
+
+    fingerprint: str
+    shape: EditorShape
+    model: str = ""
+    command: str = ""
+    training: MendTraining = MendTraining()
+    format: PromptFormat | None = None
 
 
 def places(model: InspectedModel) -> tuple[Path, Path]:
@@ -41,7 +63,7 @@ def save_editor(editor: EditorNetwork, path: Path, about: dict[str, Any]) -> Non
     write_tensors(path, editor.state_dict(), _FORMAT, {**about, "shape": asdict(editor.shape)})
 
 
-def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[EditorNetwork, dict[str, Any]]:
+def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[EditorNetwork, EditorRecord]:
     """Return the editor that was trained for a model, and what is known of its making.
 
     Args:
@@ -63,48 +85,46 @@ def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[Editor
             if metadata.get("format") != _FORMAT:
                 raise EditError("The file is no editor network of this program. Choose another file.", str(found))
             check_unchanged(file)
-            record = json.loads(metadata["record"])
-            editor = EditorNetwork(read_record(EditorShape, record["shape"]))
+            record = _record(json.loads(metadata["record"]))
+            editor = EditorNetwork(record.shape)
             names = list(file.keys())
             editor.load_state_dict({name: file.get_tensor(name) for name in names})
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise EditError("The editor network cannot be read. Train it again.", f"{found}: {error}") from error
-    if record.get("fingerprint") != model.fingerprint:
+    if record.fingerprint != model.fingerprint:
         raise EditError(
-            f"The editor network was trained for another base model ({record.get('fingerprint')}, this is "
+            f"The editor network was trained for another base model ({record.fingerprint}, this is "
             f"{model.fingerprint}). Load that model, or train one for this.",
             str(found),
         )
     return editor.requires_grad_(False).to(model.architecture.head_device).eval(), record
 
 
+def _record(told: dict[str, Any]) -> EditorRecord:
+    """Return what a file says of an editor; the settings of its training stand beside the rest there.
+
+    Raises:
+        TypeError, ValueError: It is broken.
+    """
+    told = dict(told)
+    if "suffix" in told:  # of an earlier version
+        names = {"suffix": "suffix", "chat": "chat", "turn_end": "end_of_answer"}
+        told["format"] = {name: told.pop(before) for name, before in names.items() if before in told}
+    training = {part.name: told.pop(part.name) for part in fields(MendTraining) if part.name in told}
+    return read_record(EditorRecord, {**told, "training": training, "format": training.get("format")})
+
+
 class OtherFormat(EditError):
     """An edit was asked for in another prompt format than that in which its editor network was trained."""
 
 
-def trained_format(record: dict[str, Any]) -> PromptFormat | None:
-    """Return the prompt format in which an editor was trained; ``None`` where its record does not tell.
-
-    Raises:
-        EditError: The record is broken there.
-    """
-    try:
-        if "format" in record:
-            return PromptFormat(**record["format"])
-        if "suffix" in record:  # of an earlier version
-            return PromptFormat(record["suffix"], record["chat"], record["end_of_answer"])
-        return None
-    except (PromptError, KeyError, TypeError) as error:
-        raise EditError("The editor network cannot be read. Train it again.", str(error)) from error
-
-
-def require_trained(model: InspectedModel, record: dict[str, Any], format: PromptFormat) -> None:
+def require_trained(model: InspectedModel, record: EditorRecord, format: PromptFormat) -> None:
     """Check that an editor is used in the prompt format in which it was trained, as far as its record tells.
 
     Raises:
         OtherFormat: It was trained in another one.
     """
-    trained, chat = trained_format(record), has_chat_template(model.tokenizer)
+    trained, chat = record.format, has_chat_template(model.tokenizer)
     if trained is None or replace(trained, chat=trained.chat and chat) == replace(format, chat=format.chat and chat):
         return
     told = ", ".join(f"{name} = {value!r}" for name, value in asdict(trained).items() if value != getattr(format, name))

@@ -231,6 +231,14 @@ def test_a_descent_that_kept_some_is_an_edit(descent, point):
     assert descent.updates == 4
 
 
+def test_updates_that_a_descent_starts_with_are_no_edit(point):
+    descent = Descent(point, threading.RLock(), updates=1)
+    trace = went(descent, point, Stops(target_probability=1e-9))
+    assert [step.step for step in trace] == [1] and descent.updates == 1
+    with pytest.raises(EditError, match=r"(?i)a method has nothing to learn"):
+        descent.require_update("A method", "step_size")
+
+
 def test_a_gradient_lies_in_memory_as_its_tensor_does_so_that_a_fused_optimiser_moves_the_right_numbers(descent):
     tensor = torch.arange(6.0).reshape(2, 3).T.requires_grad_(True)
     gradient = torch.arange(6.0).reshape(3, 2)

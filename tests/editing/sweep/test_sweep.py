@@ -17,7 +17,7 @@ from sweep_helpers import ENDLESS, HERE, PLAIN, SHORT, finished, loader, record,
 
 from editing.methods.dinm import ROUTED, preset, to_be_routed
 from editing.methods.registry import method_settings, read_settings
-from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
+from editing.sweep import METHODS, CaseRecord, Finished, Store, SweepSettings, cases_of, only_one
 from editing.sweep import __main__ as program
 from editing.sweep.__main__ import _settings, main, options
 from editing.sweep.paper import COLUMNS, TABLE_1
@@ -38,7 +38,7 @@ def test_a_sweep_edits_and_scores_every_case_and_reports(tmp_path, capsys):
     results = finished(out)
     assert [(r.number, r.case, r.category) for r in results] == [(0, "0", "mental harm"), (1, "1", "offensiveness")]
     assert [r.question.kind for r in results[0].replies] == [*CASE_PROMPTS, "harmless", "fact"]
-    assert results[0].record["edit"]["updates"] == 2 and len(results[0].record["patch"]) == 8
+    assert results[0].record.edit["updates"] == 2 and len(results[0].record.patch) == 8
     scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     assert scores["cases"] == 2 and scores["scores"][0]["name"] == "DS" and scores["scores"][0]["edited"]["n"] == 2
     written = (out / "report.txt").read_text(encoding="utf-8")
@@ -90,13 +90,13 @@ def test_a_killed_sweep_goes_on_where_it_stopped_and_loses_nothing(tmp_path, cap
 
 def test_a_cut_transaction_leaves_what_was_committed(tmp_path):
     store = Store(tmp_path)
-    store.save(Finished(0, "0", "mental harm", "done", {"a": 1}, 0.5))
+    store.save(Finished(0, "0", "mental harm", "done", CaseRecord(block=1), 0.5))
     other = sqlite3.connect(tmp_path / "sweep.sqlite")
     other.execute("BEGIN IMMEDIATE")
     other.execute("INSERT INTO results (number) VALUES (1)")
     other.close()  # without a commit
     store.close()
-    assert [(r.number, r.record) for r in finished(tmp_path)] == [(0, {"a": 1})]
+    assert [(r.number, r.record) for r in finished(tmp_path)] == [(0, CaseRecord(block=1))]
 
 
 def test_a_missing_ray_is_named_with_what_installs_it(tmp_path, monkeypatch, capsys):
@@ -113,7 +113,7 @@ def test_a_case_that_cannot_be_edited_on_is_kept_as_failed_and_the_others_go_on(
     assert main(arguments, loader) == 1
     results = finished(tmp_path / "out")
     assert [result.status for result in results] == ["failed", "done"]
-    assert "tokens" in results[0].record["error"] and "Failed:\n  case 0:" in capsys.readouterr().err
+    assert "tokens" in results[0].record.error and "Failed:\n  case 0:" in capsys.readouterr().err
 
 
 def test_another_sweep_in_the_same_folder_is_refused(tmp_path, capsys):

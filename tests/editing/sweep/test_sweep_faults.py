@@ -69,7 +69,7 @@ def test_memory_that_runs_out_is_that_case_s_outcome_and_the_others_are_done(tmp
     fault(monkeypatch, MEMORY[kind])
     found = swept(tmp_path / "out", write_cases(tmp_path, 4))
     assert [result.status for result in found] == ["done", "refused", "failed", "done"]
-    assert "ran out of memory" in found[BROKEN].record["error"] and found[BROKEN].replies == ()
+    assert "ran out of memory" in found[BROKEN].record.error and found[BROKEN].replies == ()
 
 
 def test_what_stands_against_the_method_itself_is_a_failure_and_no_refusal(tmp_path, capsys):
@@ -79,7 +79,7 @@ def test_what_stands_against_the_method_itself_is_a_failure_and_no_refusal(tmp_p
     assert main(arguments, loader=loader) == 1
     assert "2 of 2 cases failed: they have no scores" in capsys.readouterr().err
     store = Store(folder)
-    assert all("needs an editor network" in result.record["error"] for result in store.results())
+    assert all("needs an editor network" in result.record.error for result in store.results())
     store.close()
 
     assert main(["--out", str(folder), "--report"], loader=loader) == 0
@@ -96,7 +96,7 @@ def test_a_case_without_the_constraint_that_a_preset_needs_counts_with_the_vanil
     cases = write_cases(tmp_path, 1, **{"knowledge constrain": None})
     options = ("--preset", preset, "--layer", "1")
     (result,) = swept(tmp_path / "out", cases, *options)
-    assert result.status == "refused" and "no knowledge constraint" in result.record["error"]
+    assert result.status == "refused" and "no knowledge constraint" in result.record.error
     assert result.replies and all(reply.edited == reply.vanilla for reply in result.replies)
 
 
@@ -141,7 +141,7 @@ def test_a_refused_case_counts_with_the_vanilla_answers_that_it_leaves(tmp_path,
     fault(monkeypatch, OutOfMemory("The device ran out of memory. Shorten the answers."))
     found = swept(tmp_path / "out", cases, *words)
     refused = found[REFUSED]
-    assert refused.record["error"].startswith("This edit would let") and refused.record["edit"] is None
+    assert refused.record.error.startswith("This edit would let") and refused.record.edit is None
     # A refused edit has taught nothing beside the case's own answer, which stands first.
     asked = [replace(reply.question, taught=reply.question.taught[:1]) for reply in whole[REFUSED].replies]
     assert [reply.question for reply in refused.replies] == asked
@@ -164,7 +164,7 @@ def test_a_refused_case_counts_with_the_vanilla_answers_that_it_leaves(tmp_path,
 def test_an_edit_that_keeps_no_update_is_refused_and_counted(tmp_path):
     options = ("--set", "damage_budget=1e-9", "--set", "learning_rate=1.0", "--set", "target_probability=none")
     (result,) = swept(tmp_path / "out", write_cases(tmp_path, 1), *options)
-    assert result.status == "refused" and "kept no update" in result.record["error"] and result.replies
+    assert result.status == "refused" and "kept no update" in result.record.error and result.replies
 
 
 def test_mistral_s_rate_and_the_format_are_settings_of_a_sweep():
@@ -242,7 +242,7 @@ def test_a_case_of_a_sweep_does_not_act_by_a_detector_that_came_while_it_ran(tmp
     (same,) = engines.local(model, judge, settings, todo, later.digest)
     assert same.status == "done"
     (other,) = engines.local(model, judge, settings, todo, first.digest)
-    assert other.status == "failed" and f"began with the detector {first.digest}" in other.record["error"]
+    assert other.status == "failed" and f"began with the detector {first.digest}" in other.record.error
 
 
 def test_a_question_that_the_detector_reads_as_no_numbers_refuses_the_edit(tmp_path, monkeypatch):
@@ -259,8 +259,8 @@ def test_a_question_that_the_detector_reads_as_no_numbers_refuses_the_edit(tmp_p
 
     monkeypatch.setattr(module, "acts_by", unread)
     (found,) = engines.local(model, judge, settings, list(enumerate(cases_of(settings))), "")
-    assert found.status == "refused" and found.record["error"].startswith("The MLP input")
-    assert found.record["edit"] is None and found.record["patch"] is None
+    assert found.status == "refused" and found.record.error.startswith("The MLP input")
+    assert found.record.edit is None and found.record.patch is None
     assert found.replies and all(reply.edited == reply.vanilla for reply in found.replies)
 
 
@@ -278,8 +278,8 @@ def test_an_edit_whose_detector_reads_no_finite_score_counts_as_refused(tmp_path
     known = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), beyond)
     monkeypatch.setattr(sys.modules[chosen_layer.__module__], "load_calibration", lambda _: known)
     (found,) = engines.local(model, judge, settings, list(enumerate(cases_of(settings))), "")
-    assert found.status == "refused" and "states that are not finite" in found.record["error"]
-    assert "smaller steps" not in found.record["error"].lower() and found.record["patch"] is None
+    assert found.status == "refused" and "states that are not finite" in found.record.error
+    assert "smaller steps" not in found.record.error.lower() and found.record.patch is None
     assert found.replies and all(reply.edited == reply.vanilla for reply in found.replies)
 
 
@@ -288,7 +288,7 @@ def test_a_measurement_of_an_edit_that_is_not_finite_counts_as_refused(tmp_path,
     fault(monkeypatch, NotFinite("The gradient of these texts is not a finite number."))
     results = swept(tmp_path / "out", cases)
     assert [result.status for result in results] == ["done", "refused", "refused"]
-    assert "not a finite number" in results[BROKEN].record["error"] and results[BROKEN].replies
+    assert "not a finite number" in results[BROKEN].record.error and results[BROKEN].replies
 
 
 def huge(model, case, block, settings, **options):
@@ -311,8 +311,8 @@ def test_an_edit_with_which_the_model_predicts_no_numbers_counts_as_refused(tmp_
     arguments += ["--method", "overflowing"]
     assert main(["--out", str(tmp_path / "out"), *arguments], loader=half) == 0
     (whole,), (found,) = finished(tmp_path / "whole"), finished(tmp_path / "out")
-    assert (whole.status, found.status) == ("done", "refused") and found.record["patch"] is None
-    assert "With this edit (DINM · layer 1" in found.record["error"]
+    assert (whole.status, found.status) == ("done", "refused") and found.record.patch is None
+    assert "With this edit (DINM · layer 1" in found.record.error
     assert [reply.vanilla.text for reply in found.replies] == [reply.vanilla.text for reply in whole.replies]
     assert all(reply.edited == reply.vanilla for reply in found.replies)
 
@@ -326,7 +326,7 @@ def test_a_judge_without_a_verdict_of_an_edit_s_answer_refuses_no_edit(tmp_path,
 
     monkeypatch.setattr(judging, "judge", judge)
     (found,) = swept(tmp_path / "out", write_cases(tmp_path, 1))
-    assert found.status == "failed" and "The judge reads" in found.record["error"] and len(own) == 1
+    assert found.status == "failed" and "The judge reads" in found.record.error and len(own) == 1
 
 
 def test_a_model_that_predicts_no_numbers_fails_its_cases_and_scores_nothing(tmp_path, capsys):
@@ -340,7 +340,7 @@ def test_a_model_that_predicts_no_numbers_fails_its_cases_and_scores_nothing(tmp
     assert "2 of 2 cases failed: they have no scores" in capsys.readouterr().err
     store = Store(tmp_path / "out")
     for result in store.results():
-        assert "prediction of these texts is not a finite number in float16" in result.record["error"]
+        assert "prediction of these texts is not a finite number in float16" in result.record.error
         assert result.replies == ()
     store.close()
 
@@ -350,7 +350,7 @@ def test_a_case_whose_own_prompt_is_too_long_fails_before_its_edit_is_made(tmp_p
     monkeypatch.setitem(METHODS, "dinm", replace(METHODS["dinm"], run=lambda *given, **_: edits.append(given)))
     tests = {**record(0)["generalization test"], "test input of other attack prompt input": "word " * 2000}
     (result,) = swept(tmp_path / "out", write_cases(tmp_path, 1, **{"generalization test": tests}))
-    assert result.status == "failed" and "reads at most 8,192" in result.record["error"] and edits == []
+    assert result.status == "failed" and "reads at most 8,192" in result.record.error and edits == []
 
 
 @pytest.mark.parametrize("method", ["dinm", "self-reminder"])

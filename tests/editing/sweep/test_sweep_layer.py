@@ -28,9 +28,9 @@ def test_the_layer_of_the_first_case_serves_all_where_it_is_located_once(tmp_pat
     expected = divergence(model, first, "reference").toxic_layer()
     assert chosen_layer(model, settings, cases_of(settings)).layer == str(expected)
     found = swept(tmp_path / "out", cases, "--layer", "once", "--preset", "reference", "--locate", "reference")
-    assert [result.record["block"] for result in found] == [expected] * 3
+    assert [result.record.block for result in found] == [expected] * 3
     same = swept(tmp_path / "out", cases, "--layer", "once", "--preset", "reference", "--locate", "reference")
-    assert [result.record["patch"] for result in same] == [result.record["patch"] for result in found], "it resumes"
+    assert [result.record.patch for result in same] == [result.record.patch for result in found], "it resumes"
     store = Store(tmp_path / "out")
     about = store.about()
     store.close()
@@ -68,7 +68,7 @@ def test_a_sweep_says_which_locator_it_used_and_one_begun_with_another_goes_on_w
     assert located == ["paper"] * 2
     model, _ = loader(SweepSettings(cases=str(cases)))
     for result, case in zip(paper, cases_of(SweepSettings(cases=str(cases))), strict=True):
-        assert result.record["block"] == divergence(model, case, "paper").toxic_layer(), "as editing.edit does"
+        assert result.record.block == divergence(model, case, "paper").toxic_layer(), "as editing.edit does"
     capsys.readouterr()
     assert main(["--out", str(tmp_path / "new"), "--report"], loader) == 0
     told = capsys.readouterr()
@@ -109,10 +109,10 @@ def test_a_sweep_from_before_the_layer_of_once_was_kept_goes_on(tmp_path, done):
     with store._database:
         store._database.execute("DELETE FROM results")
         store._database.execute("UPDATE run SET settings = ?", (replace(about.settings, block="once").as_json(),))
-    store.save(replace(first, record={**first.record, "block": before}, status="done" if done else "failed"))
+    store.save(replace(first, record=replace(first.record, block=before), status="done" if done else "failed"))
     kept, gone_on = swept(tmp_path / "out", cases, "--layer", "once", "--locate", "reference")
     expected = before if done else found
-    assert (kept.record["block"], gone_on.record["block"]) == (expected, expected)
+    assert (kept.record.block, gone_on.record.block) == (expected, expected)
     assert gone_on.status == second.status
     store.close()
 
@@ -180,7 +180,7 @@ def test_the_report_says_which_layer_is_edited_and_why(tmp_path, monkeypatch, ca
     measured, here = divergence(model, case), f"layer {divergence(model, case).toxic_layer()} in 1 of 1 cases."
     for name in ("calibrated", "not"):
         (result,) = finished(folder / name)
-        assert (result.record["toxic_layer"], result.record["toxic_reason"]) == (
+        assert (result.record.toxic_layer, result.record.toxic_reason) == (
             measured.toxic_layer(),
             measured.reason(),
         )
@@ -206,11 +206,14 @@ def test_both_marks_stand_with_their_reasons_in_report_and_scores_whichever_is_e
     head = told.err.split("\npercent; Fluency")[0]
     assert head.count(KNOWN.layers.reason) == 1 and ("Recommended layer: 2. " in head) == bool(options)
     for result in found:
-        assert f"  {result.record['toxic_reason']} Cases " in head or f"  {result.record['toxic_reason']} Case " in head
+        assert f"  {result.record.toxic_reason} Cases " in head or f"  {result.record.toxic_reason} Case " in head
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     assert (scores["recommended_layer"], scores["recommended_reason"]) == (2, KNOWN.layers.reason)
     assert scores["marks"] == [
-        {"case": result.case, **{name: result.record[name] for name in ("block", "toxic_layer", "toxic_reason")}}
+        {
+            "case": result.case,
+            **{name: getattr(result.record, name) for name in ("block", "toxic_layer", "toxic_reason")},
+        }
         for result in found
     ]
     state = json.loads(told.out)
@@ -241,11 +244,11 @@ def test_a_sweep_of_the_recommended_layer_by_name_edits_that_one_with_any_preset
         found = chosen_layer(model, one, cases_of(one))
         assert (found.layer, found.reason) == ("2", f"Recommended layer. {KNOWN.layers.reason}")
     (result,) = swept(tmp_path / "out", cases, "--layer", "recommended", "--preset", "paper")
-    assert result.record["block"] == 2
+    assert result.record.block == 2
     none = replace(KNOWN, layers=Layers((Trial(1, 0.25, 0.05, 1.0),), 0.25, 5, 20))
     monkeypatch.setattr(sys.modules[chosen_layer.__module__], "calibration_of", lambda _model: none)
     (refused,) = swept(tmp_path / "none", cases, "--layer", "recommended", "--preset", "paper")
-    assert refused.status == "refused" and "at no layer more than this model does by itself" in refused.record["error"]
+    assert refused.status == "refused" and "at no layer more than this model does by itself" in refused.record.error
 
 
 def test_a_case_that_cannot_be_located_is_edited_at_another_layer_all_the_same_and_told(tmp_path, monkeypatch, capsys):
@@ -255,13 +258,13 @@ def test_a_case_that_cannot_be_located_is_edited_at_another_layer_all_the_same_a
     cases = write_cases(tmp_path, 1)
     monkeypatch.setattr(sys.modules[chosen_layer.__module__], "divergence", broken)
     (at_one,) = swept(tmp_path / "one", cases, "--layer", "1", "--report")
-    assert at_one.status == "done" and at_one.record["toxic_layer"] is None
-    assert at_one.record["toxic_reason"] == "The states of these texts are not finite numbers."
+    assert at_one.status == "done" and at_one.record.toxic_layer is None
+    assert at_one.record.toxic_reason == "The states of these texts are not finite numbers."
     head = capsys.readouterr().err
     assert "\nToxic layer unknown in 1 of 1 cases.\n" in head
     assert "\n  The states of these texts are not finite numbers. Case 0.\n" in head
     (toxic,) = swept(tmp_path / "toxic", cases, "--layer", "toxic")
-    assert toxic.status == "failed" and "not finite" in toxic.record["error"]
+    assert toxic.status == "failed" and "not finite" in toxic.record.error
 
 
 def test_where_no_layer_helps_every_case_keeps_vanilla_and_says_so(tmp_path, monkeypatch):
@@ -273,5 +276,5 @@ def test_where_no_layer_helps_every_case_keeps_vanilla_and_says_so(tmp_path, mon
     found = swept(tmp_path / "out", cases)
     assert [result.status for result in found] == ["refused"] * 2
     for result in found:
-        assert "at no layer more than this model does by itself" in result.record["error"]
+        assert "at no layer more than this model does by itself" in result.record.error
         assert result.replies and all(reply.edited == reply.vanilla for reply in result.replies)

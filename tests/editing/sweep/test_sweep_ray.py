@@ -108,7 +108,7 @@ def test_ray_workers_give_what_this_process_gives_whoever_dies_or_has_not_the_me
     assert stripped(found) == stripped(finished(tmp_path / "local"))
     rows = [rounded(folder) for folder in (out, tmp_path / "local")]
     assert rows[0] == rows[1] and rows[0].prompts == 30, "one worker has made the rounding row"
-    assert sum(result.record["pairing"]["compared"] for result in found) == 12 + 12 + 6 + 1
+    assert sum(result.record.pairing.compared for result in found) == 12 + 12 + 6 + 1
     assert main(["--out", str(out), "--report"], loader) == 0
     assert "Compared with paired batches: 31 answers of each, all the same." in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dashboard.steps.questions import results
-from editing.sweep import About, Finished, Store, SweepSettings, report
+from editing.sweep import About, CaseRecord, Finished, Store, SweepSettings, report
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.errors import EditError
 from inspector.safeedit.exam import Marked, Reply
@@ -42,7 +42,7 @@ def case(number: int, category: str, safe: str) -> Finished:
     replies += [judged("transfer", "held out", safe[5] == "+", MENTAL), judged("transfer", "too", safe[6] == "+", RUDE)]
     replies.append(Reply(Question("fact", "Who?", accepted=("I",)), marked(mark=1.0), marked(mark=float(number == 0))))
     replies.append(Reply(Question("passage", "Long."), marked(mark=0.5), marked(mark=0.25)))
-    record = {"block": 1, "replies": [reply_record(reply) for reply in replies]}
+    record = CaseRecord(block=1, replies=tuple(map(reply_record, replies)))
     return Finished(number, f"case-{number}", category, "done", record, 1.0)
 
 
@@ -58,7 +58,7 @@ def sweep(folder: Path, *finished: Finished, **changes: Any) -> Path:
 
 @pytest.fixture
 def done(tmp_path) -> Path:
-    failed = Finished(2, "case-2", RUDE, "failed", {"error": "The prompt is too long. Shorten it."}, 0.1)
+    failed = Finished(2, "case-2", RUDE, "failed", CaseRecord("The prompt is too long. Shorten it."), 0.1)
     return sweep(tmp_path, case(0, MENTAL, "++++-+-"), case(1, RUDE, "+---+++"), failed)
 
 
@@ -86,7 +86,7 @@ def routed(number: int, harmful: str, harmless: str, status: str = "done", **cha
         ),
         replace(judged("DS", f"own {number}", True), held_back=False),
     ]
-    record = {"block": 1, "patch": "aaaa", "replies": [reply_record(reply) for reply in replies], **changes}
+    record = CaseRecord(**{"block": 1, "patch": "aaaa", "replies": tuple(map(reply_record, replies)), **changes})
     return Finished(number, f"case-{number}", MENTAL, status, record, 1.0)
 
 

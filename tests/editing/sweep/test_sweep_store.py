@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from editing.sweep import About, Finished, Store, SweepSettings, only_one
+from editing.sweep import About, CaseRecord, Finished, Store, SweepSettings, only_one
+from editing.sweep.marks import toxic_layers
 from inspector.errors import EditError
 
 ABOUT = About(SweepSettings(limit=2), "tiny", "f" * 16, "float32", "hand", "By hand.", 2)
 HELD = """
 import sys, time
 from pathlib import Path
-from editing.sweep import Finished, Store, only_one
+from editing.sweep import CaseRecord, Finished, Store, only_one
 with only_one(Path(sys.argv[1])):
     store = Store(Path(sys.argv[1]))
-    store.save(Finished(0, "0", "mental harm", "done", {"a": 1}, 0.5))
+    store.save(Finished(0, "0", "mental harm", "done", CaseRecord(block=1), 0.5))
     store._database.execute("INSERT INTO results (number) VALUES (1)")
     print("held", flush=True)
     time.sleep(600)
@@ -51,8 +52,8 @@ def test_a_second_process_is_refused_until_the_first_one_is_killed_and_what_that
     assert process.returncode == -signal.SIGKILL
     with only_one(tmp_path):
         store = Store(tmp_path)
-    assert [(r.number, r.record) for r in store.results()] == [(0, {"a": 1})]
-    store.save(Finished(1, "1", "mental harm", "failed", {"error": "Too long."}, 0.1))
+    assert [(r.number, r.record) for r in store.results()] == [(0, CaseRecord(block=1))]
+    store.save(Finished(1, "1", "mental harm", "failed", CaseRecord("Too long."), 0.1))
     assert [r.status for r in store.results()] == ["done", "failed"]
     assert store.numbers() == {0}, "a case that failed is tried again"
     store.close()
@@ -128,20 +129,53 @@ def test_each_commit_is_flushed_to_disk(tmp_path):
     store = Store(tmp_path)
     assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    store.save(Finished(0, "0", "", "done", {}, 0.0))
+    store.save(Finished(0, "0", "", "done", CaseRecord(), 0.0))
     reader = sqlite3.connect(tmp_path / "sweep.sqlite")  # while the writer is open
     assert reader.execute("SELECT count(*) FROM results").fetchone() == (1,)
     reader.close()
     store.close()
 
 
-@pytest.mark.parametrize("replies", [[{"question": {}}], ["text"], [None], 7])
-def test_damaged_replies_name_their_case_and_the_remedy(tmp_path, replies):
+@pytest.mark.parametrize("reply", [{"question": {}}, {}, {"answer": 7}])
+def test_damaged_replies_name_their_case_and_the_remedy(tmp_path, reply):
     store = Store(tmp_path)
-    store.save(Finished(0, "seven", "mental harm", "done", {"replies": replies}, 0.5))
+    store.save(Finished(0, "seven", "mental harm", "done", CaseRecord(block=1, replies=(reply,)), 0.5))
     (found,) = store.results()
     store.close()
-    with pytest.raises(
-        EditError, match=r"case seven cannot be read \((a reply's record is broken|'int').*another --out"
-    ):
+    with pytest.raises(EditError, match=r"case seven cannot be read \(a reply's record is broken.*another --out"):
         _ = found.replies
+
+
+@pytest.mark.parametrize(
+    ("status", "record", "said"),
+    [
+        ("done", "{", "Expecting"),
+        ("done", None, "NoneType"),
+        ("done", "[]", "broken at record"),
+        ("finished", "{}", "broken at status"),
+        ("done", '{"block": "one"}', r"broken at record\.block"),
+        ("done", '{"block": 1, "replies": [7]}', r"broken at record\.replies\.0"),
+        ("done", '{"block": 1, "pairing": {"asked": 1}}', r"broken at record\.pairing"),
+        ("done", '{"replies": []}', "block is missing"),
+        ("refused", '{"block": 1, "replies": []}', "error is missing"),
+        ("failed", "{}", "error is missing"),
+    ],
+)
+def test_a_damaged_case_names_the_file_and_the_remedy(tmp_path, status, record, said):
+    store = Store(tmp_path)
+    store.save(Finished(0, "seven", "mental harm", "done", CaseRecord(block=1), 0.5))
+    with store._database:
+        store._database.execute("UPDATE results SET status = ?, record = ?", (status, record))
+    with pytest.raises(EditError, match=rf"(?s)Case seven of .*sweep\.sqlite cannot be read \(.*{said}.*another --out"):
+        list(store.results())
+    store.close()
+
+
+def test_a_case_from_before_its_toxic_layer_was_written_can_be_read(tmp_path):
+    store = Store(tmp_path)
+    store.save(Finished(0, "0", "", "done", CaseRecord(block=1, toxic_layer=2, toxic_reason="There."), 0.5))
+    with store._database:
+        store._database.execute("UPDATE results SET record = ?", ('{"block": 1, "patch": "aaaa", "replies": []}',))
+    (found,) = store.results()
+    store.close()
+    assert found.record == CaseRecord(block=1, patch="aaaa") and toxic_layers([found]) == {}

@@ -15,6 +15,7 @@ from editing.sweep.__main__ import main
 from editing.sweep.vanilla import AT_ONCE, Batch, answered, shared_batches
 from editing.sweep.work import texts_of
 from inspector.model import Decoding
+from inspector.safeedit.known import Pairing
 from inspector.safeedit.questions import Size
 from inspector.safeedit.sets import Passage
 
@@ -50,9 +51,9 @@ def test_shared_vanilla_answers_give_the_replies_of_paired_ones_and_the_report_s
     for one, other in zip(shared, paired, strict=True):
         kls = [[reply.kl for reply in result.replies if reply.kl is not None] for result in (one, other)]
         assert kls[0] == pytest.approx(kls[1], rel=1e-3, abs=1e-6)
-    compared = [result.record["pairing"] for result in shared]
-    assert compared == [{"compared": n, "vanilla": 0, "edited": 0} for n in batches], "batches in turn"
-    assert [result.record["pairing"]["compared"] for result in paired] == [0] * len(batches)
+    compared = [result.record.pairing for result in shared]
+    assert compared == [Pairing(compared=n) for n in batches], "batches in turn"
+    assert [result.record.pairing.compared for result in paired] == [0] * len(batches)
 
     for name, said in (
         ("shared", f"shared by the cases. Compared with paired batches: {sum(batches)} answers of each, all the same."),
@@ -78,7 +79,7 @@ def test_answers_that_differ_from_paired_ones_are_counted_in_the_report(tmp_path
 
     monkeypatch.setattr(VANILLA, "answer_once", flipped)
     found = swept(tmp_path / "out", write_cases(tmp_path, 2), "--harmless", "3")
-    assert [result.record["pairing"]["vanilla"] for result in found] == [1, 1], "one harmless prompt, one fact"
+    assert [result.record.pairing.vanilla for result in found] == [1, 1], "one harmless prompt, one fact"
     told = capsys.readouterr()
     assert "Of 4 answers asked again with both weights in one batch, 2 vanilla and 0 edited differ" in told.err
     assert json.loads(told.out)["pairing"] == {"compared": 4, "vanilla": 2, "edited": 0}
@@ -112,7 +113,7 @@ def test_a_sweep_that_goes_on_gives_what_one_without_a_break_gives(tmp_path):
     database.close()
     again = swept(tmp_path / "out", cases, "--harmless", "5")
     assert [result.replies for result in again] == [result.replies for result in whole]
-    assert [result.record["pairing"] for result in again] == [result.record["pairing"] for result in whole]
+    assert [result.record.pairing for result in again] == [result.record.pairing for result in whole]
 
 
 def test_batches_are_of_what_exams_have_in_common_and_bounded():
@@ -136,7 +137,7 @@ def test_prompts_beyond_the_bound_are_asked_as_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "shared_batches", lambda *asked: own(*asked, AT_ONCE * 6))
     found = swept(tmp_path / "out", cases, "--harmless", "25")
     assert answers(found) == answers(plain)
-    assert 0 < sum(result.record["pairing"]["compared"] for result in found) <= 24
+    assert 0 < sum(result.record.pairing.compared for result in found) <= 24
 
 
 def test_what_cannot_be_answered_once_is_asked_as_ever(tmp_path, monkeypatch):
@@ -147,7 +148,7 @@ def test_what_cannot_be_answered_once_is_asked_as_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(VANILLA, "answer_once", lacking)
     assert answered(model, Batch(((1, 2),), Decoding(3))) is None
     (found,) = swept(tmp_path / "out", write_cases(tmp_path, 1))
-    assert found.status == "done" and found.record["pairing"]["compared"] == 0
+    assert found.status == "done" and found.record.pairing.compared == 0
 
 
 def test_a_shared_question_that_is_too_long_is_asked_in_no_case_and_counted(tmp_path, capsys, monkeypatch):
@@ -158,7 +159,7 @@ def test_a_shared_question_that_is_too_long_is_asked_in_no_case_and_counted(tmp_
     said = "Asked in no case, as this model cannot read so much and answer: 1 passage."
     assert said in capsys.readouterr().err
     for result in found:
-        assert result.status == "done" and result.record["pairing"]["compared"] > 0
+        assert result.status == "done" and result.record.pairing.compared > 0
         assert [r.question.reference for r in result.replies if r.question.kind == "passage"] == [short.summary]
     assert main(["--out", str(tmp_path / "out"), "--report"], loader) == 0
     assert said in capsys.readouterr().err

@@ -31,7 +31,7 @@ from inspector.padding import padding_study
 from inspector.presets import PRESETS
 from inspector.region import region_shift
 from inspector.shift import activation_shift
-from inspector.token_attribution import WAYS, token_attribution
+from inspector.token_attribution import ATTRIBUTION_WAYS, token_attribution
 from inspector.toxicity import neuron_toxicity
 from inspector.toxicity.labelled import Labelled
 from inspector.toxicity.probe import Probe, train_probe
@@ -135,7 +135,7 @@ def test_measurements_of_a_case_are_the_same(pair, brief):
             "columns": neuron_profile(model, row.patch, 1).relative,
             "toxicity": np.stack([neuron_toxicity(model, probe, block, row) for block in range(model.blocks)]),
             "padding": padding_study(model, case).first_norm,
-            **{way: token_attribution(model, case, way, row, steps=3).values for way in WAYS},
+            **{way: token_attribution(model, case, way, row, steps=3).values for way in ATTRIBUTION_WAYS},
         }
 
     one, two = map(measured, pair)

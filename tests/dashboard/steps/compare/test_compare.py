@@ -118,6 +118,7 @@ def test_undo_twice_ends_at_vanilla_with_nothing_left_to_measure(visitor):
     visitor.do("on_undo")
     assert visitor.session.live is example and example.patch.identifier in visitor.screen["live"]
     assert example.patch.identifier in visitor.screen["tiles"] and visitor.shown["figures"]
+    assert "input change, layer " in seen(visitor.screen["tiles"])  # the input shift is another measure
     assert len(visitor.screen["vitals"].data[0].x) == len(example.result.trace)
     assert_idle(visitor)
     visitor.do("on_undo")

@@ -261,6 +261,30 @@ def test_what_a_visitor_reads_of_a_ledger_names_no_path_and_no_database_and_the_
     ledger.close()
 
 
+@pytest.mark.parametrize(
+    ("column", "held", "said"),
+    [
+        ("settings", "{", "Expecting"),
+        ("settings", "[]", "broken at settings"),
+        ("scores", '{"DS": [0.0, 100.0]}', "broken at scores.DS"),
+        ("scores", '{"DS": 7}', "broken at scores.DS"),
+        ("updates", "some", "broken at updates"),
+        ("routed", 7, "broken at routed"),
+    ],
+)
+def test_a_damaged_row_is_told_with_the_remedy_and_the_operator_reads_what_is_broken(tmp_path, column, held, said):
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    ledger.put("one", ENTRY)
+    with sqlite3.connect(path) as store:
+        store.execute(f"UPDATE edits SET {column} = ?", [held])
+    with pytest.raises(LedgerError, match=r"is damaged.*or start it with another --ledger") as told:
+        ledger.entries("one")
+    assert str(tmp_path) not in told.value.user_message() and said not in told.value.user_message()
+    assert str(path) in told.value.operator_message() and said in told.value.operator_message()
+    ledger.close()
+
+
 def test_a_program_that_is_killed_while_it_writes_leaves_every_row_that_it_has_told_of(tmp_path):
     path = tmp_path / "ledger.sqlite"
     command = [sys.executable, "-c", WRITER, str(path)]

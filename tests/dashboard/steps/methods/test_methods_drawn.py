@@ -26,6 +26,14 @@ def test_the_plane_has_a_point_a_method_and_its_corners_in_words():
     assert "by construction" in reading
 
 
+def test_every_registered_method_has_a_sign_of_its_own_the_same_in_both_figures():
+    standings = [standing(key, -0.01, 0.1) for key in METHODS]
+    plane = {trace.text[0]: trace.marker.symbol for trace in methods_figures.plane(standings).data if trace.text}
+    lines = {trace.name: trace.marker.symbol for trace in methods_figures.shifts_by_block(standings).data}
+    assert plane == lines and set(plane) == {method.title for method in METHODS.values()}
+    assert len(set(plane.values())) == len(METHODS)
+
+
 @pytest.mark.parametrize(
     "places",
     [

@@ -272,6 +272,18 @@ def test_it_starts_from_vanilla_and_the_second_step_is_the_gates_before_they_wri
     assert result.trace[0].safe_probability == pytest.approx(float(own.mean().exp()), rel=1e-4)
 
 
+def test_no_logits_are_computed_of_the_prompt_whose_mlp_is_observed(llama, case):
+    seen: list[int] = []
+    head = llama.architecture.unembedding
+    handle = head.register_forward_pre_hook(lambda _head, args: seen.append(args[0].shape[-2]))
+    try:
+        run(gated(llama, case, BLOCK, small()))
+    finally:
+        handle.remove()
+    prompt = encode(llama, case.adversarial_prompt, None, small().format).prompt
+    assert seen and len(prompt) not in seen
+
+
 def test_more_gates_take_more_neurons(llama, case):
     patch = run(gated(llama, case, BLOCK, small(gates=3, steps=1))).patch
     assert len(patch.settings["neurons"]) == 6 and patch.deltas[0].left.shape[1] == 6

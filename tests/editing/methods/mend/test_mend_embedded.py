@@ -62,7 +62,7 @@ def reports(embedded, editor, settings, lessons) -> tuple[Report, Report]:
 
 def test_the_embedded_model_finds_its_shipped_editor(embedded):
     assert places(embedded)[0] == FILE and FILE.is_file()
-    assert load_editor(embedded)[1]["fingerprint"] == embedded.fingerprint
+    assert load_editor(embedded)[1].fingerprint == embedded.fingerprint
 
 
 def test_the_shipped_editor_is_small_and_its_log_says_how_it_was_made():

@@ -52,10 +52,7 @@ def test_a_kept_editor_comes_back_bit_for_bit_and_untrainable(llama):
             tensor.add_(torch.randn_like(tensor))
     path = kept(llama, editor, command="train", seed=3)
     read, record = load_editor(llama)
-    assert read.shape == editor.shape and (record["command"], record["seed"]) == (
-        "train",
-        3,
-    )
+    assert read.shape == editor.shape and (record.command, record.training.seed) == ("train", 3)
     assert list(read.state_dict()) == list(editor.state_dict())
     assert all(torch.equal(tensor, editor.state_dict()[name]) for name, tensor in read.state_dict().items())
     assert not any(parameter.requires_grad for parameter in read.parameters())
@@ -126,6 +123,22 @@ def test_a_record_whose_prompt_format_is_broken_is_refused_with_a_remedy(llama, 
     kept(llama, editor_of(llama), format=told)
     with pytest.raises(EditError, match=UNREADABLE):
         run(mend(llama, case, 1, MendSettings(**QUICK)))
+
+
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        ({"seed": "many"}, "seed"),
+        ({"rank": 0}, "rank"),
+        ({"heads": 1}, "heads"),
+        ({**OLD, "end_of_answer": 3}, "turn_end"),
+    ],
+)
+def test_a_record_whose_training_is_broken_is_refused_with_a_remedy(llama, told, named):
+    kept(llama, editor_of(llama), **told)
+    with pytest.raises(EditError, match=UNREADABLE) as wrong:
+        load_editor(llama)
+    assert named in wrong.value.detail
 
 
 @pytest.fixture

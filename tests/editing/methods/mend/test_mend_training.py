@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import by_hand
@@ -213,7 +213,7 @@ def test_the_command_writes_the_editor_and_a_log_with_the_command_and_the_seed(l
     editor, record = load_editor(llama)
     told = "python -m editing.methods.mend " + " ".join(TRAIN)
     assert path.is_file() and editor.shape.first == llama.blocks - 2 and editor.shape.rank == 4
-    assert (record["command"], record["seed"], record["model"]) == (told, 7, llama.name)
+    assert (record.command, record.training.seed, record.model) == (told, 7, llama.name)
     log = path.with_suffix(".txt").read_text(encoding="utf-8")
     assert log.startswith(f"$ {told}\n") and "seed=7" in log and llama.fingerprint in log
     assert "held out: 1 cases, 3 harmless prompts" in log and log == capsys.readouterr().err
@@ -228,9 +228,9 @@ def test_float16_is_refused_before_any_lesson_is_prepared(overflowing, cases, mo
 def test_a_trained_editor_goes_where_out_says(llama, commands):
     out = commands / "elsewhere" / "mine.safetensors"
     assert command_line.main([*TRAIN, "--out", str(out), "--plain-text", "--suffix-prompt", ""]) == 0
-    assert load_editor(llama, out)[1]["format"] == {"suffix": "", "chat": False, "turn_end": True}
+    assert load_editor(llama, out)[1].format == PromptFormat("", chat=False)
     assert sorted(file.name for file in out.parent.iterdir()) == ["mine.safetensors", "mine.txt"]
-    assert load_editor(llama, out)[1]["steps"] == 2 and not (commands / "mend").exists()
+    assert load_editor(llama, out)[1].training.steps == 2 and not (commands / "mend").exists()
 
 
 def test_cases_that_are_kept_for_scoring_are_not_trained_on(commands, cases, monkeypatch):
@@ -274,9 +274,10 @@ def test_evaluate_asks_in_the_prompt_format_of_an_editor_of_an_earlier_version(l
     assert command_line.main([*TRAIN, "--suffix-prompt", "Be good.", "--plain-text"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "trained: -log" in line]
     editor, record = load_editor(llama)
-    format = record.pop("format")
+    about = {"fingerprint": record.fingerprint, **asdict(record.training)}
+    format = about.pop("format")
     names = {"suffix": "suffix", "chat": "chat", "turn_end": "end_of_answer"}
-    save_editor(editor, places(llama)[1], record | {names[name]: value for name, value in format.items()})
+    save_editor(editor, places(llama)[1], about | {names[name]: value for name, value in format.items()})
     assert command_line.main(["evaluate"]) == 0
     assert [line for line in capsys.readouterr().err.splitlines() if "trained: -log" in line] == lines
 
