@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.memory import memory_told
 from editing.progress import Preparation, part_of
 from inspector.errors import CaseError, EditError, PromptError, RefusedEdit
 from inspector.model import InspectedModel
@@ -344,7 +345,8 @@ def _tried(
         making, share = make_atlas(model, case, settings, cancel=cancel), 0.0
         while True:
             try:
-                event = next(making)
+                with memory_told(model, settings):
+                    event = next(making)
             except StopIteration as end:
                 made.append(end.value)
                 edited.append(case)
