@@ -302,7 +302,8 @@ def try_layers(
     Where none surely gains, the :attr:`Layers.promising` ones are tried anew on fresh cases.
 
     Args:
-        cases: :func:`trial_cases` by default; one that this model cannot be edited on is left out.
+        cases: :func:`trial_cases` by default; one that this model cannot be edited on, or not in the memory that there
+            is, is left out.
         settings: The atlas's; answers are asked whatever they say.
         fresh: The fresh cases; :func:`fresh_cases` by default, or none where cases are given.
 
