@@ -149,6 +149,48 @@ FAULTS = (
         "format",
         "tests/editing/sweep/test_sweep_faults.py",
     ),
+    Fault(
+        "an edit made in halves holds what the gradient needs of both at once",
+        "editing/optimising/smaller.py",
+        "checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False)",
+        "part(*given)",
+        "tests/faults/test_smaller_edits.py",
+    ),
+    Fault(
+        "a half that is run again ends before its last module, which does not give its fetched weights back",
+        "editing/optimising/smaller.py",
+        "set_checkpoint_early_stop(False)",
+        "set_checkpoint_early_stop(True)",
+        "tests/faults/test_smaller_edits.py",
+    ),
+    Fault(
+        "of several changes in one batch, what was recorded stands sequence after sequence",
+        "inspector/model/passes/tails.py",
+        "torch.cat([value] * times)",
+        "value.repeat_interleave(times, dim=0)",
+        "tests/inspector/model/passes/test_tails.py",
+    ),
+    Fault(
+        "an edit is predicted to keep what enters every block above it",
+        "inspector/model/memory/memory_need.py",
+        "harmless) * (shape.d_model + shape.d_ff) * size",
+        "harmless) * ((above + 1) * shape.d_model + shape.d_ff) * size",
+        "tests/inspector/model/memory/test_memory_need.py",
+    ),
+    Fault(
+        "an adapter or a model leaves Keep with the whole edit, whatever its strength",
+        "dashboard/steps/keep/saving.py",
+        "    row = session.row\n    with session.next_folder",
+        "    row = Row(session.row.patch)\n    with session.next_folder",
+        "tests/dashboard/steps/keep/test_keep_saving.py",
+    ),
+    Fault(
+        "MEND trains only the first layer of its network",
+        "editing/methods/mend/training.py",
+        '{"params": network, "lr"',
+        '{"params": network[:5], "lr"',
+        "tests/editing/methods/mend/test_mend_training.py",
+    ),
 )
 
 

@@ -25,8 +25,9 @@ import torch
 from editing import dinm, preset, run
 from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, teller, told_format
+from editing.memory import memory_told
 from editing.suffixes import SUFFIXES, SuffixSettings, suffix_study
-from inspector.errors import CaseError, EditError
+from inspector.errors import REFUSALS, EditError
 from inspector.model import InspectedModel, Row
 from inspector.safeedit import Case, bundled_cases
 
@@ -87,11 +88,15 @@ def _study(options: argparse.Namespace, loader: Loader) -> None:
     model = loader(options)
     layer = recommended_layer(model) if options.layer is None else options.layer
     edits: list[tuple[Case, Row]] = []
+    left_out: list[str] = []
     for case in chosen_cases(options.cases):
         begun = time.perf_counter()
         try:
-            edits.append((case, run(dinm(model, case, layer, preset("corrected", **vars(format_of(options))))).row()))
-        except (EditError, CaseError) as error:
+            with memory_told():
+                made = run(dinm(model, case, layer, preset("corrected", **vars(format_of(options)))))
+            edits.append((case, made.row()))
+        except (EditError, *REFUSALS) as error:
+            left_out.append(str(case.identifier))
             print(f"Left out: case {case.identifier}: {error.user_message()}")
             continue
         print(f"case {case.identifier}: edit {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
@@ -100,6 +105,8 @@ def _study(options: argparse.Namespace, loader: Loader) -> None:
     assert study is not None  # nobody cancels it
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     named = ", ".join(str(case.identifier) for case, _ in edits)
+    if left_out:
+        named += f"; left out: {', '.join(left_out)}"
     print(
         f"corrected at layer {layer}{told_format(options)}, {study.cases} edits (cases {named}), {options.harmless} "
         f"harmless prompts, most {options.max_new_tokens} tokens; exams {time.perf_counter() - begun:.0f} s"

@@ -72,7 +72,7 @@ def neuron_activity(
         inner = trace.inputs[block].float()
         for found, number, counted in zip(sides, (0, 1), texts.counted, strict=True):
             found.append(inner[number, counted.start : counted.stop].mean(dim=0).cpu().numpy())
-        weight = _weight_of(model, block, row).to(inner.device)
+        weight = _weight_of(model, block, row)
         pushes.append(-((trace.gradients[block].float() @ weight) * inner).sum(dim=(0, 1)).cpu().numpy())
     return NeuronActivity(np.stack(sides[0]), np.stack(sides[1]), np.stack(pushes), trace.value)
 

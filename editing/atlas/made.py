@@ -103,7 +103,8 @@ class Atlas:
         settings: How it was made.
         blocks: Number of blocks of the model.
         seconds: Duration.
-        left_out: Why there is no entry, by the number of each block whose edit is refused or keeps no update.
+        left_out: Why there is no entry, by the number of each block whose edit is refused, keeps no update or does
+            not fit into memory.
     """
 
     entries: tuple[Entry, ...]

@@ -13,13 +13,13 @@ from editing.atlas.answering import case_verdicts
 from editing.atlas.group import AtlasTails, Descended, descended, likelihood
 from editing.atlas.made import Atlas, AtlasProgress, AtlasSettings, Entry
 from editing.guard import check_case
+from editing.memory import memory_told
 from editing.optimising.replay import master_weight
 from editing.progress import Preparation
 from editing.texts.harmless import harmless_answers
-from inspector.errors import RefusedEdit
+from inspector.errors import OutOfMemory, RefusedEdit
 from inspector.margin import mlp_trace
 from inspector.model import Delta, InspectedModel, Patch, Row, encode
-from inspector.model.memory.halving import let_go, ran_out
 from inspector.model.patches.patch import VANILLA
 from inspector.model.waiting import read
 from inspector.safeedit import Case
@@ -46,11 +46,13 @@ def make_atlas(
         cancel: Asked between steps; ``True`` ends the atlas and keeps the blocks that are done.
 
     Returns:
-        The atlas. A block whose edit is refused or keeps no update has no entry: see :attr:`Atlas.left_out`.
+        The atlas. A block whose edit is refused, keeps no update or does not fit into memory by itself has no entry:
+        see :attr:`Atlas.left_out`.
 
     Raises:
         EditError: A weight is not in memory.
         RefusedEdit: No block has an edit.
+        OutOfMemory: No block has one, and memory ran out at one of them.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
         ArchitectureError: A block does not exist.
@@ -91,7 +93,7 @@ def make_atlas(
             return so_far()
         said.update(answers[0])
     together = settings.together
-    groups, smaller = _groups(chosen, together), False
+    groups, no_memory = _groups(chosen, together), ""
 
     def descending(gradients: dict[int, Tensor]) -> Generator[AtlasProgress, None, Descended]:
         run = descended(model, tails, first.value, gradients, settings, cancel)
@@ -113,14 +115,16 @@ def make_atlas(
             groups = _groups([block for block in left if block not in broken], together)
             continue
         try:
-            made = yield from descending(gradients)
-        except Exception as error:
-            if smaller or len(blocks) < 2 or not ran_out(error):
-                raise
-            let_go(error)
+            with memory_told(model, settings):
+                made = yield from descending(gradients)
+        except OutOfMemory as error:
             gradients.clear()
-            smaller, together = True, (len(blocks) + 1) // 2
-            groups = _groups(left, together)
+            if len(blocks) > 1:
+                together = (len(blocks) + 1) // 2
+                groups = _groups(left, together)
+            else:
+                groups.pop(0)
+                no_memory = left_out[blocks[0]] = error.user_message()
             continue
         groups.pop(0)
         if made.cancelled:
@@ -144,6 +148,8 @@ def make_atlas(
         yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
         if cancel():
             return so_far()
+    if not entries and no_memory:
+        raise OutOfMemory(f"No layer has an edit. {no_memory}")
     if not entries:
         raise RefusedEdit(f"No layer has an edit. {next(iter(left_out.values()))}")
     return so_far()

@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.memory import memory_told
 from editing.progress import Preparation, part_of
 from inspector.errors import CaseError, EditError, PromptError, RefusedEdit
 from inspector.model import InspectedModel
@@ -301,7 +302,8 @@ def try_layers(
     Where none surely gains, the :attr:`Layers.promising` ones are tried anew on fresh cases.
 
     Args:
-        cases: :func:`trial_cases` by default; one that this model cannot be edited on is left out.
+        cases: :func:`trial_cases` by default; one that this model cannot be edited on, or not in the memory that there
+            is, is left out.
         settings: The atlas's; answers are asked whatever they say.
         fresh: The fresh cases; :func:`fresh_cases` by default, or none where cases are given.
 
@@ -344,7 +346,8 @@ def _tried(
         making, share = make_atlas(model, case, settings, cancel=cancel), 0.0
         while True:
             try:
-                event = next(making)
+                with memory_told(model, settings):
+                    event = next(making)
             except StopIteration as end:
                 made.append(end.value)
                 edited.append(case)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks import suffixes
 from dashboard.steps.questions import results
-from editing import preset
+from editing import dinm, preset
 from editing.calibrating.trial_edits import trial_cases
-from editing.suffixes import SUFFIXES
-from inspector.errors import EditError
+from editing.suffixes import SUFFIXES, study_of
+from inspector.errors import EditError, NotFinite
 from inspector.model import PromptFormat
 
 
@@ -32,6 +34,34 @@ def test_a_run_prints_every_condition_and_the_reading(llama, case, monkeypatch, 
     read = results.suffixes(told)  # as the view Ten questions will, once it is committed
     assert list(read) == [(weights, name) for weights in rows[::4] for name in (*SUFFIXES, "kind")]
     assert results.edits_of(told) == 1 and read["vanilla", "none"]["DL"].mean == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(NotFinite("No number. Use float32."), "No number"), (MemoryError(), "The device ran out")]
+)
+def test_a_case_without_an_edit_is_left_out_and_the_table_says_over_how_many_it_is(
+    llama, case, monkeypatch, capsys, error, said
+):
+    cases = [replace(case, identifier=number) for number in (7, 8)]
+
+    def failing_first(_model, case, _layer, settings):
+        if case is cases[0]:
+            raise error
+        return (yield from dinm(llama, case, 1, replace(settings, steps=1, harmless_prompts=1, harmless_tokens=2)))
+
+    def study(_model, edits, _settings):
+        yield from ()
+        asked.extend(edits)
+        return study_of({name: ((),) * len(edits) for name in SUFFIXES}, SUFFIXES, "none")
+
+    asked = []
+    monkeypatch.setattr(suffixes, "dinm", failing_first)
+    monkeypatch.setattr(suffixes, "chosen_cases", lambda _count: cases)
+    monkeypatch.setattr(suffixes, "suffix_study", study)
+    assert suffixes.main(["--layer", "1"], lambda _options: llama) == 0
+    told = capsys.readouterr().out
+    assert f"Left out: case 7: {said}" in told and [made for made, _ in asked] == cases[1:]
+    assert "1 edits (cases 8; left out: 7)" in told and results.edits_of(told) == 1
 
 
 def test_a_suffix_without_a_name_or_a_text_is_an_error_with_the_remedy(llama, capsys):

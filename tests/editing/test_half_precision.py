@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import by_hand
 import pytest
 import torch
 from half_precision_helpers import cosine, rounded
-from training_helpers import SMALL, small
+from training_helpers import BRIEF, SMALL, small
 
 from editing import dinm, preset, run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.methods.dpo import DpoSettings, dpo
 from editing.methods.ft_l import FtLSettings, ft_l
+from editing.methods.mend import MendTraining
+from editing.methods.mend.store import places, save_editor
 from editing.methods.mend.top import TopBlocks, gradient_factors
+from editing.methods.mend.training import new_editor
+from editing.methods.registry import METHODS, method_settings
 from editing.methods.sft import SftSettings, sft
 from editing.optimising.trainee import TrainedScope, trainee
+from editing.values import setting_names
 from inspector.model import InspectedModel, encode
 
 BLOCK = 1
@@ -85,6 +92,23 @@ def test_the_atlas_measures_in_half_precision_what_it_does_in_float32(dtype, cas
     half, single = (run(make_atlas(model, case, settings)) for model in rounded("llama", dtype))
     gains = [atlas.curve("margin gain") for atlas in (half, single)]
     assert gains[0] == pytest.approx(gains[1], rel=0.15, abs=0.02)
+
+
+@pytest.mark.parametrize("key", ["delman", "gated", "mend", "ext-sub"])
+def test_the_changes_of_the_methods_that_are_not_compared_are_float32_and_finite(
+    dtype, case, key, tmp_path, monkeypatch
+):
+    model, _ = rounded("llama", dtype)
+    monkeypatch.setattr("editing.methods.mend.store.cache_root", lambda: tmp_path)
+    if key == "mend":
+        editor = new_editor(model, MendTraining(top_blocks=2, rank=4, alpha=0.01))
+        save_editor(editor, places(model)[1], {"fingerprint": model.fingerprint})
+    known = setting_names(METHODS[key].settings)
+    whole = {name: value for name, value in {"damage_budget": None, "position": "prompt"}.items() if name in known}
+    result = run(METHODS[key].run(model, case, BLOCK, method_settings(key, **BRIEF[key], **whole)))
+    tensors = [part for delta in result.patch.deltas for part in (delta.left, delta.right) if part is not None]
+    assert {part.dtype for part in tensors} == {torch.float32}
+    assert all(bool(part.isfinite().all()) for part in tensors) and 0 < result.patch.norm < math.inf
 
 
 def test_a_scale_that_is_too_much_for_the_atlas_s_first_gradient_backs_off(case, too_large):

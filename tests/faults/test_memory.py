@@ -6,6 +6,7 @@ import errno
 import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import by_hand
@@ -179,6 +180,28 @@ def test_an_atlas_goes_on_with_half_as_many_layers_at_once(llama, case, monkeypa
     assert together.count(2) == 1, "all other layers are in smaller groups from then on"
     for one, other in zip(made.entries, plain.entries, strict=True):
         assert one.safe == pytest.approx(other.safe, abs=1e-4) and one.kl == pytest.approx(other.kl, abs=1e-4)
+
+
+def test_an_atlas_leaves_a_layer_out_that_does_not_fit_by_itself_either(llama, case, monkeypatch):
+    plain, together = run(make_atlas(llama, case, ATLAS)), []
+    own = group._run
+
+    def fewer(tails: Tails, weights: dict[int, torch.Tensor]) -> Any:
+        together.append(len(weights))
+        if len(weights) > 1 or 1 in weights:
+            no_memory()
+        return own(tails, weights)
+
+    monkeypatch.setattr(group, "_run", fewer)
+    found = run(make_atlas(llama, case, replace(ATLAS, together=3)))
+    assert [size for size in together if size > 1] == [3, 2], "halved until it fits"
+    assert list(found.left_out) == [1] and "ran out of memory. Shorten" in found.left_out[1]
+    assert [entry.block for entry in found.entries] == [0, 2]
+    for one, other in zip(found.entries, plain.entries[::2], strict=True):
+        assert one.safe == pytest.approx(other.safe, abs=1e-4) and one.kl == pytest.approx(other.kl, abs=1e-4)
+    monkeypatch.setattr("editing.atlas.making.descended", no_memory)
+    with pytest.raises(OutOfMemory, match=r"No layer has an edit\. The device ran out of memory\. Shorten"):
+        run(make_atlas(llama, case, ATLAS))
 
 
 def test_a_knock_out_of_every_mlp_goes_on_with_half_as_many(llama, case, monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any
 import by_hand
 import pytest
 import torch
+from allocations import counted_allocations
 from memory_faults import no_memory
 from training_helpers import SMALL, small
 
@@ -23,7 +24,7 @@ from editing.methods.gated import GatedSettings
 from editing.methods.registry import METHODS
 from editing.methods.sft import SftSettings
 from editing.optimising.descent import Descent
-from editing.optimising.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.replay import FullReplay, Replay, TailReplay, master_weight
 from editing.optimising.smaller import HalvedReplay
 from inspector.errors import OutOfMemory
 from inspector.model import InspectedModel
@@ -175,3 +176,31 @@ def test_a_replay_in_halves_gives_logits_and_gradients_of_the_whole_and_waits_fo
         found.append((logits.detach(), gradient))
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_a_replay_in_halves_holds_the_graph_of_one_half_and_runs_it_again_to_its_end(llama):
+    """Where weights are fetched for a pass, one that ended early would not give them back."""
+    texts, counted = [[1, *range(20, 120)]] * 8, [range(90, 95)] * 8
+    weight, peaks = master_weight(llama, 0).requires_grad_(True), []
+
+    def differentiate(replay: Replay) -> None:
+        with torch.autograd.set_multithreading_enabled(False):
+            torch.autograd.grad(replay.logits(weight).square().mean(), weight)
+
+    whole, replay = TailReplay(llama, 0, texts, counted), HalvedReplay(llama, 0, texts, counted)
+    for each in (whole, replay):
+        with counted_allocations(llama.network) as allocated:
+            differentiate(each)
+        peaks.append(allocated.peak)
+    assert peaks[1] < 0.75 * peaks[0]
+    entered, left, head = [], [], llama.architecture.unembedding
+    handles = [
+        head.register_forward_pre_hook(lambda *_: entered.append(1)),
+        head.register_forward_hook(lambda *_: left.append(1)),
+    ]
+    try:
+        differentiate(replay)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(entered) == len(left) == 4, "two halves, each twice"

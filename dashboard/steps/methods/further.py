@@ -84,26 +84,29 @@ def routed_standing(
     """Examine a method's patch again, acting only where harm is detected; its weights are those of the plain row.
 
     Returns:
-        A standing of its own; ``None`` when cancelled.
+        A standing of its own, which says why where it cannot be examined; ``None`` when cancelled.
     """
     result = standing.result
     assert result is not None and result.patch is not None
     format, cancel = result.settings.format, session.cancelled.is_set
-    own = yield from acts_by(model, detector, known.case, format, cancel)
-    if own is None:
-        return None
-    run = exam_of(model, known.case, Row(result.patch, detector=own), settings, format, judge, cancel=cancel)
     title = f"{standing.method.title}{ROUTED}"
+    card = f"{standing.method.card} {format_told(model, format)}".strip()
+    method = replace(standing.method, title=title, card=card)
+    line = replace(standing, method=method, unmeasured="", exam=None, toxicity=None, shift=None)
 
     def told(progress: Progress) -> Preparation:
         return Preparation(f"{title}: {progress.answered} of {progress.total} prompts answered", progress.fraction)
 
-    exam = yield from drain(run, told)
-    if exam.cancelled:
-        return None
-    card = f"{standing.method.card} {format_told(model, format)}".strip()
-    method = replace(standing.method, title=title, card=card)
-    return replace(standing, method=method, exam=exam, toxicity=None, shift=None)
+    try:
+        with memory_told(model):
+            own = yield from acts_by(model, detector, known.case, format, cancel)
+            if own is None:
+                return None
+            run = exam_of(model, known.case, Row(result.patch, detector=own), settings, format, judge, cancel=cancel)
+            exam = yield from drain(run, told)
+    except InspectorError as error:
+        return replace(line, unmeasured=error.user_message())
+    return None if exam.cancelled else replace(line, exam=exam)
 
 
 def learning_more(
@@ -167,7 +170,8 @@ def routed_too(
 ) -> Generator[Preparation | Standing, None, None]:
     """Examine each patch of the last run again where the detector lets it act, then DINM's edit that learns more.
 
-    Each is a line of the session's run as soon as it is done; those stay when it is cancelled.
+    Each is a line of the session's run as soon as it is done; those stay when it is cancelled. What keeps one from
+    being examined costs that line alone.
 
     Args:
         settings: Of the run's exams.

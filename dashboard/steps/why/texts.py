@@ -74,7 +74,9 @@ def locators_reading(located: Sequence[Located], picked: int, refused: Sequence[
 
 
 def atlas_reading(atlas: Atlas | None, picked: int) -> str:
-    """Say what the best edit of the atlas costs, which does the least harm, and how the picked layer is marked."""
+    """Say what the best edit of the atlas costs, which does the least harm, how the picked layer is marked, and which
+    layers have none and why.
+    """
     if atlas is None or not atlas.entries:
         return reading(
             "The atlas makes the same small edit (three updates) at every layer and measures each: the ground truth "
@@ -103,6 +105,17 @@ def atlas_reading(atlas: Atlas | None, picked: int) -> str:
         f"The same {atlas.settings.steps} updates at each of {len(atlas.entries)} layers: layer {best.block} {what}, "
         f"at a harmless KL of {number(best.kl)} nats. Layer {gentle.block} does the least harm "
         f"({number(gentle.kl)} nats) and lifts it by {margin[gentle.block]:.2f}.{within}{crossed}{asked}"
+        f"{_left_out(atlas)}"
+    )
+
+
+def _left_out(atlas: Atlas) -> str:
+    """Say which layers the atlas leaves out, each reason once."""
+    layers: dict[str, list[str]] = {}
+    for block, why in sorted(atlas.left_out.items()):
+        layers.setdefault(why, []).append(str(block))
+    return "".join(
+        f" Left out: layer{'s' if len(some) > 1 else ''} {', '.join(some)}. {why}" for why, some in layers.items()
     )
 
 

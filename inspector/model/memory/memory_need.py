@@ -414,8 +414,8 @@ def _editing(shape: Shape, size: int, block: int, tokens: int, texts: EditTexts)
     """Return what an edit holds: matrices, states of the tails, vanilla distributions, one graph, logits."""
     above = shape.blocks - block
     answers, harmless = texts.safe_answers * tokens, texts.harmless * texts.tokens
-    # What enters each block from the edited one on; of that one also what enters its matrix and what that is added to.
-    states = (answers + tokens + harmless) * ((above + 1) * shape.d_model + shape.d_ff) * size
+    # What enters the edited matrix, and what its output is added to.
+    states = (answers + tokens + harmless) * (shape.d_model + shape.d_ff) * size
     vanilla = 4 * texts.harmless * texts.harmless_counted * shape.vocabulary
     graph = (answers + texts.at_once * texts.tokens) * above
     graph *= (14 * shape.d_model + 4 * shape.d_ff) * size + 4 * shape.heads * tokens

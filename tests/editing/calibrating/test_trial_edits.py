@@ -12,6 +12,7 @@ import pytest
 from editing import run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.calibrate import layer_table
+from editing.calibrating import trial_edits
 from editing.calibrating.trial_edits import (
     ANEW,
     FRESH,
@@ -293,6 +294,20 @@ def test_a_case_that_cannot_be_edited_on_is_left_out_and_none_at_all_is_an_error
     assert found.cases == 1 and len(found.left_out) == 1 and "exchanged" in layer_table(found)
     with pytest.raises(RefusedEdit, match="any of the trial cases"):
         run(try_layers(llama, [exchanged], SHORT))
+
+
+def test_a_case_that_memory_does_not_suffice_for_is_left_out(llama, case, monkeypatch):
+    own, large = trial_edits.make_atlas, replace(case, question="Other?")
+
+    def making(model, one, *given, **named):
+        if one is large:
+            raise MemoryError
+        return (yield from own(model, one, *given, **named))
+
+    monkeypatch.setattr(trial_edits, "make_atlas", making)
+    found = run(try_layers(llama, [large, case], SHORT))
+    assert found.cases == 1 and len(found.left_out) == 1
+    assert found.left_out[0].startswith(f"case {case.identifier}: The device ran out of memory. Shorten")
 
 
 def test_a_cancel_leaves_nothing(llama, case):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from labelled_devices import FIRST, SECOND, devices_of, label, labelled_devices, sharded
+from labelled_devices import FIRST, SECOND, devices_of, label, labelled_devices, one_card, sharded
 
 from editing import run
 from inspector.attribution import block_attribution, direct_logit_attribution
@@ -177,3 +177,11 @@ def test_locators_and_the_probe_are_the_same(pair, brief):
     for one, two in zip(*found, strict=True):
         if isinstance(one, Located):
             assert same(one.scores, two.scores), one.locator
+
+
+def test_neurons_of_a_block_that_is_fetched_are_the_same(tiny, case):
+    whole = tiny("llama")
+    model = sharded(tiny_models.network("llama"), tiny_models.tokenizer(), "tiny-llama", one_card)
+    row = Row(by_hand.patch(whole, 1))
+    one, two = (neuron_activity(each, case, row) for each in (whole, model))
+    assert same(one.contribution, two.contribution) and same(one.safe, two.safe)

@@ -14,6 +14,7 @@ import torch
 from dashboard_helpers import QUICK, seen, tiny_model
 from keep_helpers import STRICT, edit, rows, unpacked, written
 from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
 
 from dashboard.kit.door.handing import promised
 from dashboard.kit.sessions.acting import route
@@ -27,7 +28,9 @@ from editing.gate.budgets import Budgets
 from editing.gate.exam import small_exam
 from editing.gate.gate import RECORD
 from editing.saved import handed_out, load_edit
-from inspector.model import Decoding, Detector, encode
+from editing.saved.adapter import read_adapter
+from editing.saved.checking import largest_difference, probes
+from inspector.model import Decoding, Detector, Row, encode
 from inspector.safeedit.exam import examine, run_exam
 from inspector.safeedit.judges import EmbeddedJudge
 
@@ -74,8 +77,6 @@ def test_an_adapter_is_exact_or_says_what_a_smaller_rank_loses(visitor):
 
 
 def test_a_merged_model_is_loaded_again_and_answers_as_the_live_edit(visitor, tmp_path):
-    from transformers import AutoModelForCausalLM
-
     edit(visitor)
     folder = unpacked(written(visitor, "model"), tmp_path)
     model, row = visitor.page.context.model, visitor.session.row
@@ -85,6 +86,21 @@ def test_a_merged_model_is_loaded_again_and_answers_as_the_live_edit(visitor, tm
         live = model.network(torch.tensor([prompt])).logits
     with torch.no_grad():
         assert torch.allclose(loaded(torch.tensor([prompt])).logits, live, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_what_leaves_has_the_strength_at_which_the_edit_is_live(visitor, tmp_path, kind):
+    edit(visitor)
+    visitor.session.scale(0.5)
+    visitor.do("on_examine", **QUICK)
+    model, row = visitor.page.context.model, visitor.session.row
+    typed = {"adapter_rank": "exact"} if kind == "adapter" else {}
+    folder = unpacked(written(visitor, kind, **typed), tmp_path)
+    back = Row(read_adapter(model, folder)) if kind == "adapter" else AutoModelForCausalLM.from_pretrained(folder)
+    difference, spread = largest_difference(model, row, back, probes(model, row))
+    assert difference < 1e-4 * spread + 1e-5
+    at_one, _ = largest_difference(model, replace(row, strength=1.0), back, probes(model, row))
+    assert at_one > max(10 * difference, 1e-4), "the strength shows"
 
 
 @pytest.mark.parametrize(

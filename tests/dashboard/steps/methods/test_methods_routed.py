@@ -23,6 +23,7 @@ from editing.calibrating.calibration import calibrate_command
 from editing.contest import ContestSettings
 from editing.methods.dinm import to_be_routed
 from editing.progress import run as run_quietly
+from inspector.errors import PromptError
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.judges import MatcherJudge
 from inspector.safeedit.questions import Size
@@ -157,6 +158,52 @@ def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
         assert [record["method"] for record in records] == ["FT-L", "Rounded", *more]
         assert isinstance(told[0], Elsewhere), "others have a turn while a method runs"
         assert not routed or isinstance(told[-2], Elsewhere), "and while a routed line is examined"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PromptError("Too long. Shorten it."), "Too long. Shorten it."),
+        (MemoryError(), "The device ran out of memory. "),
+    ],
+    ids=["too long", "memory"],
+)
+def test_a_routed_line_that_cannot_be_examined_says_why_and_the_others_go_on(
+    detecting, request, monkeypatch, error, said
+):
+    own, asked = further.exam_of, []
+
+    def failing_once(*given, **named):
+        asked.append(given)
+        if len(asked) == 1:
+            raise error
+        return own(*given, **named)
+
+    monkeypatch.setattr("editing.gate.choice.for_case", lambda _model, given, *_further: given_back(given))
+    monkeypatch.setattr(further, "exam_of", failing_once)
+    visitor = Visitor(detecting[0], request.node.name)
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["DINM"]}, methods_routed=True)
+    plain, routed, more = visitor.session.slot(Compared).contest.standings
+    assert routed.unmeasured.startswith(said) and not routed.failed and routed.exam is None
+    assert routed.toxicity is None and routed.result is plain.result and plain.exam is not None
+    assert more.exam is not None and not more.unmeasured and len(asked) == 2
+    assert f"not measured: {said}" in seen(visitor.screen["methods_clock"])
+    assert_idle(visitor)
+
+
+def test_a_routed_line_is_measured_where_its_plain_one_was_not(detecting, request, monkeypatch):
+    monkeypatch.setattr("editing.gate.choice.for_case", lambda _model, given, *_further: given_back(given))
+    page, made = detecting
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L"]})
+    known = visitor.session.slot(Compared).contest
+    (plain,) = known.standings
+    settings = methods.exam_settings("Brief", 2, "same prompts")
+    unmeasured = replace(plain, unmeasured="No memory.", exam=None)
+    model, session = page.context.model, visitor.session
+    making = further.routed_standing(model, session, known, unmeasured, settings, made, MatcherJudge())
+    found = run_quietly(making)
+    assert found.exam is not None and found.unmeasured == ""
 
 
 def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detecting, request):

@@ -48,6 +48,13 @@ def test_a_best_layer_that_does_too_much_harm_is_named_beside_the_best_one_withi
     assert "within it layer 0 is best, with 1.00 nats" in seen(why_texts.atlas_reading(dear, 0))
 
 
+def test_layers_that_the_atlas_leaves_out_are_named_each_reason_once():
+    atlas, full = made_atlas(-2.0, -1.0, -2.5), "The device ran out of memory. Shorten <b> and answers."
+    assert "Left out" not in why_texts.atlas_reading(atlas, 0)
+    said = why_texts.atlas_reading(replace(atlas, left_out={5: full, 4: "No update is kept.", 3: full}), 0)
+    assert f"Left out: layers 3, 5. {full} Left out: layer 4. No update is kept." in seen(said) and "<b>" not in said
+
+
 def test_the_table_judges_locators_in_order_of_regret():
     atlas = made_atlas(-2.0, -1.0, -2.5)
     achieved = atlas.curve("margin gain")

@@ -141,6 +141,15 @@ def test_training_reaches_every_layer_of_an_untrained_editor(llama, case):
     assert all(parameter.grad is None for parameter in llama.network.parameters())
 
 
+def test_every_layer_of_the_network_is_trained_and_so_are_the_step_sizes(llama, cases):
+    untrained, _ = trained(llama, cases, replace(SHORT, steps=0))
+    editor, _ = trained(llama, cases)
+    before = dict(untrained.named_parameters())
+    moved = {name: float((now - before[name]).detach().abs().max()) for name, now in editor.named_parameters()}
+    assert len(moved) == 1 + 10 * len(editor.transforms), "two layers of five tensors each, and the step sizes"
+    assert moved.pop("alphas") > 0 and min(moved.values()) > 0.1 * SHORT.learning_rate
+
+
 def test_a_neuron_that_was_silent_on_every_training_case_cannot_blow_up_an_edit():
     """A ReLU neuron may fire first in the case that is edited; its entry had no deviation in training."""
     editor = EditorNetwork(EditorShape((("m", (1, 2)),), 0, rank=1, alpha=1.0))

@@ -30,6 +30,7 @@ from inspector.model.memory.memory_need import (
     room_told,
 )
 from inspector.model.passes import thin_products
+from inspector.model.passes.tails import Tails
 
 FACTOR = {"editing": 2.0, "reading": 3.0}
 """Most by which a predicted peak may be off a measured one, up or down: reading a small model is a few MiB."""
@@ -120,6 +121,19 @@ def test_what_a_default_edit_allocates_is_predicted_whatever_the_shape(case, mon
         run(dinm(model, long(case, model, tokens), block, settings))
     predicted = predict(config, "float32", block=block, tokens=tokens, texts=EditTexts(harmless=24)).editing
     assert 1 / COUNTED_FACTOR <= predicted / counted.peak <= COUNTED_FACTOR, (predicted, counted.peak)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_what_harmless_texts_keep_for_a_whole_edit_is_predicted(middling, block):
+    texts, counted = [list(range(40, 104))] * 20, [range(50, 62)] * 20
+    tails = Tails(middling, texts, counted, [block])
+    kept = bytes_in((tails._calls, tails._inner, tails._residual, tails._entering))
+    kept += 4 * 20 * 12 * tiny_models.VOCABULARY  # vanilla distributions
+    many, few = (
+        predict(middling.network.config, "float32", block=block, texts=EditTexts(harmless=number)).editing
+        for number in (40, 20)
+    )
+    assert kept == pytest.approx(many - few, rel=0.1)
 
 
 @pytest.mark.usefixtures("honest_peaks")

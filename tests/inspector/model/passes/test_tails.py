@@ -349,3 +349,11 @@ def test_a_norm_after_the_mlp_runs_under_the_lock_since_it_may_carry_another_vis
     finally:
         hook.remove()
     assert free == [False]
+
+
+def test_what_was_recorded_for_each_sequence_stands_change_after_change():
+    rows, shared = torch.tensor([[1, 0], [2, 0], [3, 0]]), torch.arange(3)
+    found, flat = tails_module._tile((rows, shared), 3, 2)
+    assert found[:, 0].tolist() == [1, 2, 3, 1, 2, 3], "as the states of several changes are put together"
+    assert flat is shared
+    assert torch.equal(tails_module._tile({"mask": [rows]}, 3, 2)["mask"][0], found)

@@ -170,11 +170,11 @@ def test_the_identifier_names_the_content():
     assert len({made(1.0), made(2.0), made(1.0, "other")}) == 3
 
 
-def test_the_fingerprint_is_the_same_in_bfloat16_and_differs_for_other_weights(family):
-    network = tiny_models.network(family)
+def test_the_fingerprint_is_the_same_in_bfloat16_and_differs_for_other_weights(every_family):
+    network = tiny_models.network(every_family)
     assert fingerprint(copy.deepcopy(network).to(torch.bfloat16)) == fingerprint(network)
-    assert fingerprint(tiny_models.network(family)) == fingerprint(network)
-    assert fingerprint(tiny_models.network(family, seed=1)) != fingerprint(network)
+    assert fingerprint(tiny_models.network(every_family)) == fingerprint(network)
+    assert fingerprint(tiny_models.network(every_family, seed=1)) != fingerprint(network)
 
 
 def test_one_rewritten_neuron_is_another_model_whichever_it_is():
