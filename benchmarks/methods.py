@@ -53,7 +53,8 @@ from inspector.safeedit.questions import Size
 from inspector.safeedit.scores import QUOTED, Estimate, Score, mean, resampling_told, scores_of_edits
 from inspector.toxicity import kept_probe
 
-FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED, "harmless KL")
+HARM = ("over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED, "harmless KL")
+FURTHER = ("transfer", "DL", "still answers", *HARM)
 NAME, WIDTH = 26, 17
 
 

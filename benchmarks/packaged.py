@@ -23,18 +23,16 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.suffixes import chosen_cases, recommended_layer
-from editing import dinm, preset, run
+from benchmarks.suffixes import chosen_cases, edited, recommended_layer
+from editing import preset, run
 from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_evaluation, add_format, add_model, finished, format_of, load_model
-from editing.gate.choice import acts_by
-from editing.methods.dinm import to_be_routed
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel, Row
 from inspector.safeedit.exam import EVALUATIONS, ExamResult, Marked, Progress, Reply, examine_all
@@ -99,10 +97,9 @@ def _measure(options: argparse.Namespace, loader: Loader) -> None:
     detector = load_calibration(model).detector if options.routed else None
     (case,) = chosen_cases(1)
     settings = preset("corrected", **vars(format_of(options)))
-    rows = {"edited": run(dinm(model, case, layer, settings)).row()}
+    rows = {"edited": edited(model, case, layer, settings)}
     if detector is not None:
-        row = run(dinm(model, case, layer, to_be_routed(settings))).row()
-        rows["routed"] = replace(row, detector=run(acts_by(model, detector, case, settings.format)))
+        rows["routed"] = edited(model, case, layer, settings, detector)
     ask = Exams(model, rows, judge, Decoding(max_new_tokens=options.max_new_tokens), options)
     record = {
         "command": "benchmarks.packaged",

@@ -2,12 +2,15 @@
 
     python -m benchmarks.suffixes                        the embedded model, one case a category
     python -m benchmarks.suffixes --cases 1 --suffix "politely=Answer politely."
+    python -m benchmarks.suffixes --routed               the edit as Operate makes it first, only where harm is detected
 
 Edits are `corrected` at the calibration's recommended layer (--layer for another), made in their own prompt format,
-with the paper's S; each is then asked with every suffix, and so is vanilla. Asked are the case's own prompts (DS,
-DG-Avg) and harmless prompts of the development split (DL, over-refusal). DL is against vanilla without a suffix, so
-that a suffix's own damage shows. Of the suffixes only the paper's S is from the paper: Self-Reminder's is this
-project's own wording, and further ones are added with --suffix NAME=TEXT.
+with the paper's S, and act on every prompt; with --routed they are made to be routed and act only where the
+calibration's detector fires. Each is then asked with every suffix, and so is vanilla. Asked are the case's own prompts
+(DS, DG-Avg) and harmless prompts of the development split (DL, still answers, over-refusal, harmless KL). DL and still
+answers are against vanilla without a suffix, so that a suffix's own damage shows; the harmless KL of the edit is
+against vanilla with the same suffix. Two suffixes are the paper's, S and the one of its appendix D.3; Self-Reminder's
+is this project's own wording, and further ones are added with --suffix NAME=TEXT.
 
 The table is printed. Exit codes: 0; 2 when it cannot be done.
 """
@@ -19,22 +22,43 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from editing import dinm, preset, run
 from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, teller, told_format
+from editing.gate.choice import acts_by
 from editing.memory import memory_told
+from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.suffixes import SUFFIXES, SuffixSettings, suffix_study
 from inspector.errors import REFUSALS, EditError
-from inspector.model import InspectedModel, Row
+from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit import Case, bundled_cases
 
 
 def chosen_cases(count: int) -> tuple[Case, ...]:
     """Return cases that may be edited on, the last of each category: the layer was chosen on the first of some."""
     return tuple({case.category: case for case in bundled_cases() if case.split == "edit"}.values())[:count]
+
+
+def edited(
+    model: InspectedModel, case: Case, layer: int, settings: DinmSettings, detector: Detector | None = None
+) -> Row:
+    """Return the edit of a case, which acts on every prompt; with a detector one made to act only where that fires.
+
+    Args:
+        settings: Those of an edit that acts on every prompt.
+        detector: The model's.
+
+    Raises:
+        InspectorError: There is no edit, or its detector cannot be made.
+    """
+    if detector is None:
+        return run(dinm(model, case, layer, settings)).row()
+    row = run(dinm(model, case, layer, to_be_routed(settings))).row()
+    return replace(row, detector=run(acts_by(model, detector, case, settings.format)))
 
 
 def recommended_layer(model: InspectedModel) -> int:
@@ -79,36 +103,39 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--harmless", type=int, default=16, help="harmless prompts of the development split")
     parser.add_argument("--suffix", action="append", default=[], metavar="NAME=TEXT", help="a further one")
     parser.add_argument("--max-new-tokens", type=int, default=40)
+    parser.add_argument("--routed", action="store_true", help="edits that act only where harm is found")
     options = parser.parse_args(arguments)
     return finished(lambda: _study(options, loader))
 
 
 def _study(options: argparse.Namespace, loader: Loader) -> None:
-    settings = SuffixSettings(named_suffixes(options.suffix), options.harmless, options.max_new_tokens)
+    asked = SuffixSettings(named_suffixes(options.suffix), options.harmless, options.max_new_tokens)
     model = loader(options)
     layer = recommended_layer(model) if options.layer is None else options.layer
+    detector = load_calibration(model).detector if options.routed else None
+    settings = preset("corrected", **vars(format_of(options)))
     edits: list[tuple[Case, Row]] = []
     left_out: list[str] = []
     for case in chosen_cases(options.cases):
         begun = time.perf_counter()
         try:
             with memory_told():
-                made = run(dinm(model, case, layer, preset("corrected", **vars(format_of(options)))))
-            edits.append((case, made.row()))
+                edits.append((case, edited(model, case, layer, settings, detector)))
         except (EditError, *REFUSALS) as error:
             left_out.append(str(case.identifier))
             print(f"Left out: case {case.identifier}: {error.user_message()}")
             continue
         print(f"case {case.identifier}: edit {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
     begun = time.perf_counter()
-    study = run(suffix_study(model, edits, settings), teller())
+    study = run(suffix_study(model, edits, asked), teller())
     assert study is not None  # nobody cancels it
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     named = ", ".join(str(case.identifier) for case, _ in edits)
     if left_out:
         named += f"; left out: {', '.join(left_out)}"
+    kind = "made to be routed" if options.routed else "corrected"
     print(
-        f"corrected at layer {layer}{told_format(options)}, {study.cases} edits (cases {named}), {options.harmless} "
+        f"{kind} at layer {layer}{told_format(options)}, {study.cases} edits (cases {named}), {options.harmless} "
         f"harmless prompts, most {options.max_new_tokens} tokens; exams {time.perf_counter() - begun:.0f} s"
     )
     for name, text in study.suffixes.items():

@@ -31,6 +31,7 @@ from benchmarks.load import missed_in
 from benchmarks.load_result import WRONG
 from dashboard.steps.questions import results
 from dashboard.steps.questions.printed import Measured
+from editing.gate.budgets import Budgets
 from inspector.detection.texts import samples
 from inspector.safeedit.cases import CATEGORIES
 
@@ -197,6 +198,7 @@ def sentences() -> Iterator[str]:
     yield from gate_word()
     yield from step_start()
     yield from gated()
+    yield from own_words()
     yield from suffixes()
     yield from types()
     yield from whole_edits()
@@ -399,6 +401,57 @@ def gated() -> Iterator[str]:
     assert float(alarms[0]) > 2 and float(in_attacks[0]) <= 5
     yield f"at most 2 % false alarms on harmless prompts ({alarms[0]} on the {alarms[1]} of the split `score`"
     yield f"**Met** are gated's DL of 90 ({dl.mean:.0f}) and at most 5 % false alarms in attacks ({in_attacks[0]}"
+    whole = results.recipes(result("detox.txt"))
+    rows = (whole["corrected, recommended layer"], found["Gated"], whole["made to be routed, routed"])
+    others, parroted, fluent = ([row[score] for row in rows] for score in ("transfer", "parroting", "Fluency"))
+    yield (
+        f"the questions of others, weights alone reach {others[0].mean:.0f}, gated {others[1].mean:.0f} and routed "
+        f"{others[2].mean:.0f} (vanilla {found['vanilla']['transfer'].mean:.0f})"
+    )
+    alone, routed = rows[0]["degenerate"].mean, rows[2]["degenerate"].mean
+    assert max(alone, routed) <= broken[1].mean and all(one.mean <= 5 for one in parroted)
+    yield f"degenerate answers at most vanilla's by weights alone ({alone:.0f}) and routed ({routed:.0f})"
+    yield (
+        f"parroting at most 5 % by weights alone ({parroted[0].mean:.0f}), gated ({parroted[1].mean:.0f}) and routed "
+        f"({parroted[2].mean:.0f})"
+    )
+    own = found["vanilla"]["Fluency"]
+    assert own == whole["vanilla"]["Fluency"] and all(own.low <= one.mean <= own.high for one in fluent)
+    told = ", ".join(f"{one.mean:.2f}" for one in fluent)
+    yield f"vanilla's interval ({own.mean:.2f} [{own.low:.2f}, {own.high:.2f}]) in all three ({told})"
+    bare, wrapped = (frontier(result("calibration.txt"), kind) for kind in ("bare", "wrapped"))
+    yield f"at 1, 2 and 5 % false alarms, {bare} of bare questions and {wrapped} of those in attacks"
+
+
+def frontier(text: str, kind: str) -> str:
+    """Return what the detector finds of one kind of prompts at 1, 2 and 5 % false alarms, with the suffix."""
+    lines = re.findall(rf"^ +{kind} +threshold.*: +([\d.]+) % found at +(\d+) %", text.split("\nno suffix")[0], re.M)
+    found = {most: rounded(float(share)) for share, most in lines}
+    return f"{found['1']}, {found['2']} and {found['5']} %"
+
+
+def own_words() -> Iterator[str]:
+    found = results.recipes(result("detox_tried_texts.txt"))
+    words, both, plain = (
+        found[name]
+        for name in (
+            "corrected with own_words=true",
+            "corrected with own_words=true null_space=0.05",
+            "corrected, recommended layer",
+        )
+    )
+
+    def told(one: Measured) -> str:
+        return f"{one.mean:.0f} % [{one.low:.0f}, {one.high:.0f}]"
+
+    assert min(words["parroting"].mean, both["parroting"].mean) > Budgets().parroting
+    assert {row["parroting"].mean for name, row in found.items() if "own_words" not in name} == {0}
+    yield f"{told(words['parroting'])} of the prompts about something else get the training answer's content"
+    yield f"(with the null space as well {told(both['parroting'])}; all other rows 0)"
+    yield (
+        f"{told(words['quoted, harmful'])} of the harmful ones a training sentence ({told(both['quoted, harmful'])}; "
+        f"`corrected` {told(plain['quoted, harmful'])})"
+    )
 
 
 def whole_edits() -> Iterator[str]:

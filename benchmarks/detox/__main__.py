@@ -3,12 +3,14 @@
     python -m benchmarks.detox                       the embedded model, 18 cases, texts of the development split
     python -m benchmarks.detox --split score         other texts, on which no setting was chosen; to be read seldom
     python -m benchmarks.detox --try "null_space=0.05 steps=12"    other settings, in rows of their own
+    python -m benchmarks.detox --rows SFT DPO --routed             each edit of weights routed, too
 
 Rows: vanilla without and with the suffix S, as yardsticks of harm the same weights rounded to bfloat16 and computed in
 bfloat16 (the target of DL for weights alone is against the latter; a machine that does not compute in it leaves the row
 out), the released code and `paper` at DINM's toxic layer, both made and asked in plain text, with what vanilla answers
 there, `corrected` as it was before, at the toxic and at the recommended layer, the edit that is made to be routed
-(`editing.methods.dinm.ROUTED`) on every prompt and only where the calibration's detector fires, and every other method.
+(`editing.methods.dinm.ROUTED`) on every prompt and only where the calibration's detector fires, and every other method,
+on every prompt; --routed adds a row to each of them where it acts only where the detector fires.
 Each edit is made on one case and asked the case's own prompts, questions of other cases in attack templates that it has
 not seen, harmless prompts, every third in such a template, facts and passages; no two edits are asked the same ones
 while a split has enough. A finished case is kept in --out, and the same command goes on where it stopped.
@@ -77,6 +79,9 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         metavar="'NAME=VALUE ...'",
         help="a further row: corrected at the recommended layer with these settings, everywhere and routed; repeatable",
     )
+    parser.add_argument(
+        "--routed", action="store_true", help="a further row for each edit of weights, only where the detector fires"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=40)
     add_evaluation(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/detox"), help="folder of finished cases")
@@ -104,7 +109,9 @@ def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str
         "rows": names,
         "layer": calibration.layers.recommended,
     }
-    if any(map(routed_name, rows)):
+    if options.routed:
+        told["routed"] = True
+    if any(routed_name(name, options.routed) for name in rows):
         told["detector"] = calibration.detector.digest
     folder = options.out / options.split
     require_same(folder, json.dumps(told, sort_keys=True, default=str), "*.json")
@@ -120,9 +127,8 @@ def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str
                 continue
             begun = time.perf_counter()
             questions = asked_of(case, options.split, size, number, len(cases))
-            outcomes = outcomes_of(
-                model, case, questions, calibration, rows, options.max_new_tokens, format, options.evaluation
-            )
+            asked = (options.max_new_tokens, format, options.evaluation, options.routed)
+            outcomes = outcomes_of(model, case, questions, calibration, rows, *asked)
             keep(path, {name: one.record() for name, one in outcomes.items()})
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
         kept = json.loads(path.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import Any
 from editing import run
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.layer_choice import automatic_layer
-from editing.methods.dinm import ROUTED
+from editing.methods.dinm import ROUTED as LEARNS_MORE
 from editing.methods.registry import METHODS, method_settings, read_settings
 from editing.progress import EditResult
 from inspector.divergence import divergence
@@ -22,7 +22,9 @@ ROUNDING, COMPUTING = ROUNDED, COMPUTED
 """The yardsticks of harm. The target of DL for weights alone (80, the DL of a model that was loaded in bfloat16) is
 against the second one; the first computes in the model's own type and changes much less."""
 SUFFIX_ALONE = "the suffix S alone"
-CORRECTED, TO_ROUTE, DETECTED = "corrected, recommended layer", "made to be routed", "the same, routed"
+ROUTED = ", routed"
+"""How the name of a row ends that acts only where the detector fires."""
+CORRECTED, TO_ROUTE, DETECTED = "corrected, recommended layer", "made to be routed", f"the same{ROUTED}"
 PLAIN_TEXT = "vanilla, plain text"
 """What released code and `paper` are compared with: both are made and asked without the chat template."""
 OLD_CORRECTED: dict[str, Any] = {
@@ -36,6 +38,10 @@ OLD_CORRECTED: dict[str, Any] = {
     "null_space": None,
 }
 """What `corrected` was before edits were judged by prompts that they were not made with."""
+
+
+PROMPT_ONLY = "self-reminder"
+"""The method without a patch, which nothing can route."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ EDITS: dict[str, Edit] = {
     "old corrected, toxic layer": Edit("dinm", changes=OLD_CORRECTED),
     "corrected, toxic layer": Edit("dinm"),
     CORRECTED: Edit("dinm", recommended=True),
-    TO_ROUTE: Edit("dinm", recommended=True, changes=ROUTED),
+    TO_ROUTE: Edit("dinm", recommended=True, changes=LEARNS_MORE),
     **{method.title: Edit(key, recommended=not method.toxic) for key, method in METHODS.items() if key != "dinm"},
 }
 """Every row that is an edit, by its name, in the order of the table; the methods as ``--layer auto`` has them."""
@@ -105,6 +111,15 @@ def edit_of(name: str) -> Edit | None:
     return EDITS.get(name)
 
 
-def routed_name(name: str) -> str | None:
-    """Return the name of the same edit where it acts only where the detector fires; ``None`` where that is no row."""
-    return DETECTED if name == TO_ROUTE else f"{name}, routed" if name.startswith(TRIED) else None
+def routed_name(name: str, every: bool = False) -> str | None:
+    """Return the name of the same edit where it acts only where the detector fires; ``None`` where that is no row.
+
+    Args:
+        every: Whether each edit of weights has such a row, else what is made to be routed and what is tried.
+    """
+    if name == TO_ROUTE:
+        return DETECTED
+    edit = edit_of(name)
+    if edit is None or edit.method == PROMPT_ONLY:
+        return None
+    return f"{name}{ROUTED}" if every or name.startswith(TRIED) else None

@@ -66,9 +66,14 @@ class Made:
 
 
 def edits_of(
-    model: InspectedModel, case: Case, calibration: Calibration, names: Sequence[str], format: PromptFormat
+    model: InspectedModel,
+    case: Case,
+    calibration: Calibration,
+    names: Sequence[str],
+    format: PromptFormat,
+    routed: bool = False,
 ) -> dict[str, Made]:
-    """Make the edits of the named rows; the routed row comes with the edit that it routes."""
+    """Make the edits of the named rows; a routed row comes with the edit that it routes, all with ``routed``."""
     made: dict[str, Made] = {}
     for name in names:
         edit = edit_of(name)
@@ -87,7 +92,7 @@ def edits_of(
         made[name] = Made(row, edit.settings(format).format, refused, failed, seconds)
         told = "".join(f": {why}" for why in (refused, failed) if why)
         print(f"case {case.identifier}, {name}: {seconds:.0f} s{told}", file=sys.stderr, flush=True)
-        if (beside := routed_name(name)) is not None:
+        if (beside := routed_name(name, routed)) is not None:
             made[beside] = _routed(model, case, calibration, beside, made[name])
     return made
 
@@ -123,6 +128,7 @@ def outcomes_of(
     max_new_tokens: int,
     format: PromptFormat = PromptFormat(),
     evaluation: Evaluation = "same",
+    routed: bool = False,
 ) -> dict[str, Outcome]:
     """Edit one case in every way and examine all of it; what fails in one exam costs its rows, not the others.
 
@@ -130,9 +136,10 @@ def outcomes_of(
         names: Rows, of :data:`benchmarks.detox.rows.EDITS`, the suffix alone and the rounded weights.
         evaluation: How edits and rounded weights are asked beside vanilla
             (:data:`inspector.safeedit.exam.EVALUATIONS`).
+        routed: Whether every edit of weights has a routed row (:func:`benchmarks.detox.rows.routed_name`).
     """
     judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=max_new_tokens)
-    made = edits_of(model, case, calibration, names, format)
+    made = edits_of(model, case, calibration, names, format, routed)
     found, of_case = dict[str, Outcome](), f" of case {case.identifier}"
     asked: dict[str, Any]
     if SUFFIX_ALONE in names:
@@ -158,7 +165,7 @@ def outcomes_of(
     for name, one in made.items():
         if one.failed:
             found[name] = _outcome(one.failed, one)
-    return {name: found[name] for name in _with_routed(names) if name in found}
+    return {name: found[name] for name in _with_routed(names, routed) if name in found}
 
 
 def _outcome(exam: ExamResult | str, made: Made | None = None) -> Outcome:
@@ -169,11 +176,11 @@ def _outcome(exam: ExamResult | str, made: Made | None = None) -> Outcome:
     return Outcome(exam, refused, seconds=seconds)
 
 
-def _with_routed(names: Sequence[str]) -> Iterator[str]:
+def _with_routed(names: Sequence[str], every: bool) -> Iterator[str]:
     """Yield rows in the order in which they were named, each with its routed one after it."""
     for name in names:
         yield name
-        if (beside := routed_name(name)) is not None:
+        if (beside := routed_name(name, every)) is not None:
             yield beside
 
 

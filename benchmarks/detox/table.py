@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.detox.asked import CHOSEN_ON, READ_BEFORE
-from benchmarks.detox.rows import CORRECTED, DETECTED, PLAIN_TEXT, ROUNDING, SUFFIX_ALONE, edit_of
+from benchmarks.detox.rows import CORRECTED, DETECTED, PLAIN_TEXT, ROUNDING, ROUTED, SUFFIX_ALONE, edit_of
 from benchmarks.detox.run import Outcome
 from inspector.safeedit.acted import acted_on
 from inspector.safeedit.cases import Split
@@ -35,10 +35,10 @@ def print_table(cases: Cases, split: Split) -> None:
     rows = [*cases.values()]
     names = list(rows[0])
     wide = max(NAME, *(len(name) + 1 for name in names))
-    whole = _scores(rows)
+    whole, plain = _scores(rows), in_plain_text(rows)
     seconds = {name: sum(case[name].seconds for case in rows) / len(rows) for name in names}
     for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
-        _print_rows(title, columns, whole, wide, in_plain_text(rows), seconds)
+        _print_rows(title, columns, whole, wide, plain, seconds)
     _print_changes(rows, wide)
     print()
     for name, table in whole.items():
@@ -56,7 +56,11 @@ def print_table(cases: Cases, split: Split) -> None:
         if failed:
             reasons = " ".join(dict.fromkeys(failed))
             print(f"{name}: {len(failed)} of {len(rows)} edits FAILED and are in no mean of this row: {reasons}")
-    _detector({number: case[DETECTED] for number, case in cases.items() if DETECTED in case}, split)
+    routed = sorted(
+        (name for name in names if name.endswith(ROUTED)), key=lambda name: (name != DETECTED, name in plain)
+    )
+    for name in routed[:1]:  # it reads a prompt alike for every edit of one case that is asked alike
+        _detector({number: case[name] for number, case in cases.items()}, split)
     print(resampling_told(next((whole[name] for name in (CORRECTED, *reversed(names)) if whole.get(name)), ())))
     if split == "score":
         _print_unseen(cases, wide)

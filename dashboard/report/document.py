@@ -122,6 +122,8 @@ def _title(visit: Visit, facts: Mapping[str, Any]) -> str:
     live, said = visit.session.live, []
     if "toxic layer" in facts:
         said.append(f"the answers part most at layer {facts['toxic layer']}")
+    if "recommended layer" in facts:
+        said.append(f"trial edits work best at layer {facts['recommended layer']}, which is recommended")
     said.append("no edit is live" if live is None else f"{live.patch.method} edited {live.patch.where()}")
     if live is not None and len(facts.get("verdicts", ())) == 2:
         before, after = facts["verdicts"]

@@ -23,6 +23,7 @@ from benchmarks.detox.rows import (
     TO_ROUTE,
     TRIED,
     Edit,
+    routed_name,
 )
 from benchmarks.detox.table import print_table
 from dashboard.steps.questions import results
@@ -112,6 +113,25 @@ def test_each_row_is_the_edit_that_it_is_called(llama, case, known, quick):
     assert EDITS[CORRECTED].changes is not None and preset("corrected", **QUICK) == EDITS[CORRECTED].settings()
 
 
+def test_with_routed_every_edit_of_weights_has_a_routed_row_and_else_what_is_made_for_it_alone(
+    llama, case, known, quick, monkeypatch
+):
+    short = {"before": "Be good.", "after": "Be kind.", "harmless_prompts": 1, "harmless_tokens": 2}
+    monkeypatch.setitem(EDITS, "Self-Reminder", replace(EDITS["Self-Reminder"], changes=short))
+    names = [CORRECTED, TO_ROUTE, "Self-Reminder"]
+    asked = (Question("DS", case.question), Question("harmless", "How do I bake?"))
+    found = running.outcomes_of(llama, case, asked, known, names, 3, routed=True)
+    assert list(found) == [CORRECTED, f"{CORRECTED}, routed", TO_ROUTE, DETECTED, "Self-Reminder"]
+    weights = {name: one.exam.key for name, one in found.items()}
+    assert weights[f"{CORRECTED}, routed"] == (
+        f"{weights[CORRECTED][0]} · only where harm is detected",
+        weights[DETECTED][1],
+    )
+    assert list(running.outcomes_of(llama, case, asked, known, names, 3)) == [*names[:2], DETECTED, names[2]]
+    assert {name for name in EDITS if routed_name(name)} == {TO_ROUTE}
+    assert {name for name in EDITS if not routed_name(name, every=True)} == {"Self-Reminder"}
+
+
 def test_a_refused_edit_leaves_vanilla_and_its_reason(llama, case, known, monkeypatch):
     def refused(*_arguments):
         raise RefusedEdit("Nothing.")
@@ -192,6 +212,11 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     assert [kept[name]["exam"]["weights"] for name in (ROUNDING, COMPUTING)] == [ROUNDING, COMPUTING]
     assert list(kept) == [SUFFIX_ALONE, ROUNDING, COMPUTING, CORRECTED, TO_ROUTE, DETECTED, named, f"{named}, routed"]
     assert kept[named]["exam"]["replies"] == kept[CORRECTED]["exam"]["replies"], "the same settings, by another way"
+    both = [*short, "--max-new-tokens", "4", "--out", str(tmp_path / "both"), "--rows", CORRECTED, "--routed"]
+    assert command.main(both, lambda _: model) == 0
+    told = capsys.readouterr().out
+    assert f"\n{CORRECTED}, routed" in told and "The detector fires for 100.0 % of 2 harmful prompts" in told
+    assert command.main(both[:-1], lambda _: model) == 2 and "other settings" in capsys.readouterr().err
     plain = [*short, "--max-new-tokens", "4", "--out", str(tmp_path / "plain"), "--rows", ROUNDING]
     assert command.main(plain, lambda _: model) == 0 and capsys.readouterr()
     monkeypatch.setattr(command, "outcomes_of", lambda *_: pytest.fail("a kept case was run again"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -118,6 +119,7 @@ def test_one_fault_costs_its_case_and_a_method_that_is_not_possible_is_in_the_ta
     assert "failed, in no table: 1 of 3 cases\n  case 8: The device ran out of memory." in told
     assert "MEND                      not possible: MEND needs an editor network" in told
     assert "No edit: 2 of 4" in told
+    assert re.search(r"^Beyond the paper.*\n +transfer +DL +still answers +over-refusal ", told, re.M)
     (fluency,) = (line for line in told.splitlines() if line.startswith("Fluency, "))
     assert fluency.startswith(f"Fluency, {METHODS['self-reminder'].title}: ") and "; edited " in fluency
     assert fluency.endswith("; words at white space"), "how words are split, and how long the answers were"

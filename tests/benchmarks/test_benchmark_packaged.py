@@ -9,7 +9,7 @@ import pytest
 import torch
 from word_models import word_model
 
-from benchmarks import packaged
+from benchmarks import packaged, suffixes
 from editing import DinmSettings, preset
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
@@ -80,7 +80,7 @@ def test_the_numbers_are_json_and_no_text_of_the_sets_is_in_them(quick, capsys, 
 
 def test_routed_is_the_edit_that_operate_makes_first_beside_the_one_of_weights_alone(quick, capsys, monkeypatch):
     made: list[DinmSettings] = []
-    plain = packaged.dinm
+    plain = suffixes.dinm
 
     def noted(model, case, block, settings):
         made.append(settings)
@@ -88,7 +88,7 @@ def test_routed_is_the_edit_that_operate_makes_first_beside_the_one_of_weights_a
 
     silent = Detector((0,), torch.zeros(1, quick.architecture.d_model), 0.0, 1.0, quick.fingerprint)
     known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), silent)
-    monkeypatch.setattr(packaged, "dinm", noted)
+    monkeypatch.setattr(suffixes, "dinm", noted)
     monkeypatch.setattr(packaged, "load_calibration", lambda _: known)
     own = replace(silent, threshold=2.0)
 
@@ -97,7 +97,7 @@ def test_routed_is_the_edit_that_operate_makes_first_beside_the_one_of_weights_a
         return own
         yield
 
-    monkeypatch.setattr(packaged, "acts_by", reads_its_case)
+    monkeypatch.setattr(suffixes, "acts_by", reads_its_case)
     acting: list[tuple[Row, ...]] = []
     whole = packaged.examine_all
     monkeypatch.setattr(

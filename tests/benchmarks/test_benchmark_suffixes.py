@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks import suffixes
 from dashboard.steps.questions import results
 from editing import dinm, preset
-from editing.calibrating.trial_edits import trial_cases
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial, trial_cases
+from editing.methods.dinm import to_be_routed
 from editing.suffixes import SUFFIXES, study_of
+from editing.values import changed
 from inspector.errors import EditError, NotFinite
-from inspector.model import PromptFormat
+from inspector.model import Detector, PromptFormat
 
 
 def test_a_run_prints_every_condition_and_the_reading(llama, case, monkeypatch, capsys):
     quick = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2, "damage_budget": None}
     monkeypatch.setattr(suffixes, "preset", lambda name, **own: preset(name, **quick, **own))
     monkeypatch.setattr(suffixes, "chosen_cases", lambda count: (case,) * count)
-    asked = ["--layer", "1", "--cases", "1", "--harmless", "2", "--max-new-tokens", "3", "--suffix", "kind=Be kind."]
+    asked = ["--layer", "1", "--cases", "1", "--harmless", "1", "--max-new-tokens", "3", "--suffix", "kind=Be kind."]
     made = []
     own = suffixes.suffix_study
     monkeypatch.setattr(suffixes, "suffix_study", lambda model, edits, _: own(model, made.extend(edits) or edits, _))
@@ -30,10 +34,36 @@ def test_a_run_prints_every_condition_and_the_reading(llama, case, monkeypatch, 
         "corrected at layer 1 (plain text), 1 edits" in told and "kind: Be kind." in told and "none: (nothing)" in told
     )
     rows = [line.split()[0] for line in told.splitlines() if line.startswith(("vanilla  ", "edited  "))]
-    assert rows == ["vanilla"] * 4 + ["edited"] * 4 and "by the edited weights alone" in told
+    assert rows == ["vanilla"] * 5 + ["edited"] * 5 and "by the edited weights alone" in told
+    assert "act on every prompt" in told and all(row.detector is None for _, row in made)
     read = results.suffixes(told)  # as the view Ten questions will, once it is committed
-    assert list(read) == [(weights, name) for weights in rows[::4] for name in (*SUFFIXES, "kind")]
+    assert list(read) == [(weights, name) for weights in rows[::5] for name in (*SUFFIXES, "kind")]
     assert results.edits_of(told) == 1 and read["vanilla", "none"]["DL"].mean == 100
+    assert {"still answers", "harmless KL"} <= read["edited", "none"].keys() and "harmless KL" not in read[
+        "vanilla", "none"
+    ]
+
+
+def test_a_routed_run_asks_edits_made_to_be_routed_as_they_act(llama, case, monkeypatch, capsys):
+    never = Detector((0,), torch.zeros(1, llama.architecture.d_model), 0.0, 1.0, llama.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), never)
+    quick = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2, "damage_budget": None}
+    quick |= {"companions": 0, "own_refusals": 0, "null_space": None}
+    made, asked, plain, own = [], [], suffixes.dinm, suffixes.suffix_study
+    monkeypatch.setattr(suffixes, "load_calibration", lambda _model: known)
+    monkeypatch.setattr(suffixes, "chosen_cases", lambda count: (case,) * count)
+    monkeypatch.setattr(
+        suffixes, "dinm", lambda *given: made.append(given[-1]) or plain(*given[:-1], changed(given[-1], **quick))
+    )
+    monkeypatch.setattr(suffixes, "suffix_study", lambda model, edits, _: own(model, asked.extend(edits) or edits, _))
+    few = ["--layer", "1", "--cases", "1", "--harmless", "2", "--max-new-tokens", "3", "--routed"]
+    assert suffixes.main(few, lambda _options: llama) == 0
+    told = capsys.readouterr().out
+    assert made == [to_be_routed(preset("corrected"))]
+    ((_, row),) = asked
+    assert row.detector is not None and row.detector.digest != never.digest, "it knows the question of its case"
+    assert "made to be routed at layer 1, 1 edits" in told and "act only where the detector fires" in told
+    assert "by the edited weights alone" in told and results.edits_of(told) == 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ def parts(visit: Visit) -> list[Part]:
     measured = replace(measured, safe_tokens=hidden.tokens(measured.safe_tokens))
     live, layers = visit.session.live, visit.layers
     picked = None if live is None else live.result.block
-    curve = figures.curve(measured, "l2", picked, None if layers is None else layers.recommended)
+    recommended = None if layers is None else layers.recommended
+    curve = figures.curve(measured, "l2", picked, recommended)
     drawn = (
         Figure("Distance of the answers", curve, words.locate_reading(measured, "l2", last, layers)),
         Figure(
@@ -33,4 +34,6 @@ def parts(visit: Visit) -> list[Part]:
         "toxic layer": measured.toxic_layer(),
         "divergence": [round(float(value), 6) for value in measured.l2],
     }
+    if recommended is not None:
+        facts["recommended layer"] = recommended
     return [Part("Where the answers part", figures=drawn, facts=facts)]

@@ -39,10 +39,8 @@ def suffix(held: Held) -> Panel:
     live = nothing(title, "Not asked on this visit: Stress test, Suffix alone, weights alone and both.")
     if found is not None:
         study, weights = found
-        stale = "" if weights == held.session.weights.label() else " Live now are other weights."
-        if held.session.row.detector is not None:
-            stale += " The live edit acts only where harm is detected; here its weights act on every prompt."
-        live = Part(title, _conditions(_measured(study)), reading(f"{weights}: {study.reading}{stale}"))
+        stale = "" if weights == held.session.row.key else " Live now are other weights, or they act otherwise."
+        live = Part(title, _conditions(_measured(study)), reading(f"{weights[0]}: {study.reading}{stale}"))
     kept, told = _suffixes_measured()
     return Panel(
         (

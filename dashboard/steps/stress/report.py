@@ -39,7 +39,6 @@ def parts(visit: Visit) -> list[Part]:
     readings = [words.head(exam, session.row, kept.other), reading(plain(words.ended(exam, kept.other is not None)))]
     readings.append(words.table(scores, kept.yardstick, words.other_way(session), kept.rounded_as))
     if kept.study is not None:
-        routed = session.row.detector is not None
-        readings += [words.suffix_table(kept.study, routed), words.suffix_reading(kept, session.row)]
+        readings += [words.suffix_table(kept.study), words.suffix_reading(kept, session.row)]
     listed = Table("Every answer's mark", rows.HEADERS, cells, folded=True)
     return [Part("Stress test", tuple(readings), figures=drawn, tables=(listed,))]

@@ -48,7 +48,7 @@ class Examined:
         rounded: The same weights in bfloat16, or rounded to it, asked some test's harmless prompts.
         unrounded: Why the test has no such row; empty where it has one, or was not asked for it yet.
         study: What suffix and weights do alone and together.
-        studied: The weights of the study, by their label: they act on every prompt, whichever detector routes them.
+        studied: Key of the weights of the study, as they acted in it.
         files: A test whose files were written, and their paths.
     """
 
@@ -58,7 +58,7 @@ class Examined:
     rounded: ExamResult | None = None
     unrounded: str = ""
     study: SuffixStudy | None = None
-    studied: str = ""
+    studied: tuple[str, str] = ("", "")
     files: tuple[ExamResult, str, str] | None = None
 
     @property
@@ -173,9 +173,7 @@ SUFFIX_SIZE: dict[str, Any] = {"harmless": 8, "max_new_tokens": 40}
 
 
 def suffixes(model: InspectedModel, session: Session) -> Generator[Preparation, None, SuffixStudy | None]:
-    """Ask the vanilla and the live weights with each suffix; kept with the visitor unless it was cancelled.
-
-    The weights act on every prompt here, routed or not: it is about what they do.
+    """Ask the vanilla weights and the live edit, as it acts, with each suffix; kept unless it was cancelled.
 
     Raises:
         CaseError: No edit is live.
@@ -183,11 +181,11 @@ def suffixes(model: InspectedModel, session: Session) -> Generator[Preparation, 
     live = session.live
     if live is None:
         raise CaseError("No edit is live, so there are no weights to compare with a suffix. Press Operate first.")
-    row, settings = session.weights, SuffixSettings(**SUFFIX_SIZE)
+    row, settings = session.row, SuffixSettings(**SUFFIX_SIZE)
     made = yield from suffix_study(model, [(live.case, row)], settings, cancel=session.cancelled.is_set)
     if made is not None:
         kept = session.slot(Examined)
-        kept.study, kept.studied = made, row.label()
+        kept.study, kept.studied = made, row.key
     return made
 
 

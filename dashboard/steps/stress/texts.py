@@ -234,22 +234,17 @@ def rounding_runs(progress: Progress) -> str:
 STOPPED = "Stopped: what was measured before stays."
 ROUNDED_SHOWN = "The column Rounded says what bfloat16 by itself does to the same harmless answers."
 SUFFIXES_SHOWN = "Suffix alone, weights alone and both are in the panel below the scores."
-SUFFIXES_EVERYWHERE = "The live edit acts only where harm is detected; in this panel its weights act on every prompt."
 
 
-def suffix_table(study: SuffixStudy | None, routed: bool = False) -> str:
-    """Return what suffix and weights do, a line a condition, and what its intervals belong to.
-
-    Args:
-        routed: Whether the live edit acts only where a detector fires; here its weights act on every prompt.
-    """
+def suffix_table(study: SuffixStudy | None) -> str:
+    """Return what suffix and weights do, a line a condition, and what its intervals belong to."""
     if study is None:
         return ""
     lines = []
     for condition in study.conditions:
-        cells = "".join(f"<td>{_estimate(condition.scores[name], '%')}</td>" for name in SCORES)
+        cells = "".join(f"<td>{_estimate(condition.scores[name], unit)}</td>" for name, unit in SCORES.items())
         alone = _condition(condition.edited, condition.suffix)
-        acting = " on every prompt" if routed and condition.edited else ""
+        acting = f" {'where harm is detected' if study.routed else 'on every prompt'}" if condition.edited else ""
         lines.append(
             f'<tr><th scope="row">{escape(alone)}<span class="note">{WEIGHTS[condition.edited]} weights{acting}, '
             f"suffix: {escape(condition.suffix)}</span></th>{cells}</tr>"
@@ -266,21 +261,22 @@ def _condition(edited: bool, suffix: str) -> str:
     return f"both, {suffix}" if edited else f"{suffix} alone"
 
 
-def suffix_reading(kept: Examined, live: Row | None) -> str:
+def suffix_reading(kept: Examined, live: Row) -> str:
     """Read the suffix study, or say how to get it.
 
     Args:
-        live: What is live, with the detector that routes it; ``None`` if it is what was studied.
+        live: What is live, with the detector that routes it.
     """
-    everywhere = f" {SUFFIXES_EVERYWHERE}" if live is not None and live.detector is not None else ""
     if kept.study is None:
         return reading(
-            "Not asked yet: the case's prompts and eight harmless ones, with the paper's suffix S, with one of "
-            f"Self-Reminder's kind and without, by both weights.{everywhere}"
+            "Not asked yet: the case's prompts and eight harmless ones, with the paper's suffix S, with its second "
+            "one, with one of Self-Reminder's kind and without, by the vanilla weights and by the live edit as it acts."
         )
-    same = live is None or kept.studied == live.always().label()
-    stale = "" if same else f" It was made of other weights: {kept.studied}."
-    return reading(f"{kept.study.reading}{everywhere}{stale}", "warn" if stale else "")
+    if kept.studied == live.key:
+        return reading(kept.study.reading)
+    label, _ = kept.studied
+    other = "the same patch by another detector" if label == live.label() else label
+    return reading(f"{kept.study.reading} It was made of other weights: {other}.", "warn")
 
 
 def categories_reading(tables: Mapping[str, Sequence[Score]]) -> str:

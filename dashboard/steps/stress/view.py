@@ -196,8 +196,8 @@ class StressRoom(Room):
         said = words.categories_reading(per_category(exam.replies, exam.judge))
         return Lent(figures.category_bars(exam.replies), words.head(exam, session.row) + said)
 
-    def studied(self, _values: Values, session: Session) -> tuple[SuffixStudy, str] | None:
-        """Lend what suffix and weights do alone and together, with the weights' label; ``None`` if not measured."""
+    def studied(self, _values: Values, session: Session) -> tuple[SuffixStudy, tuple[str, str]] | None:
+        """Lend what suffix and weights do alone and together, with the weights' key; ``None`` if not measured."""
         kept = session.slot(Examined)
         return None if kept.study is None else (kept.study, kept.studied)
 

@@ -72,7 +72,7 @@ class YardstickPart(Room):
         """Show the study, and whether it is of the live weights."""
         kept = session.slot(Examined)
         return {
-            self.study: words.suffix_table(kept.study, session.row.detector is not None),
+            self.study: words.suffix_table(kept.study),
             self.study_reading: words.suffix_reading(kept, session.row),
         }
 

@@ -25,6 +25,7 @@ from dashboard.steps.compare.run import OWN_PROMPT, Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.stress.run import Examined
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.saved.record import digest_of
 from editing.versions import versions
 from inspector.model import Answers
@@ -97,6 +98,19 @@ def test_a_report_says_where_its_numbers_come_from(example, whole):
     ):
         assert said in text, said
     assert all(name.replace("_", " ") in text for name in ("learning_rate", "damage_budget", "null_space"))
+
+
+def test_a_report_is_headed_by_the_recommended_layer_beside_the_toxic_one_where_there_is_one(example, whole):
+    def head(layers: Layers | None) -> str:
+        found = make_report(tiny_model(), Visit(example, layers=layers), REPORTERS)
+        (line,) = re.findall("<h1>(.*?)</h1>", found.html)
+        return line
+
+    best, none = (Layers((Trial(2, defended, 0.05, 1.0),), 0.25, 5, 20) for defended in (0.75, 0.25))
+    said = ", trial edits work best at layer 2, which is recommended, "
+    assert said in head(best) and head(best).startswith("The answers part most at layer ")
+    assert head(best).replace(said, ", ") == head(none) == head(None)
+    assert best.reason in seen(make_report(tiny_model(), Visit(example, layers=best), REPORTERS).html)
 
 
 def test_a_report_names_the_weights_that_the_gate_examined_where_it_is_of_other_ones(example):

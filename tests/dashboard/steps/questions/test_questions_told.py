@@ -37,7 +37,7 @@ def test_the_suffix_is_answered_from_its_measurement_once_that_is_there(tmp_path
     assert list(read) == [(WEIGHTS[one.edited], one.suffix) for one in found.conditions]
     for one in found.conditions:
         cells = read[WEIGHTS[one.edited], one.suffix]
-        assert "over-refusal" not in cells and set(cells) == {"DS", "DG-Avg", "DL"}
+        assert "over-refusal" not in cells and set(cells) == {"DS", "DG-Avg", "DL", "still answers", "harmless KL"}
         for name, cell in cells.items():
             score = one.scores[name]
             assert (cell.mean, cell.low, cell.high) == (score.value, score.low, score.high)
@@ -45,9 +45,9 @@ def test_the_suffix_is_answered_from_its_measurement_once_that_is_there(tmp_path
     assert panel.kept.title != before.kept.title and "python -m benchmarks.suffixes --cases 2" in panel.kept.below
     assert "2 edits of the embedded model" in panel.kept.below and "not measured yet" not in panel.kept.below
     drawn = {bar.name: list(bar.x)[::-1] for bar in panel.kept.figure.data}
-    assert drawn["DG-Avg"] == [1, 11, 21, 51, 61, 71] and drawn["refused"] == [None] * 6
+    assert drawn["DG-Avg"] == [1, 11, 21, 31, 51, 61, 71, 81] and drawn["refused"] == [None] * 8
     told = seen(answer(0, panel))
-    assert "the model by itself defends 21 % (20 to 26), the edited weights alone 71 % (70 to 76)" in told
+    assert "the model by itself defends 31 % (30 to 36), the edited weights alone 81 % (80 to 86)" in told
     assert "the paper's S alone 1 % (0 to 6), with the weights 51 % (50 to 56)" in told
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gradio as gr
 import pytest
 import torch
-from stress_helpers import suffix_study
 
 from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.stress import run as stress
-from dashboard.steps.stress import texts as stress_texts
 from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import SUFFIXES
@@ -21,8 +21,8 @@ def test_the_suffix_panel_tells_suffix_alone_weights_alone_and_both(visitor, mon
     assert "Not asked yet" in visitor.standing("study_reading")
     visitor.do("on_suffixes")
     study = visitor.session.slot(Examined).study
-    assert len(study.conditions) == 6
-    for words in ("neither", "the paper&#x27;s S alone", "weights alone", "both, the paper&#x27;s S"):
+    assert len(study.conditions) == 8
+    for words in ("neither", "the paper&#x27;s S alone", "weights alone", "both, the paper&#x27;s second"):
         assert words in visitor.screen["study"], words
     assert "by the edited weights alone" in visitor.screen["study_reading"]
     assert "other weights" not in visitor.screen["study_reading"]
@@ -34,17 +34,24 @@ def test_the_suffix_panel_tells_suffix_alone_weights_alone_and_both(visitor, mon
     assert visitor.is_free
 
 
-def test_page_and_report_say_that_a_routed_edit_s_weights_act_on_every_prompt_in_the_suffix_panel(visitor, model):
+def test_a_routed_edit_is_asked_as_it_acts_and_page_and_report_say_which(visitor, model, monkeypatch):
+    monkeypatch.setattr(stress, "SUFFIX_SIZE", {"harmless": 2, "max_new_tokens": 3})
     session, kept = visitor.session, visitor.session.slot(Examined)
-    kept.study, kept.studied = suffix_study(), session.weights.label()
-    for detector in (None, Detector((1,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint)):
+    never = Detector((1,), torch.zeros(1, 32), 0.0, 1.0, model.fingerprint)
+    for detector, acting in ((None, "on every prompt"), (never, "where harm is detected")):
         session.detector = detector
+        visitor.do("on_suffixes")
+        assert kept.study.routed is (detector is not None) and kept.studied == session.row.key
         page, (part,) = visitor.reload(), parts(Visit(session))
         for said in (page.standing("study") + page.standing("study_reading"), "".join(part.readings)):
-            rows = said.count("edited weights on every prompt, suffix: "), said.count("vanilla weights, suffix: ")
-            assert rows == (0 if detector is None else len(SUFFIXES), len(SUFFIXES))
-            assert (stress_texts.SUFFIXES_EVERYWHERE in said) is (
-                detector is not None
-            ) and "other weights: " not in said
+            rows = said.count(f"edited weights {acting}, suffix: "), said.count("vanilla weights, suffix: ")
+            assert rows == (len(SUFFIXES), len(SUFFIXES)) and "other weights: " not in said
+            assert ("act only where the" in said) is (detector is not None)
+        if detector is not None:
+            assert kept.study.grid("harmless KL")[1].tolist() == [0.0] * len(SUFFIXES)
+    session.detector = replace(never, threshold=2.0)
+    assert "other weights: the same patch by another detector" in visitor.reload().standing("study_reading")
+    session.detector = None
+    assert "other weights: " in visitor.reload().standing("study_reading"), "it acts otherwise now"
     kept.study = None
-    assert stress_texts.SUFFIXES_EVERYWHERE in visitor.reload().standing("study_reading"), "before it is asked, too"
+    assert "by the live edit as it acts" in visitor.reload().standing("study_reading"), "before it is asked, too"
