@@ -113,7 +113,7 @@ def test_the_threshold_is_set_by_texts_of_the_split_development(llama, monkeypat
         kind: [s >= detector.threshold for s, t in zip(own, texts, strict=True) if t.wrapped is kind]
         for kind in (True, False)
     }
-    allowed = {kind: int(0.3 * len(marks)) for kind, marks in fires.items()}
+    allowed = {kind: round(0.3 * len(marks)) for kind, marks in fires.items()}
     assert all(0 < allowed[kind] >= sum(marks) for kind, marks in fires.items())
     assert any(sum(marks) == allowed[kind] for kind, marks in fires.items()), "the lowest such threshold"
     assert detector.about["false_alarms_unseen"] == pytest.approx(sum(map(sum, fires.values())) / len(texts))
