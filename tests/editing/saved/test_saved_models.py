@@ -161,7 +161,7 @@ def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(case, tmp_
     first = run(dinm(model, case, 1, SETTINGS))
     row = first.row()
     short = GateSettings(Budgets(*(100.0,) * 5), harmless=2, questions=1, max_new_tokens=2, least_gain=0)
-    strict = replace(short, budgets=Budgets())
+    strict = replace(short, budgets=Budgets(harmless_kl=0.0))
     word = run(accept(model, row, case, short)).record() | {"passed": True, "overridden": False}
     record = replace(record_of(model, case, first, row), gate=word)
     made = run(written_adapter(model, row, tmp_path / "small", 1, record, settings=short))
@@ -171,7 +171,7 @@ def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(case, tmp_
     assert smaller["identifier"] == left.identifier != first.patch.identifier
     assert smaller["gate"]["weights"] == Row(left).label()
     assert smaller["gate"]["reason"].startswith("Passed")
-    with pytest.raises(Refused, match=r"at rank 1\. Take a larger rank.*degenerate"):
+    with pytest.raises(Refused, match=r"at rank 1\. Take a larger rank.*harmless KL"):
         run(written_adapter(model, row, tmp_path / "no", 1, record, settings=strict))
     assert not (tmp_path / "no").exists()
     run(written_adapter(model, row, tmp_path / "by hand", 1, record, True, strict))
