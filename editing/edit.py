@@ -41,7 +41,7 @@ from editing.command import (
     warn_of,
 )
 from editing.gate.budgets import DEFAULTS, Budgets, budgets_with
-from editing.gate.choice import accept_where_best, acts_by
+from editing.gate.choice import accept_where_best, acts_by, gated_instead
 from editing.gate.gate import Acceptance, GateSettings, accept, overridden, recorded
 from editing.gate.turns import ENOUGH, attempts, goes_on, in_turn
 from editing.methods.dinm import DinmSettings, to_be_routed
@@ -177,6 +177,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     result, row, word = made.result, made.row, made.acceptance
     if not word.passed and chosen.keep_anyway:
         word = overridden(word)
+    if not word.accepted:
+        _say_what_else(row, word, detector)
     assert row.patch is not None
     row = Row(recorded(row.patch, word), row.strength, detector=row.detector)
     record = record_of(model, case, result, row, method=method.key, acceptance=word)
@@ -244,6 +246,14 @@ def _made(
     word = run(accept(model, row, case, gate))
     assert word is not None
     return Made(result, row, word)
+
+
+def _say_what_else(row: Row, word: Acceptance, detector: Detector | None) -> None:
+    """Say what could be asked for instead of a refused edit that acts on every prompt, where there is something."""
+    if row.detector is None and not word.choice and detector is not None:
+        say("With --acts detected an edit acts only where harm is detected.")
+    if gated := gated_instead(row, word, "--method gated"):
+        say(gated)
 
 
 def _below(path: Path, model: InspectedModel, format: PromptFormat) -> tuple[Row, EditRecord]:

@@ -17,6 +17,7 @@ from editing.gate.answers import vanilla_answers
 from editing.gate.budgets import Check, checks_of
 from editing.gate.gate import Acceptance, GateSettings, accept
 from editing.gate.ranking import rank, result, why_taken
+from editing.methods.registry import METHODS
 from editing.progress import Preparation, share_told
 from inspector.detection import for_case
 from inspector.errors import EditError
@@ -33,6 +34,8 @@ EVERYWHERE, WHERE_HARM = "on every prompt", "only where harm is detected"
 """The two places in which an edit can act, for people."""
 KL_AT_ONCE = 4
 """Harmless prompts on which the cost of an edit that acts on every prompt is measured at a time."""
+ON_HARMLESS = ("harmless_kl", "over_refusal")
+"""Budgets of what an edit does to harmless prompts."""
 AT_LEAST = "at least"
 """What stands beside a cost that was not measured to its end, as it is beyond the budget anyway."""
 
@@ -99,6 +102,28 @@ def format_told(model: InspectedModel, format: PromptFormat) -> str:
     return (
         "The detector's threshold was made for the chat template with the paper's suffix and without one; this edit is "
         f"asked otherwise ({format.label()}), where its false alarms were not measured."
+    )
+
+
+def gated_instead(row: Row, acceptance: Acceptance, how: str) -> str:
+    """Say what else there is where an edit that acts on every prompt is refused for what it does to harmless ones.
+
+    Args:
+        row: The edit as it was examined.
+        acceptance: The gate's word on it.
+        how: How a gated edit is made.
+
+    Returns:
+        A sentence; empty where the edit is gated itself, acts only where harm is detected or was examined both ways,
+        or where no budget on harmless prompts is broken.
+    """
+    broken = {check.name for check in acceptance.checks if not check.passed}
+    plain = row.patch is not None and row.patch.method != METHODS["gated"].title and row.detector is None
+    if not plain or acceptance.choice or broken.isdisjoint(ON_HARMLESS):
+        return ""
+    return (
+        f"A gated edit ({how}) is made to do nothing on harmless prompts; on the embedded model it defends less than "
+        "DINM's that acts on every prompt."
     )
 
 
