@@ -2,11 +2,14 @@
 
     python -m benchmarks.gate_word                       the embedded model, the 18 cases of `benchmarks.detox`
     python -m benchmarks.gate_word --cases 3 --set steps=5
+    python -m benchmarks.gate_word --acts everywhere --out runs/gate_word_everywhere
+    python -m benchmarks.gate_word --method gated --out runs/gate_word_gated
 
 Runs `python -m editing.edit` on one case after the other, with all its defaults: the edit that is made to be routed,
 where the gate refuses it or it defends too little the plain one as well, and the gate's choice of both and of where
-they act. The recommended layer was not chosen on these cases, and no setting and no detector by the gate's texts, which
-are none of the split `score` either.
+they act. With `--acts` it acts there, as that command says; a gated edit acts on every prompt unless that says
+otherwise. The recommended layer was not chosen on these cases, and no setting and no detector by the gate's texts,
+which are none of the split `score` either.
 A finished case is kept in --out, and the same command goes on where it stopped.
 
 The table is printed; each finished case goes to the error stream. Exit codes: 0; 2 when it cannot be done.
@@ -51,9 +54,17 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model(parser, "cpu", "float32")
     parser.add_argument("--cases", type=int, default=18)
+    parser.add_argument("--method", default="dinm", choices=("dinm", "gated"), help="whose edit (default: dinm)")
+    parser.add_argument(
+        "--acts",
+        type=edit.acts_word,
+        choices=edit.ACTS,
+        help="where the edit acts, as for editing.edit (default: gate; of a gated edit: everywhere)",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
     parser.add_argument("--out", type=Path, default=Path("runs/gate_word"), help="folder of finished cases")
     options = parser.parse_args(arguments)
+    options.acts = options.acts or ("gate" if options.method == "dinm" else "everywhere")
     return finished(lambda: _words(options, loader))
 
 
@@ -61,6 +72,7 @@ def _words(options: argparse.Namespace, loader: Loader) -> None:
     model = loader(options)
     known = load_calibration(model)
     told = {"model": model.fingerprint, "dtype": model.dtype_name, "settings": options.set}
+    told |= {"method": options.method, "acts": options.acts}
     told |= {"layer": known.layers.recommended, "detector": known.detector.digest}
     require_same(options.out, json.dumps(told), "*.json")
     cases = unseen_cases(options.cases, known.layers)
@@ -68,12 +80,13 @@ def _words(options: argparse.Namespace, loader: Loader) -> None:
         raise EditError("There is no case to edit. Give --cases 1 or more.")
     warn_of_fewer(cases, options.cases)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
-    print(f"python -m editing.edit on {len(cases)} cases, all else by default" + "".join(f", {s}" for s in options.set))
+    command = f"python -m editing.edit --method {options.method} --acts {options.acts}"
+    print(f"{command} on {len(cases)} cases, all else by default" + "".join(f", {s}" for s in options.set))
     words = []
     for case in cases:
         path = options.out / f"{case.identifier}.json"
         if not path.is_file():
-            word = _word(model, case, options.set)
+            word = _word(model, case, options)
             keep(path, word)
             print(f"case {case.identifier}: {kept_of(word)}, {word['wall']:.0f} s", file=sys.stderr, flush=True)
         words.append(json.loads(path.read_text(encoding="utf-8")))
@@ -83,16 +96,17 @@ def _words(options: argparse.Namespace, loader: Loader) -> None:
     print(f"\n{summary(words)}")
 
 
-def _word(model: InspectedModel, case: Case, settings: Sequence[str]) -> dict[str, Any]:
+def _word(model: InspectedModel, case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Return what the command told of one case, with its duration in seconds (``wall``).
 
     Raises:
         KeyboardInterrupt: It was interrupted.
     """
     printed, said, begun = io.StringIO(), io.StringIO(), time.perf_counter()
-    changed = [part for one in settings for part in ("--set", one)]
+    changed = [part for one in options.set for part in ("--set", one)]
+    asked = ["--case", str(case.identifier), *changed, "--method", options.method, "--acts", options.acts]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(printed), redirect_stderr(said):
-        code = edit.main(["--case", str(case.identifier), *changed, "--out", folder], lambda _options: model)
+        code = edit.main([*asked, "--out", folder], lambda _options: model)
         wall = time.perf_counter() - begun
         told = json.loads(printed.getvalue()) if code in (0, 1) else {}
     if code == 130:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from editing.command import (
     warn_of,
 )
 from editing.gate.budgets import DEFAULTS, Budgets, budgets_with
-from editing.gate.choice import accept_where_best, acts_by, of_those_below
+from editing.gate.choice import accept_where_best, acts_by, gated_instead
 from editing.gate.gate import Acceptance, GateSettings, accept, overridden, recorded
 from editing.gate.turns import ENOUGH, attempts, goes_on, in_turn
 from editing.methods.dinm import DinmSettings, to_be_routed
@@ -145,9 +145,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         raise EditError(f"{model.name} has no detector yet. {to_calibrate(model)}")
     if detector is not None and chosen.acts != EVERYWHERE:
         warn_of(detector)
-        if below is not None:
-            row, first = below
-            detector = run(of_those_below(model, detector, (first.case,), settings.format, acted_by=row.detector))
+    beside = {} if below is None else {"below": (below[1].case,), "acted_by": below[0].detector}
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
     marked = marks(model, measured, None if known is None else known.layers)
     try:
@@ -172,13 +170,15 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     def making(one: Any, first: Made | None) -> Generator[Preparation | Step, None, Made]:
         if first is not None:
             say(f"  {goes_on(first.acceptance)}")
-        return (yield from _made(model, case, starting, one, chosen, detector, gate))
+        return (yield from _made(model, case, starting, one, chosen, detector, gate, beside))
 
     made = run(in_turn(tried, making), _tell)
     assert made is not None  # nobody cancels it
     result, row, word = made.result, made.row, made.acceptance
     if not word.passed and chosen.keep_anyway:
         word = overridden(word)
+    if not word.accepted:
+        _say_what_else(row, word, detector)
     assert row.patch is not None
     row = Row(recorded(row.patch, word), row.strength, detector=row.detector)
     record = record_of(model, case, result, row, method=method.key, acceptance=word)
@@ -224,8 +224,13 @@ def _made(
     chosen: argparse.Namespace,
     detector: Detector | None,
     gate: GateSettings,
+    beside: Mapping[str, Any],
 ) -> Generator[Preparation | Step, None, Made]:
-    """Edit and ask the gate, which chooses where the edit acts if that was not asked for; yields the edit's events."""
+    """Edit and ask the gate, which chooses where the edit acts if that was not asked for; yields the edit's events.
+
+    Args:
+        beside: What it stands on, for :func:`editing.gate.choice.acts_by`.
+    """
     result = yield from start(settings)
     if result.fewer_companions:
         say(f"  {result.fewer_companions}")
@@ -233,14 +238,22 @@ def _made(
     if row.patch is None:
         raise EditError("This method changes the prompt and no weight, so there is nothing to save.")
     if chosen.acts == "gate":
-        taken = run(accept_where_best(model, row, case, gate, detector=detector))
+        taken = run(accept_where_best(model, row, case, gate, detector=detector, **beside))
         assert taken is not None  # nobody cancels it
         return Made(result, taken.row, taken.acceptance)
     if chosen.acts == "detected" and detector is not None:
-        row = replace(row, detector=run(acts_by(model, detector, case, row.patch.format)))
+        row = replace(row, detector=run(acts_by(model, detector, case, row.patch.format, **beside)))
     word = run(accept(model, row, case, gate))
     assert word is not None
     return Made(result, row, word)
+
+
+def _say_what_else(row: Row, word: Acceptance, detector: Detector | None) -> None:
+    """Say what could be asked for instead of a refused edit that acts on every prompt, where there is something."""
+    if row.detector is None and not word.choice and detector is not None:
+        say("With --acts detected an edit acts only where harm is detected.")
+    if gated := gated_instead(row, word, "--method gated"):
+        say(gated)
 
 
 def _below(path: Path, model: InspectedModel, format: PromptFormat) -> tuple[Row, EditRecord]:

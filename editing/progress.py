@@ -73,6 +73,22 @@ def part_of(
         yield Preparation(message or getattr(event, "message", ""), start + (end - start) * event.fraction)
 
 
+def share_told(
+    work: Generator[float, None, _Result], message: str, start: float = 0.0, end: float = 1.0
+) -> Generator[Preparation, None, _Result]:
+    """Run work that yields nothing but its share as :func:`part_of` runs a part; returns what it returns.
+
+    Args:
+        message: What is being done.
+    """
+    while True:
+        try:
+            share = next(work)
+        except StopIteration as done:
+            return done.value
+        yield Preparation(message, start + (end - start) * share)
+
+
 @dataclass(frozen=True)
 class Step:
     """The vital signs at one point of an edit. Step 0 is vanilla, before any update.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,7 @@ from torch import Tensor
 from editing.calibrating.trial_edits import Layers, try_layers
 from editing.methods.dinm import DinmSettings
 from editing.optimising.null_space import harmless_moment, known_moments, moment_key
-from editing.progress import Preparation, part_of
+from editing.progress import Preparation, part_of, share_told
 from editing.texts.harmless import (
     ASKED_AT_ONCE,
     answers_by_text,
@@ -42,7 +42,6 @@ from inspector.validated import read_record
 
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "calibration"
 _FORMAT = "dinm-inspector calibration 4"
-_Found = TypeVar("_Found")
 _WARNED: set[Path] = set()
 """Files that this process has told to be of no use."""
 FORMATS = (PromptFormat(SUFFIX), PromptFormat(""))
@@ -245,15 +244,15 @@ def _detector(
     unseen = that_fit(model, wanted, FORMATS)
     too_long = len(samples("detector")) + len(wanted) - len(texts) - len(unseen)
     words = "bundled prompts for the detector" + (f"; {too_long} too long for this model" if too_long else "")
-    found = yield from _shown(
+    found = yield from share_told(
         readings_of(model, texts, blocks, FORMATS, cancel), f"Reading {len(texts)} {words}", 0, 0.83
     )
     if found is None:
         return None
-    made = yield from _shown(fit(model, texts, found, blocks, cancel), "Fitting the detector", 0.83, 0.93)
+    made = yield from share_told(fit(model, texts, found, blocks, cancel), "Fitting the detector", 0.83, 0.93)
     if made is None:
         return None
-    found = yield from _shown(
+    found = yield from share_told(
         readings_of(model, unseen, blocks, FORMATS, cancel), f"Reading {len(unseen)} {words}", 0.93, 1
     )
     if found is None:
@@ -261,18 +260,6 @@ def _detector(
     scores = [made.score(torch.from_numpy(reading.states).float()) for reading in found]
     made = settled(made, unseen, scores)
     return replace(made, about={**made.about, **unseen_shares(unseen, scores, made), "too_long": too_long})
-
-
-def _shown(
-    work: Generator[float, None, _Found], words: str, start: float, end: float
-) -> Generator[Preparation, None, _Found]:
-    """Do a part of the work between two shares of the whole."""
-    while True:
-        try:
-            share = next(work)
-        except StopIteration as done:
-            return done.value
-        yield Preparation(words, start + (end - start) * share)
 
 
 def save_calibration(made: Calibration, path: Path) -> None:

@@ -17,7 +17,8 @@ from editing.gate.answers import vanilla_answers
 from editing.gate.budgets import Check, checks_of
 from editing.gate.gate import Acceptance, GateSettings, accept
 from editing.gate.ranking import rank, result, why_taken
-from editing.progress import Preparation
+from editing.methods.registry import METHODS
+from editing.progress import Preparation, share_told
 from inspector.detection import for_case
 from inspector.errors import EditError
 from inspector.model import Detector, Encoded, InspectedModel, PromptFormat, Row
@@ -33,6 +34,8 @@ EVERYWHERE, WHERE_HARM = "on every prompt", "only where harm is detected"
 """The two places in which an edit can act, for people."""
 KL_AT_ONCE = 4
 """Harmless prompts on which the cost of an edit that acts on every prompt is measured at a time."""
+ON_HARMLESS = ("harmless_kl", "over_refusal")
+"""Budgets of what an edit does to harmless prompts."""
 AT_LEAST = "at least"
 """What stands beside a cost that was not measured to its end, as it is beyond the budget anyway."""
 
@@ -56,13 +59,20 @@ def acts_by(
     case: Case,
     format: PromptFormat,
     cancel: Callable[[], bool] = lambda: False,
+    *,
+    below: Sequence[Case] = (),
+    acted_by: Detector | None = None,
 ) -> Generator[Preparation, None, Detector | None]:
     """Make what an edit acts by where it acts only where harm is detected: it fires on its case's question as well.
+
+    A stack is to act on all of its edits' questions, so those of the edits below stand beside it.
 
     Args:
         detector: The model's.
         case: The case that the edit was made on.
-        format: The edit's prompt format.
+        format: The edit's prompt format, which is that of those below, too.
+        below: Cases of the edits below, the earliest first; none for an edit by itself.
+        acted_by: What the edit below acts by, which knows its questions; ``None`` where it acts on every prompt.
 
     Yields:
         How far :func:`inspector.detection.for_case` is.
@@ -75,46 +85,11 @@ def acts_by(
         PatchError: The detector was made for another base model.
         PromptError: The case's own prompt is longer than the model's context allows.
     """
-    making = for_case(model, detector, case, format, cancel)
-    while True:
-        try:
-            share = next(making)
-        except StopIteration as end:
-            return end.value
-        yield Preparation("Reading the case's question for the detector", share)
-
-
-def of_those_below(
-    model: InspectedModel,
-    detector: Detector,
-    below: Sequence[Case],
-    format: PromptFormat,
-    cancel: Callable[[], bool] = lambda: False,
-    acted_by: Detector | None = None,
-) -> Generator[Preparation, None, Detector | None]:
-    """Make the detector that an edit on top is routed by: it fires on the own questions of the edits below as well.
-
-    The stack is to act on all of them, so :func:`acts_by` then reads the edit's own question beside these.
-
-    Args:
-        detector: The model's.
-        below: Cases of the edits below, the earliest first; none for an edit by itself.
-        format: The prompt format of all of them.
-        acted_by: What the edit below acts by, which knows its questions; ``None`` where it acts on every prompt.
-
-    Yields:
-        As :func:`acts_by`.
-
-    Returns:
-        The detector; ``None`` when cancelled.
-
-    Raises:
-        InspectorError: See :func:`acts_by`.
-    """
     made: Detector | None = acted_by or detector
-    for case in () if acted_by else below:
+    for read in (*(() if acted_by else below), case):
         if made is not None:
-            made = yield from acts_by(model, made, case, format, cancel)
+            making = for_case(model, made, read, format, cancel)
+            made = yield from share_told(making, "Reading the case's question for the detector")
     return made
 
 
@@ -130,6 +105,28 @@ def format_told(model: InspectedModel, format: PromptFormat) -> str:
     )
 
 
+def gated_instead(row: Row, acceptance: Acceptance, how: str) -> str:
+    """Say what else there is where an edit that acts on every prompt is refused for what it does to harmless ones.
+
+    Args:
+        row: The edit as it was examined.
+        acceptance: The gate's word on it.
+        how: How a gated edit is made.
+
+    Returns:
+        A sentence; empty where the edit is gated itself, acts only where harm is detected or was examined both ways,
+        or where no budget on harmless prompts is broken.
+    """
+    broken = {check.name for check in acceptance.checks if not check.passed}
+    plain = row.patch is not None and row.patch.method != METHODS["gated"].title and row.detector is None
+    if not plain or acceptance.choice or broken.isdisjoint(ON_HARMLESS):
+        return ""
+    return (
+        f"A gated edit ({how}) is made to do nothing on harmless prompts; on the embedded model it defends less than "
+        "DINM's that acts on every prompt."
+    )
+
+
 def accept_where_best(
     model: InspectedModel,
     row: Row,
@@ -140,6 +137,8 @@ def accept_where_best(
     judge: Judge | None = None,
     questions: Sequence[Question] | None = None,
     cancel: Callable[[], bool] = lambda: False,
+    below: Sequence[Case] = (),
+    acted_by: Detector | None = None,
 ) -> Generator[Preparation | Progress, None, Chosen | None]:
     """Examine an edit and take it as it passes with the best defence: everywhere, or only where harm is detected.
 
@@ -151,6 +150,8 @@ def accept_where_best(
         judge: As for :func:`editing.gate.gate.accept`.
         questions: As for it.
         cancel: Asked after every token, and after each batch of prompts that is read for the detector.
+        below: As for :func:`acts_by`.
+        acted_by: As for it.
 
     Yields:
         How far the detector is, then the exam's progress.
@@ -170,7 +171,7 @@ def accept_where_best(
     if detector is None:
         plain = yield from accept(model, row, case, settings, **how)
         return None if plain is None else Chosen(row, plain)
-    own = yield from acts_by(model, detector, case, row.patch.format, cancel)
+    own = yield from acts_by(model, detector, case, row.patch.format, cancel, below=below, acted_by=acted_by)
     if own is None:
         return None
     routed_row = replace(row, detector=own)

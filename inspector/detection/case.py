@@ -17,6 +17,7 @@ import torch
 
 from inspector.detection.linear import PENALTY, fitted_linear
 from inspector.detection.reading import Reading, readings_of, that_fit
+from inspector.detection.shares import share_of
 from inspector.detection.texts import Sample, samples
 from inspector.errors import TooLong
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
@@ -67,10 +68,10 @@ def for_case(
     """
     asked = list(_forms(model, case, format))
     share = len(asked) / (len(asked) + (0 if _key(detector, format) in _HARMLESS.get(model, ()) else HARMLESS))
-    own = yield from _part(readings_of(model, asked, detector.blocks, (format,), cancel), 0.0, share)
+    own = yield from share_of(readings_of(model, asked, detector.blocks, (format,), cancel), 0.0, share)
     if own is None:
         return None
-    harmless = yield from _part(read_harmless(model, detector, format, cancel), share, 1.0)
+    harmless = yield from share_of(read_harmless(model, detector, format, cancel), share, 1.0)
     if harmless is None:
         return None
     if not harmless:  # the model's context holds none of them in this format
@@ -142,15 +143,3 @@ def _harmless() -> list[Sample]:
     """Return the harmless prompts that a question is told from, bare and in attack templates."""
     free = [sample for sample in samples("detector") if not sample.harmful and len(sample.text) <= LONGEST]
     return list(spread(free, HARMLESS))
-
-
-def _part(
-    reading: Generator[float, None, list[Reading] | None], start: float, end: float
-) -> Generator[float, None, list[Reading] | None]:
-    """Read between two shares of the whole."""
-    while True:
-        try:
-            share = next(reading)
-        except StopIteration as done:
-            return done.value
-        yield start + (end - start) * share

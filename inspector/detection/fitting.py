@@ -24,6 +24,7 @@ from inspector.detection.linear import PENALTY, Linear, fitted_linear
 from inspector.detection.network import Network, components_of, fitted, side_by_side, windows_read
 from inspector.detection.reading import STRIDE, WINDOW, Reading
 from inspector.detection.scores import area
+from inspector.detection.shares import share_of
 from inspector.detection.texts import Sample
 from inspector.model import Detector, InspectedModel
 
@@ -68,13 +69,7 @@ def fit(
     for number, fold in enumerate(groups):
         others = np.flatnonzero(folds != fold)
         fitting = fitted(inputs, readings, harmful, others, number, cancel=cancel)
-        while True:
-            try:
-                share = next(fitting)
-            except StopIteration as end:
-                network = end.value
-                break
-            yield (number + share) / len(groups)
+        network = yield from share_of(fitting, number / len(groups), (number + 1) / len(groups))
         if network is None:
             return None
         networks.append(network)

@@ -86,3 +86,24 @@ def test_a_case_that_cannot_be_edited_is_one_of_them_and_an_interrupted_one_is_n
     printed = capsys.readouterr().out
     assert gate_word.main(["--cases", "0", "--out", str(out)], lambda _options: llama) == 2
     assert "1 of 2 could not be made" in printed and "\nError: No step was found.\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "made"),
+    [
+        ([], ["--method", "dinm", "--acts", "gate"]),
+        (["--acts", "always"], ["--method", "dinm", "--acts", "everywhere"]),
+        (["--method", "gated"], ["--method", "gated", "--acts", "everywhere"]),
+        (["--method", "gated", "--acts", "gate"], ["--method", "gated", "--acts", "gate"]),
+    ],
+)
+def test_method_and_where_it_acts_are_asked_of_the_command_and_told_in_the_head(
+    options, made, llama, asked, tmp_path, capsys
+):
+    out = ["--cases", "1", "--out", str(tmp_path / "out")]
+    assert gate_word.main([*out, *options], lambda _options: llama) == 0
+    assert asked[0][2:6] == made and asked[0][6] == "--out"
+    assert f"\npython -m editing.edit {' '.join(made)} on 1 cases, all else by default\n" in capsys.readouterr().out
+    other = ["--acts", "detected"] if made[1] == "gated" else ["--method", "gated", "--acts", made[3]]
+    assert gate_word.main([*out, *other], lambda _options: llama) == 2, "another edit is not counted among these"
+    assert "other settings" in capsys.readouterr().err and len(asked) == 1

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dashboard.kit.sessions.session import LiveEdit, Session
 from editing.calibrating.calibration import to_calibrate
-from editing.gate.choice import acts_by, of_those_below
+from editing.gate.choice import acts_by
 from editing.progress import Preparation
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
@@ -143,9 +143,7 @@ def detector_for(
     Returns:
         The detector; ``None`` when the visitor has cancelled.
     """
-    cancel = session.cancelled.is_set
-    own = yield from of_those_below(model, detector, edit.below, edit.format, cancel)
-    return None if own is None else (yield from acts_by(model, own, edit.case, edit.format, cancel))
+    return acts_by(model, detector, edit.case, edit.format, session.cancelled.is_set, below=edit.below)
 
 
 def require_detector(model: InspectedModel, detector: Detector | None) -> Detector:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from dashboard.kit.sessions.acting import make_live, require_detector, wish_of
 from dashboard.kit.sessions.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
 from editing.gate.budgets import Budgets
-from editing.gate.choice import Chosen, accept_where_best, acts_by, of_those_below
+from editing.gate.choice import Chosen, accept_where_best, acts_by
 from editing.gate.exam import HARMLESS, QUESTIONS
 from editing.gate.gate import RECORD, Acceptance, GateSettings, accept, is_of, overridden, overridden_record, recorded
 from editing.gate.turns import attempts
@@ -149,20 +149,16 @@ def examined(
     """
     wish, row = wish_of(session), made.edit.row(made.strength)
     case, cancel = made.edit.case, session.cancelled.is_set
+    beside: dict[str, Any] = {"below": made.edit.below, "acted_by": made.below and made.below.detector}
     if made.as_saved is not None:
         word = yield from accept(model, made.as_saved, case, settings, cancel=cancel)
         taken = None if word is None else Chosen(made.as_saved, word)
     elif wish == "gate":
-        whole: Detector | None = None
-        if detector is not None:
-            whole = yield from _of_those_below(model, made, detector, cancel)
-            if whole is None:
-                return _not_examined(made)
-        taken = yield from accept_where_best(model, row, case, settings, detector=whole, cancel=cancel)
+        taken = yield from accept_where_best(model, row, case, settings, detector=detector, cancel=cancel, **beside)
     else:
         if wish == "where harm":
-            whole = yield from _of_those_below(model, made, require_detector(model, detector), cancel)
-            own = None if whole is None else (yield from acts_by(model, whole, case, made.edit.format, cancel))
+            found = require_detector(model, detector)
+            own = yield from acts_by(model, found, case, made.edit.format, cancel, **beside)
             if own is None:
                 return _not_examined(made)
             row = replace(row, detector=own)
@@ -176,14 +172,6 @@ def examined(
 def _not_examined(made: Made) -> Made:
     """Return an edit whose exam was cancelled."""
     return replace(made, acceptance=None, detector=None)
-
-
-def _of_those_below(
-    model: InspectedModel, made: Made, detector: Detector, cancel: Callable[[], bool]
-) -> Generator[Preparation, None, Detector | None]:
-    """Make a model's detector, beside which the edits below have their own questions; ``None`` when cancelled."""
-    edit, acted_by = made.edit, None if made.below is None else made.below.detector
-    return of_those_below(model, detector, edit.below, edit.format, cancel, acted_by)
 
 
 def settle(session: Session, made: Made) -> bool:

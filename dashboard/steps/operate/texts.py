@@ -22,6 +22,7 @@ from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
 from editing import EditResult, Preparation, Step
 from editing.gate import turns
+from editing.gate.choice import gated_instead
 from editing.gate.gate import is_of
 from editing.progress import STOP_TEXT, StopReason
 from inspector.model import Row
@@ -258,9 +259,10 @@ def _held_line(held: Made, live: Row, detector: bool) -> str:
     chips = _chips(held.acceptance.record())
     tried = held.detector is not None or bool(held.acceptance.choice)
     routed = " To try it where harm is detected only, set the switch and press Examine." if detector else ""
+    gated = f" {gated_instead(held.row, held.acceptance, 'under Methods')}".rstrip()
     return (
         f'<div class="gate refused"><b>{named}Refused by the gate:</b> {escape(broken)}. {chips} '
-        f"<em>{stays}{'' if tried else routed}</em>{_chosen(held.acceptance.choice) if tried else ''}</div>"
+        f"<em>{stays}{'' if tried else routed}{gated}</em>{_chosen(held.acceptance.choice) if tried else ''}</div>"
     )
 
 

@@ -22,8 +22,8 @@ from inspector.model.patches.patch import VANILLA, Row
 
 AT_ONCE = 12
 """Prompts of one forward pass."""
-MOST_KEPT = 64
-"""Prompts whose states are kept of a model, those read last: those of the gate's exam in two formats."""
+MOST_KEPT = 134
+"""Prompts whose states are kept of a model, those read last: the bundled ones of the gate's exam in two formats."""
 _KEPT: WeakKeyDictionary[InspectedModel, Recent[str, Tensor]] = WeakKeyDictionary()
 when_memory_runs_out(_KEPT.clear)
 

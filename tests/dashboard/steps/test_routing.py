@@ -218,6 +218,9 @@ def test_an_edit_that_the_gate_refuses_can_be_examined_where_harm_is_detected_on
     visitor.do("on_routed", routed=EVERYWHERE)
     visitor.do("on_edit", **{**QUICK, "allowed_harmless_kl": 0})
     assert visitor.session.live is None and "set the switch and press Examine" in visitor.screen["gate"]
+    assert "press Examine. A gated edit (under Methods) is made to do nothing on harmless" in seen(
+        visitor.screen["gate"]
+    )
     visitor.do("on_routed", routed=WHERE_HARM)
     assert "Refused by the gate" in visitor.screen["gate"], "it still waits"
     visitor.do("on_examine")

@@ -6,12 +6,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from command_helpers import CASE, LENIENT, QUICK, STRICT, ran
+from routing_helpers import as_given
 
 from editing import apply, edit
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate import budgets as gate_budgets
 from editing.gate import gate
 from editing.saved import load_edit
+from inspector.model import Detector
 
 
 def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(
@@ -19,11 +24,12 @@ def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(
 ):
     budgets(STRICT)
     options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
-    code, told, _ = ran(edit, options, words, capsys)
+    code, told, said = ran(edit, options, words, capsys)
     assert code == 1 and told["saved"] is None and "harmless KL" in told["gate"]["reason"]
+    assert "A gated edit (--method gated) " in said and "--acts detected" not in said, "this model has no detector"
     assert not list(tmp_path.iterdir())
-    code, told, _ = ran(edit, [*options, "--keep-anyway"], words, capsys)
-    assert code == 0 and told["gate"]["overridden"]
+    code, told, said = ran(edit, [*options, "--keep-anyway"], words, capsys)
+    assert code == 0 and told["gate"]["overridden"] and "A gated edit" not in said
     code, applied, _ = ran(apply, [told["saved"][0]], words, capsys)
     assert code == 0 and applied["gate"]["overridden"], "its record says that a person took it"
     zipped = tmp_path / "from the page.zip"
@@ -45,6 +51,24 @@ def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(
         code, applied, _ = ran(apply, smaller, words, capsys)
         assert code == 1 and "at rank 1" in applied["adapter"]["refused"] and not (tmp_path / "rank 1").exists()
         assert ran(apply, [*smaller, "--keep-anyway"], words, capsys)[0] == 0
+
+
+@pytest.mark.parametrize("acts", ["everywhere", "detected"])
+def test_where_an_edit_that_acts_on_every_prompt_is_refused_the_other_way_is_named(
+    words, capsys, tmp_path, budgets, monkeypatch, acts
+):
+    budgets(STRICT)
+    known = Calibration(
+        Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4),
+        Detector((0,), torch.ones(1, words.architecture.d_model), 0.0, -1e9, words.fingerprint),
+    )
+    monkeypatch.setattr(edit, "calibration_of", lambda _model: known)
+    monkeypatch.setattr("editing.gate.choice.for_case", as_given)
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--acts", acts, "--out", tmp_path]
+    code, _, said = ran(edit, options, words, capsys)
+    assert code == 1
+    assert ("With --acts detected an edit acts only where harm is detected." in said) is (acts == "everywhere")
+    assert ("A gated edit (--method gated) " in said) is (acts == "everywhere")
 
 
 @pytest.mark.parametrize("acts", ["gate", "everywhere"])

@@ -15,14 +15,14 @@ from editing.gate import answers as gate_answers
 from editing.gate import choice as gate_choice
 from editing.gate.answers import vanilla_answers
 from editing.gate.budgets import Budgets, checks_of
-from editing.gate.choice import accept_where_best, choose, format_told
-from editing.gate.exam import small_exam
+from editing.gate.choice import accept_where_best, choose, format_told, gated_instead
+from editing.gate.exam import HARMLESS, QUESTIONS, small_exam
 from editing.gate.gate import GateSettings, accept
 from editing.gate.ranking import defended
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, VANILLA, InspectedModel, PromptFormat, Row
 from inspector.model.answers.batching import generate, generate_each
-from inspector.model.patches.routing import scores
+from inspector.model.patches.routing import MOST_KEPT, scores
 from inspector.safeedit import known
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.marking import harmless_kl
@@ -99,6 +99,28 @@ def test_fewer_broken_budgets_come_first_where_neither_passes():
     two = replace(two, exam=replace(two.exam, replies=(lost, *one.exam.replies[1:])))
     found = choose((VANILLA, two), (Row(strength=0.5), one))
     assert found.row.strength == 0.5 and not found.acceptance.passed
+
+
+@pytest.mark.parametrize(
+    ("kl", "row", "choice", "said"),
+    [
+        (0.3, "DINM", "", True),
+        (0.3, "Gated", "", False),
+        (0.1, "DINM", "", False),
+        (0.3, "routed", "", False),
+        (0.3, "DINM", "Examined both ways.", False),
+    ],
+    ids=["refused for harm", "gated itself", "no harm", "where harm is detected", "both ways"],
+)
+def test_where_an_edit_that_acts_on_every_prompt_does_harm_a_gated_one_is_named(words, kl, row, choice, said):
+    patch = replace(random_patch(words, 0.3), method="DINM" if row == "routed" else row)
+    asked = Row(patch, detector=detector(words, 0.0) if row == "routed" else None)
+    told = gated_instead(asked, replace(by_hand("us", kl), choice=choice), "under Methods")
+    assert told.startswith("A gated edit (under Methods) ") is said and bool(told) is said
+
+
+def test_what_is_read_of_the_gate_s_bundled_prompts_is_kept_for_two_formats():
+    assert MOST_KEPT == 2 * (HARMLESS + QUESTIONS)
 
 
 def test_the_gate_takes_a_bad_edit_only_where_harm_is_detected_and_says_so(words):
