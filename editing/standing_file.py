@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,16 @@ def save_standings(standings: tuple[Standing, ...], folder: Path, patches: bool 
         patches: Write the patches as well; without them the edits cannot be loaded again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for standing in standings:
+    records: list[dict[str, Any]] = []
+    first: dict[int, int] = {}
+    for place, standing in enumerate(standings):
+        edit_of = place if standing.result is None else first.setdefault(id(standing.result), place)
+        record = _record(standing, None if edit_of == place else edit_of)
         patch = standing.result.patch if standing.result else None
-        if patches and patch is not None:
-            save_patch(patch, _patch_path(folder, standing.method.key))
-    content = {"format": _FORMAT, "standings": [_record(standing) for standing in standings]}
+        if patches and patch is not None and edit_of == place:
+            save_patch(patch, _patch_path(folder, place, record))
+        records.append(record)
+    content = {"format": _FORMAT, "standings": records}
     write_whole(folder / "standings.json", json.dumps(content, default=_plain))
 
 
@@ -50,15 +56,20 @@ def load_standings(folder: Path) -> tuple[Standing, ...]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("format") != _FORMAT:
             raise PatchError("The file holds no standings of this program. Choose another folder.", str(path))
-        return tuple(_standing(record, folder) for record in content["standings"])
+        found: list[Standing] = []
+        for place, record in enumerate(content["standings"]):
+            found.append(_standing(record, folder, place, found))
+        return tuple(found)
     except PatchError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InspectorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, InspectorError) as error:
         raise PatchError("The standings cannot be read. Run the contest again.", f"{folder}: {error}") from error
 
 
-def _patch_path(folder: Path, key: str) -> Path:
-    return folder / f"{key}.safetensors"
+def _patch_path(folder: Path, place: int, record: Mapping[str, Any]) -> Path:
+    """Name a method's patch; that of a line with a title of its own has its place in it."""
+    own = f"-{place}" if record.get("title") else ""
+    return folder / f"{record['method']}{own}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,13 @@ class _KeptEdit:
 
 @dataclass(frozen=True)
 class _KeptStanding:
-    """A standing as the file holds it; see :class:`editing.standing.Standing`."""
+    """A standing as the file holds it; see :class:`editing.standing.Standing`.
+
+    Attributes:
+        title: The line's, where it is not the method's.
+        card: The same of what it does.
+        edit_of: Place of the earlier line whose edit it is about; ``None`` where the edit is its own.
+    """
 
     method: str
     failed: str
@@ -93,16 +110,22 @@ class _KeptStanding:
     toxicity: Toxicity | None
     shift: RegionShift | None
     exam: dict[str, Any] | None
+    title: str = ""
+    card: str = ""
+    edit_of: int | None = None
 
 
-def _record(standing: Standing) -> dict[str, Any]:
-    result, exam = standing.result, standing.exam
-    kept = None
-    if result is not None:
+def _record(standing: Standing, edit_of: int | None) -> dict[str, Any]:
+    result, exam, method = standing.result, standing.exam, standing.method
+    known, kept = method_named(method.key), None
+    if result is not None and edit_of is None:
         parts = {name: value for name, value in vars(result).items() if name != "patch"}
         kept = _KeptEdit(**{**parts, "settings": asdict(result.settings)})
     changed = {
-        "method": standing.method.key,
+        "method": method.key,
+        "title": "" if method.title == known.title else method.title,
+        "card": "" if method.card == known.card else method.card,
+        "edit_of": edit_of,
         "result": kept,
         "exam": None if exam is None else exam_record(exam),
     }
@@ -116,11 +139,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
 
 
-def _standing(record: Any, folder: Path) -> Standing:
+def _standing(record: Any, folder: Path, place: int, before: Sequence[Standing]) -> Standing:
     told = read_record(_KeptStanding, record)
+    known = method_named(told.method)
     result = None
-    if told.result is not None:
-        path = _patch_path(folder, told.method)
+    if told.edit_of is not None:
+        result = before[told.edit_of].result
+    elif told.result is not None:
+        path = _patch_path(folder, place, record)
         settings = dict(told.result.settings)
         changed = {
             "patch": load_patch(path)[0] if path.exists() else None,
@@ -128,4 +154,6 @@ def _standing(record: Any, folder: Path) -> Standing:
         }
         result = EditResult(**{**vars(told.result), **changed})
     exam = None if told.exam is None else exam_from(told.exam)
-    return Standing(**{**vars(told), "method": method_named(told.method), "result": result, "exam": exam})
+    method = replace(known, title=told.title or known.title, card=told.card or known.card)
+    parts = {name: value for name, value in vars(told).items() if name not in ("title", "card", "edit_of")}
+    return Standing(**{**parts, "method": method, "result": result, "exam": exam})

@@ -21,6 +21,7 @@ from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.keep.history import Kept
 from dashboard.steps.methods.plane import WRITTEN
+from dashboard.steps.methods.state import Compared
 from dashboard.steps.why.state import Looked
 from editing import rounding
 from editing.gate.gate import RECORD
@@ -102,6 +103,12 @@ def no_rounding_row(_visitor: Visitor) -> dict[str, Any]:
     return {}
 
 
+def nothing_written(visitor: Visitor) -> dict[str, Any]:
+    """Let what regions write be measured anew: what the example has of it needs no passes."""
+    visitor.session.slot(Compared).forget_writing()
+    return {}
+
+
 def upload(visitor: Visitor) -> dict[str, Any]:
     """Return a copy of the file that was written: what is taken in goes."""
     file = Path(visitor.session.slot(Kept).saved["patch"].path)
@@ -159,7 +166,7 @@ RUNS = {  # by their handler, with what they are about where one has two
         {"methods_chosen": ["Self-Reminder"], "methods_tokens": 2, **ANSWER}, given=no_rounding_row, asks=True
     ),
     "on_method_load": Run({**SHORT, "methods_picked": "FT-L"}, switches=True),
-    "on_upright": Run({"upright": WRITTEN}),
+    "on_upright": Run({"upright": WRITTEN}, given=nothing_written),
     "on_stress": Run({"stress_size": "This case", "stress_tokens": 2}, asks=True),
     "on_rounding": Run(given=no_rounding_row, asks=True),
     "on_suffixes": Run(asks=True),

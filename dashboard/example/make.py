@@ -25,7 +25,7 @@ from dashboard.steps.compare import run as compare_run
 from dashboard.steps.locate import run as locate_run
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as contest_run
-from dashboard.steps.methods.further import rounded_beside
+from dashboard.steps.methods.further import of_own_patches, rounded_beside, routed_too, write_regions
 from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import why_no_layer
@@ -36,7 +36,7 @@ from dashboard.steps.why.state import Looked, Panel
 from editing import DinmSettings, EditResult, Preparation, Step, dinm, preset
 from editing.calibrating.calibration import Calibration, calibration_of
 from editing.command import add_model, finished, load_model, tell
-from editing.contest import ContestSettings, contest
+from editing.contest import ContestSettings, Standing, contest
 from editing.gate.budgets import Budgets
 from editing.gate.turns import goes_on, in_turn
 from editing.memory import memory_told
@@ -315,7 +315,11 @@ class Example:
             yield event.message
 
     def contest(self, session: Session) -> Iterator[str]:
-        """Run the quick methods, each at its own layer; MEND only where an editor was trained for the model."""
+        """Run the quick methods, each at its own layer; MEND only where an editor was trained for the model.
+
+        Where the model has a detector each patch is a routed line as well, as behind the page's Routed as well; then
+        what the region writes with each is measured, which the plane opens on.
+        """
         model = self._model
         assert session.case is not None
         block = self.block
@@ -338,10 +342,20 @@ class Example:
             cancel=session.cancelled.is_set,
         )
         standings = yield from drain(running, lambda event: event.method.title)
-        session.slot(Compared).contest = Contest(session.case, self.texts.format, block, standings, picked=False)
+        kept = session.slot(Compared)
+        kept.contest = Contest(session.case, self.texts.format, block, standings, picked=False)
         if self._whole:
             for event in rounded_beside(model, session):
                 yield f"Rounded weights, {tens(int(100 * event.fraction))} %"
+        detector = self.store.detector
+        if detector is not None:
+            for added in routed_too(model, session, settings, detector, EmbeddedJudge(), self._layers):
+                said = added.method.title if isinstance(added, Standing) else added.message.partition(":")[0]
+                yield f"Routed lines, {said}"
+        if of_own_patches(kept.contest.standings):
+            for writing in write_regions(model, session):
+                yield writing.message
+            kept.shows_writing = kept.written is not None
 
 
 def tens(number: int) -> int:

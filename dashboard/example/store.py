@@ -43,6 +43,7 @@ from inspector.safeedit.verdict import Verdict
 from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import Probe
 from inspector.validated import read_record
+from inspector.writing import RegionWriting
 
 VERSION = 16
 """Raised whenever texts, defaults or measurements of the example change."""
@@ -98,7 +99,8 @@ class Store:
                 assert run is not None
                 save_standings(run.standings, self.folder / "contest", self.patches)
                 rounded = None if run.rounded is None else exam_record(run.rounded)
-                content: Any = {"block": run.block, "picked": run.picked, "rounded": rounded}
+                written = session.slot(Compared).written
+                content: Any = {"block": run.block, "picked": run.picked, "rounded": rounded, "written": written}
             else:
                 content = _CONTENT[part](session)
             of = {"fingerprint": self.model.fingerprint, "edit": _edit_of(part, session)}
@@ -135,7 +137,11 @@ class Store:
             made = Contest(session.case, self.texts.format, block, standings, picked)
             if content.get("rounded") is not None:  # once there was none
                 made = replace(made, rounded=exam_from(content["rounded"]))
-            session.slot(Compared).contest = made
+            kept, written = session.slot(Compared), content.get("written")  # once it was measured on demand alone
+            kept.contest = made
+            if written is not None:
+                kept.written = {title: read_record(RegionWriting, one) for title, one in written.items()}
+                kept.shows_writing = True
         else:
             _TAKEN[part](session, content, self.texts)
 

@@ -179,13 +179,15 @@ class GatePart(Room):
         else:
             yield {clock: words.refused(made.edit.result, session.row)}
 
-    def take_in(self, session: Session, values: Values, edit: LiveEdit, row: Row) -> Iterator[Update]:
-        """Examine an edit as a file has brought it; then it is live or waits, like any other.
+    def take_in(self, session: Session, values: Values, edit: LiveEdit, row: Row | None = None) -> Iterator[Update]:
+        """Examine an edit that another step has made or a file has brought; then it is live or waits, like any other.
 
         Args:
-            row: Its weights, strength and detector included.
+            row: Its weights as they were brought, strength and detector included; without them it acts as the visitor
+                wants it to, else as the gate takes it.
         """
-        made = yield from self.examined(session, values, Made(edit, detector=row.detector, as_saved=row))
+        brought = Made(edit) if row is None else Made(edit, detector=row.detector, as_saved=row)
+        made = yield from self.examined(session, values, brought)
         yield from self.settled(session, values, made)
 
     def told(self, session: Session, values: Values) -> Iterator[Update]:

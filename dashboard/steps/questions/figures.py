@@ -15,10 +15,11 @@ from dashboard.steps.questions.results import CategoryMatrix, Trials
 from editing import Step
 from inspector.safeedit.cases import CATEGORIES
 
-SYMBOLS = (
+MARKERS = (
     *("circle-open", "square", "diamond", "triangle-up", "cross-thin-open", "x-thin-open"),
     *("star", "hexagram-open", "triangle-down-open", "bowtie"),
 )
+"""Signs of ways of detoxifying, in their order."""
 PATTERNS = {VANILLA: "", EDITED: "/", SAFE: "", UNSAFE: "x", RECOMMENDED: "."}
 
 
@@ -204,7 +205,7 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
             error_y=_whiskers([gain]),
             marker={
                 "color": VANILLA if name == "vanilla" else EDITED,
-                "symbol": SYMBOLS[number % len(SYMBOLS)],
+                "symbol": MARKERS[number % len(MARKERS)],
                 "size": 10,
                 "line": {"width": 2},
             },

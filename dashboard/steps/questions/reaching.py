@@ -25,7 +25,8 @@ from editing.methods.registry import METHODS as METHODS_KNOWN
 from editing.suffixes import NONE, WEIGHTS, SuffixStudy
 
 METHODS, SUFFIX, CATEGORIES = "methods.txt", "suffixes.txt", "categories.txt"
-PACKAGED, GUARDED = "packaged.json", "safeguards.txt"
+PACKAGED, GUARDED, DETOX = "packaged.json", "safeguards.txt", "detox.txt"
+ROUNDED = "same weights rounded to bfloat16"
 REMINDER = METHODS_KNOWN["self-reminder"].title
 SUFFIXES = "python -m benchmarks.suffixes"
 MATRIX = "python -m editing.sweep --cases bundled --out runs/first --report"
@@ -88,7 +89,7 @@ def _suffixes_measured() -> tuple[Part, str | None]:
         f"{'Some' if count is None else count} edits of the embedded model, 95 % intervals. DL is against vanilla "
         "without a suffix, so that a suffix's own damage shows."
     )
-    return Part(OVER_CASES, _conditions(found), below + printed), told
+    return Part(OVER_CASES, _conditions(found), below + _rounded() + printed), told
 
 
 def _reminded() -> tuple[Part, str | None]:
@@ -115,7 +116,20 @@ def _reminded() -> tuple[Part, str | None]:
         else None
     )
     below = reading(f"{cases(METHODS)} cases, embedded model, asked with the suffix; no edit in either.")
-    return Part(REMINDED, drawn, below + source(METHODS)), told
+    return Part(REMINDED, drawn, below + source(METHODS) + _rounded()), told
+
+
+def _rounded() -> str:
+    """Read the DL that rounding has without any edit or other suffix, to read DL beside; nothing unmeasured."""
+    found = results.read(DETOX, results.recipes)
+    damage = None if found is None else found.get(ROUNDED, {}).get("DL")
+    if damage is None:
+        return ""
+    said_of = reading(
+        f"Read DL beside this: of the {ROUNDED}, with no edit, it is {percent(damage)}, over {cases(DETOX)} cases of "
+        "the embedded model and against vanilla asked with the same suffix."
+    )
+    return said_of + source(DETOX)
 
 
 def _measured(study: SuffixStudy) -> results.Conditions:

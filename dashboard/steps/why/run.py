@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.kit.sessions.acting import detector_for, make_live, require_detector, wish_of
+from dashboard.kit.sessions.acting import require_detector, wish_of
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.kit.sessions.typed import Texts, case_of
 from dashboard.kit.sessions.values import WAYS
 from dashboard.steps.why.state import Looked, Why
-from editing import EditResult, Preparation, Step
+from editing import Preparation, Step
 from editing.atlas import AtlasSettings, make_atlas
 from editing.knock_out import knock_out
 from editing.progress import run as run_quietly
@@ -253,14 +253,14 @@ def neurons_from(text: str) -> list[int]:
 
 def knock(
     model: InspectedModel, session: Session, neurons: list[int], block: int, detector: Detector | None = None
-) -> Generator[Preparation | Step, None, EditResult]:
-    """Knock neurons out on the measured case; the patch becomes the live edit, and acts where the switch says.
-
-    Only where harm is detected it acts by a detector that fires on its own case's question as well; nobody examines
-    it, so on every prompt where the gate is to choose.
+) -> Generator[Preparation | Step, None, LiveEdit | None]:
+    """Knock neurons out on the measured case, and return the edit for the gate; nothing is live by this.
 
     Args:
         detector: The model's.
+
+    Returns:
+        ``None`` when cancelled.
 
     Raises:
         CaseError: Nothing was measured, or it is to act only where harm is detected and the model has no detector.
@@ -269,17 +269,10 @@ def knock(
     why = session.slot(Looked).why
     if why.case is None:
         raise CaseError("Nothing was measured yet. Press Ask all locators first.")
-    routed_by = require_detector(model, detector) if wish_of(session) == "where harm" else None
+    if wish_of(session) == "where harm":
+        require_detector(model, detector)
     result = yield from knock_out(model, why.case, block, neurons, format=why.format, cancel=session.cancelled.is_set)
-    if result.patch is None:
-        return result
-    edit, own = LiveEdit(why.case, result), None
-    if routed_by is not None:
-        own = yield from detector_for(model, session, routed_by, edit)
-        if own is None:
-            return replace(result, patch=None, kept=0, stop_reason="cancelled")
-    make_live(session, edit, own)
-    return result
+    return None if result.patch is None else LiveEdit(why.case, result)
 
 
 def attribute(

@@ -57,6 +57,23 @@ def clock(message: str, fraction: float) -> str:
     return progress_bar(message, fraction)
 
 
+def knocked(neurons: Sequence[int], block: int) -> str:
+    """Return the clock once a knock-out is live."""
+    return clock(f"Neurons {', '.join(map(str, neurons))} of layer {block} are knocked out; see Operate.", 1.0)
+
+
+def held_back(neurons: Sequence[int], block: int, reason: str | None) -> str:
+    """Return the clock where the gate holds a knock-out back.
+
+    Args:
+        reason: The gate's; ``None`` where it was not examined to its end.
+    """
+    what = f"knock-out of neurons {', '.join(map(str, neurons))} of layer {block}"
+    if reason is None:
+        return clock(f"Stopped: the {what} is not live and waits. Examine it in Operate.", 1.0)
+    return clock(f"The {what} is held back. {reason} Keep it anyway stands in Operate.", 1.0)
+
+
 def locators_reading(located: Sequence[Located], picked: int, refused: Sequence[NotLocated] = ()) -> str:
     """Say how far the locators agree, and which ones this model does not allow."""
     absent = "".join(f" No {item.locator}: {item.why}" for item in refused)

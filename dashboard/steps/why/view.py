@@ -22,7 +22,7 @@ from dashboard.steps.why import texts as words
 from dashboard.steps.why.inside import Inside
 from dashboard.steps.why.report import parts
 from dashboard.steps.why.state import Looked
-from editing import EditResult, Preparation, Step
+from editing import Preparation, Step
 from inspector.errors import CaseError
 from inspector.toxicity import BUNDLED, Labelled, labelled_texts
 
@@ -103,8 +103,9 @@ class WhyRoom(Room):
             trigger_mode="always_last",
         )
         inside.connect(controls)
-        knocked = [inside.selected, *controls, *texts]
-        self._press(inside.knock, self.on_knock, knocked, inside.table, (News.LIVE,))
+        gate = self.bus.offered("gate")
+        knocked, changed = [inside.selected, *controls, *texts, *gate.inputs], [*inside.table, *gate.outputs]
+        self._press(inside.knock, self.on_knock, knocked, changed, (News.LIVE,))
         edit = self.bus.offered("edit")
         self.context.press(
             inside.edit.click,
@@ -271,7 +272,7 @@ class WhyRoom(Room):
         return known.case is not None and (not known.lenses or known.lens_weights != session.weights.label())
 
     def on_knock(self, session: Session, values: Values) -> Iterator[Update]:
-        """Knock the selected neurons out: the patch is live where the switch says, measured and answers."""
+        """Knock the selected neurons out and hold the patch to the gate; if that accepts it, it is live."""
         if self.context.read_only:
             self.bus.offered("texts").call(values)
         neurons = run.neurons_from(values[self.inside.selected] or "")
@@ -281,15 +282,18 @@ class WhyRoom(Room):
             return {self.clock: words.clock(said, 0.5)}
 
         block = session.slot(Looked).panel.block
-        knocking = run.knock(self.model, session, neurons, block, self.context.detector)
-        result: EditResult = yield from drain(knocking, draw)
-        if result.patch is None or session.live is None:
+        edit = yield from drain(run.knock(self.model, session, neurons, block, self.context.detector), draw)
+        if edit is None:
             yield {self.clock: words.clock("Cancelled; no edit was made.", 1.0)}
             return
-        yield self.inside.draw_neurons(session)
-        yield from self.bus.tell(News.LIVE, session, values)
-        ended = f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see Operate."
-        yield {self.clock: words.clock(ended, 1.0)}
+        (clock,) = self.bus.offered("clock").outputs
+        yield from echoed(self.bus.offered("gate").call(session, values, edit), clock, self.clock)
+        held = self.bus.offered("held").call(session)
+        if held is None:
+            yield self.inside.draw_neurons(session)
+            yield {self.clock: words.knocked(neurons, block)}
+        else:
+            yield {self.clock: words.held_back(neurons, block, held.acceptance and held.acceptance.reason)}
 
     def on_edit_columns(self, session: Session, values: Values) -> Iterator[Update]:
         """Edit the columns that carry most of the difference, and no others; both clocks say how far that is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from axe_helpers import violations_in_both_themes
 from browser_helpers import (
     MARKS,
@@ -187,7 +188,14 @@ def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_ou
     assert download.value.path().read_text(encoding="utf-8").startswith("score,category,case,prompt")
 
 
-def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_knocked_out(shared):
+@pytest.fixture
+def any_edit_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate accepts every edit of the random model."""
+    generous = GateSettings(budgets=Budgets(*(100.0,) * 5), **SHORT_GATE)
+    monkeypatch.setattr(gating, "settings_of", lambda _budgets: generous)
+
+
+def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_knocked_out(shared, any_edit_passes):
     """Everything is filled at start; a click on the atlas picks a layer; lines of the table choose neurons."""
     view(shared, "why")
     for plot in ("why-locators", "why-atlas", "why-neurons"):
@@ -223,10 +231,8 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     shared.wait_for_selector("#why-padding .js-plotly-plot .main-svg", timeout=WAIT)
 
 
-def test_methods_run_a_line_of_the_table_picks_one_and_the_button_makes_its_patch_live(shared, monkeypatch):
+def test_methods_run_a_line_of_the_table_picks_one_and_the_button_makes_its_patch_live(shared, any_edit_passes):
     """The quick methods stand at start; two are run; a click on a line changes nothing that is live."""
-    generous = GateSettings(budgets=Budgets(*(100.0,) * 5), **SHORT_GATE)
-    monkeypatch.setattr(gating, "settings_of", lambda _budgets: generous)
     view(shared, "methods")
     for plot in ("methods-plane", "methods-shifts", "methods-source", "methods-neurons"):
         shared.locator(f"#{plot}").scroll_into_view_if_needed()

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from dashboard_helpers import SHORT_GATE
 from example_helpers import make_example
 
 from dashboard.example import make as making
+from dashboard.example import store
 from dashboard.example.make import Example, ship
-from dashboard.example.store import PARTS
+from dashboard.example.record import read_record_file, write_record
+from dashboard.example.store import PARTS, Store
 from dashboard.kit.running.queue import BEHIND
 from dashboard.kit.running.run import drain
 from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.typed import case_of
 from dashboard.steps.compare.run import Measured
+from dashboard.steps.methods.further import LEARNS_MORE, ROUTED
+from dashboard.steps.methods.state import Compared
 from dashboard.steps.operate.gating import Gated, keep
 from dashboard.steps.operate.texts import gate_line
 from dashboard.steps.stress.run import Examined
@@ -27,6 +34,7 @@ from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.gate.budgets import Budgets
 from editing.gate.gate import GateSettings
+from editing.methods.registry import METHODS
 from inspector.errors import EditError
 from inspector.model import Decoding, Detector
 from inspector.safeedit.questions import FULL, Size
@@ -173,3 +181,54 @@ def test_the_shipped_example_is_small_read_without_an_edit_and_dropped_for_anoth
     folder.rename(folder.with_name(folder.name.replace(model.fingerprint, "0123456789abcdef")))
     other = Example(replace(model, fingerprint="0123456789abcdef"), folder=tmp_path / "cache", shipped=shipped)
     assert other.parts == frozenset()
+
+
+def test_routed_lines_and_what_regions_write_are_of_the_methods_where_there_is_a_detector_and_come_back(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(making, "CONTEST", ("dinm", "self-reminder"))
+    layers = Layers((Trial(1, 1.0, 0.1, 1.0),), 0.25, 5, 20)
+    known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
+    example = Example(model, SHORT, tmp_path / "own", known)
+    session = Session(case=case_of(example.texts), format=example.texts.format)
+    said = [*example.contest(session)]
+    kept, more = session.slot(Compared), f"{LEARNS_MORE}{ROUTED}"
+    made = kept.contest.standings
+    assert [one.method.title for one in made] == ["DINM", "Self-Reminder", f"DINM{ROUTED}", more]
+    assert set(kept.written) == {"DINM", more} and kept.shows_writing
+    assert f"Routed lines, {more}" in said and not any(char.isdigit() for char in "".join(said)), "told once a line"
+    for patches in (True, False):
+        folder = Store(model, example.texts, tmp_path / str(patches), patches=patches)
+        folder.write("contest", session)
+        again = Session(case=session.case)
+        assert folder.read("contest", again)
+        found = again.slot(Compared)
+        read = found.contest.standings
+        for name in ("title", "card"):
+            assert [getattr(one.method, name) for one in read] == [getattr(one.method, name) for one in made]
+        assert [one.exam for one in read] == [one.exam for one in made] and read[2].exam.detector
+        assert read[2].result is read[0].result is not read[3].result, "a routed line is about the plain one's edit"
+        ids = [one.result.patch and one.result.patch.identifier for one in read]
+        plain, _, _, own = (one.result.patch and one.result.patch.identifier for one in made)
+        assert ids == ([plain, None, plain, own] if patches else [None] * 4) and plain != own
+        assert found.contest.elsewhere == kept.contest.elsewhere
+        assert found.shows_writing and found.written.keys() == kept.written.keys()
+        assert all(np.array_equal(found.written[title].prompt, one.prompt) for title, one in kept.written.items())
+
+
+def test_the_methods_of_an_example_that_was_kept_before_it_had_routed_lines_still_come_back(model, tmp_path):
+    example = make_example(model, SHORT, tmp_path)
+    (path,) = tmp_path.glob("*/contest.safetensors")
+    told = read_record_file(path, store._kind("contest"))
+    del told["content"]["written"]
+    write_record(path, store._kind("contest"), told)
+    standings = path.parent / "contest" / "standings.json"
+    content = json.loads(standings.read_text(encoding="utf-8"))
+    for record in content["standings"]:
+        for name in ("title", "card", "edit_of"):
+            del record[name]
+    standings.write_text(json.dumps(content), encoding="utf-8")
+    session = Session(case=example.session.case, edits=list(example.session.edits))
+    assert Store(model, example.texts, path.parent).read("contest", session)
+    (one,), kept = session.slot(Compared).contest.standings, session.slot(Compared)
+    assert one.method == METHODS["self-reminder"] and kept.written is None and not kept.shows_writing

@@ -37,6 +37,7 @@ def finished(page: Page, small_exam: None) -> Visitor:
 @pytest.fixture
 def ran(finished: Visitor, visitor: Visitor) -> Visitor:
     """A new visitor for whom the same run has just ended: what they do stays theirs."""
+    visitor.session.slot(Compared).forget_writing()  # the example's
     visitor.session.start_from(finished.session)
     visitor.screen.update(finished.screen)
     visitor.on.update(finished.on)
@@ -295,6 +296,15 @@ def test_what_cannot_run_is_refused_with_a_remedy(visitor, typed, said):
     assert visitor.is_free
 
 
+def test_the_plane_opens_on_what_the_region_writes_where_the_example_has_measured_it(visitor):
+    assert set(visitor.session.slot(Compared).written) == {"DINM", "FT-L", "SFT"}, "a reminder changes no weight"
+    assert visitor.standing("upright") == WRITTEN
+    assert "adversarial prompts the MLP of layer" in visitor.standing("plane_reading")
+    visitor.do("on_upright", upright=COSINE)
+    visitor.do("on_method_picked", methods_picked="DINM")
+    assert visitor.screen["upright"] == COSINE and "written less" not in visitor.screen["plane"].layout.yaxis.title.text
+
+
 def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(ran):
     visitor = ran
     cosine = [list(line.y) for line in visitor.screen["plane"].data[1:]]
@@ -323,8 +333,10 @@ def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(ran):
 
 
 def test_region_writing_without_a_patch_at_hand_is_refused_with_the_remedy(visitor):
+    kept = visitor.session.slot(Compared)
+    kept.forget_writing()
+    kept.contest = None
     with pytest.raises(gr.Error, match="press Run methods"):
-        visitor.session.slot(Compared).contest = None
         visitor.do("on_upright", upright=WRITTEN)
     assert visitor.screen["upright"] == COSINE, "what the plane shows"
     assert_idle(visitor)

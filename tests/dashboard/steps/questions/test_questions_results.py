@@ -57,6 +57,7 @@ UNASKED = {
     "load.json": "how the page serves many visitors",
     "own_question.txt": "what a second reading, of the case's own question, adds to the detector",
     "planted_faults.txt": "what the tests find",
+    "preset_deltas.txt": "whether the presets' edits are what they were before the engine was rebuilt",
     "scoring_speed.txt": "how long scoring takes",
     "start.json": "how long the page takes to open",
     "start_cold.txt": "how long make demo takes on a fresh clone",

@@ -69,6 +69,21 @@ def test_until_the_suffix_is_measured_a_reminder_is_shown_and_the_command_named(
     assert "benchmarks/results/methods.txt" in panel.kept.below
 
 
+@pytest.mark.parametrize("measured", [True, False])
+def test_what_rounding_by_itself_does_to_dl_is_read_beside_the_suffixes(tmp_path: Path, monkeypatch, measured):
+    (question,) = (one for one in QUESTIONS if "suffix" in one.asked)
+    damage = percent(results.read("detox.txt", results.recipes)["same weights rounded to bfloat16"]["DL"])
+    shutil.copy(results.FOLDER / "detox.txt", tmp_path)
+    if measured:
+        shutil.copy(results.FOLDER / "suffixes.txt", tmp_path)
+    without_the_suffixes(tmp_path, monkeypatch)
+    below = question.answer(NOBODY).kept.below
+    assert f"of the same weights rounded to bfloat16, with no edit, it is {damage}, over 18 cases" in below
+    assert "benchmarks/results/detox.txt" in below and ("benchmarks/results/suffixes.txt" in below) is measured
+    (tmp_path / "detox.txt").unlink()
+    assert "bfloat16" not in question.answer(NOBODY).kept.below
+
+
 def test_the_categories_are_answered_from_a_sweep_once_that_is_there(tmp_path: Path, monkeypatch):
     (question,) = (one for one in QUESTIONS if "categories" in one.asked)
     monkeypatch.setattr(results, "FOLDER", tmp_path)

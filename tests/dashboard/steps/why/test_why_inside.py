@@ -9,16 +9,18 @@ from dataclasses import replace
 import gradio as gr
 import numpy as np
 import pytest
-from dashboard_helpers import QUICK, Visitor, assert_idle
+from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, seen
 from routing_helpers import cancelled
 
 from dashboard.kit.drawing.plots import label
 from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM
 from dashboard.kit.sessions.typed import texts_of
+from dashboard.steps.operate.gating import Gated
 from dashboard.steps.why import run as why
 from dashboard.steps.why import texts as why_texts
 from dashboard.steps.why.state import Looked
 from editing import Preparation
+from editing.gate.gate import RECORD
 from editing.progress import run as run_quietly
 from inspector.detection import for_case
 from inspector.errors import CaseError
@@ -44,12 +46,29 @@ def test_clicking_neurons_adds_and_removes_them(visitor):
 
 def test_a_knock_out_is_live_measured_and_in_the_table(visitor):
     chosen = visitor.session.slot(Looked).why.activity.pushing(1, 2)
-    visitor.do("on_knock", why_selected=", ".join(map(str, chosen)), block=1, max_new_tokens=4)
+    visitor.do("on_knock", why_selected=", ".join(map(str, chosen)), block=1, max_new_tokens=4, **GENEROUS)
     live = visitor.session.live
     assert live.patch.method == "neuron knock-out" and live.result.settings.neurons == tuple(sorted(chosen))
     assert live.patch.identifier in visitor.screen["live"] and live.patch.identifier in visitor.screen["edited_head"]
     assert "neuron knock-out (live)" in visitor.screen["why_edits"] and "2 of 48" in visitor.screen["why_edits"]
     assert "knocked out" in visitor.screen["why_clock"]
+    assert live.patch.settings[RECORD]["passed"], "the gate has examined it"
+    assert_idle(visitor)
+
+
+def test_a_knock_out_that_the_gate_refuses_waits_and_can_be_kept(visitor):
+    before = visitor.session.live
+    chosen = visitor.session.slot(Looked).why.activity.pushing(1, 2)
+    named = ", ".join(map(str, sorted(chosen)))
+    budgets = {**GENEROUS, "allowed_harmless_kl": 0}
+    visitor.do("on_knock", why_selected=named, block=1, max_new_tokens=4, **budgets)
+    held = visitor.session.slot(Gated).held
+    assert visitor.session.live is before and held.edit.patch.method == "neuron knock-out"
+    said = seen(visitor.screen["why_clock"])
+    assert f"knock-out of neurons {named} of layer 1 is held back. Refused: harmless KL" in said
+    visitor.do("on_keep", max_new_tokens=4)
+    assert visitor.session.live.patch.identifier == held.edit.patch.identifier
+    assert visitor.session.live.patch.settings[RECORD]["overridden"]
     assert_idle(visitor)
 
 
@@ -65,7 +84,7 @@ def test_a_knock_out_acts_where_the_switch_says_by_a_detector_of_its_own_questio
     visitor = Visitor(page, request.node.name)
     visitor.do("on_why", **texts_in_rail(3))  # a question that this model tells from harmless prompts
     chosen = visitor.session.slot(Looked).why.activity.pushing(1, 2)
-    knocking = {"why_selected": ", ".join(map(str, chosen)), "block": 1, "max_new_tokens": 4}
+    knocking = {"why_selected": ", ".join(map(str, chosen)), "block": 1, "max_new_tokens": 4, **GENEROUS}
     if live:  # of another case, and routed by a detector that knows its question
         visitor.do("on_edit", **QUICK, **texts_in_rail(11))
     else:
@@ -86,16 +105,20 @@ def test_a_knock_out_acts_where_the_switch_says_by_a_detector_of_its_own_questio
     assert_idle(visitor)
 
 
-def test_a_knock_out_whose_detector_is_cancelled_or_cannot_be_made_changes_nothing(detecting, request, monkeypatch):
+def test_a_knock_out_whose_detector_is_cancelled_waits_and_without_a_detector_none_is_begun(
+    detecting, request, monkeypatch
+):
     visitor = Visitor(detecting[0], request.node.name)
     chosen = visitor.session.slot(Looked).why.activity.pushing(1, 2)
-    knocking = {"why_selected": ", ".join(map(str, chosen)), "block": 1, "max_new_tokens": 4}
+    knocking = {"why_selected": ", ".join(map(str, chosen)), "block": 1, "max_new_tokens": 4, **GENEROUS}
     visitor.do("on_routed", routed=WHERE_HARM)
     live, row = visitor.session.live, visitor.session.row.label()
     monkeypatch.setattr("editing.gate.choice.for_case", cancelled)
     visitor.do("on_knock", **knocking)
     assert visitor.session.live is live and visitor.session.row.label() == row
-    assert "Cancelled; no edit was made." in visitor.screen["why_clock"]
+    held = visitor.session.slot(Gated).held
+    assert held.edit.patch.method == "neuron knock-out" and held.acceptance is None
+    assert "is not live and waits. Examine it in Operate." in visitor.screen["why_clock"]
     monkeypatch.setattr(detecting[0].context, "detector", None)
     monkeypatch.setattr(why, "knock_out", lambda *_given, **_how: pytest.fail("it was begun"))
     with pytest.raises(gr.Error, match="no detector, so no edit can be routed"):
