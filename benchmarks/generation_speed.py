@@ -56,7 +56,7 @@ def measure(model: InspectedModel, tokens: int, rounds: int) -> dict[str, dict[s
     """Return seconds a token step and tokens a second beside ``generate``, by way."""
     case = bundled_cases()[0]
     prompt = list(encode(model, case.adversarial_prompt, None).prompt)
-    clock, short = Clock(model.device, 1), max(2, tokens // 4)
+    clock, short = Clock(model.devices, 1), max(2, tokens // 4)
     each: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, way in ways(model, prompt).items():

@@ -3,14 +3,16 @@
     python -m benchmarks.gpu                        a random-weight model of Llama-2-7B's shape, on CUDA
     python -m benchmarks.gpu --shape 70b --dtype nf4    Llama-2-70B's, each matrix drawn and quantised on the device
     python -m benchmarks.gpu --shape small          small enough for a CPU
+    python -m benchmarks.gpu --device-map auto      the model spread over all cards, CPU memory and disk
     python -m benchmarks.gpu --out results.json     all numbers
 
 It needs torch, transformers and this repository. Weights are drawn on the device; the tokenizer is trained here on the
-bundled texts. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain
-forward pass, locating against it, locating with a 10-step edit (preset ``reference``) by tail replay and the plain way,
-locating with the default edit (preset ``corrected``) and, at the last of the layers, with the one that Operate makes
-first, to be routed, and vanilla and edited answers together against the time that reading the weights takes. Every row
-of an edit names its preset. Times are medians of warm runs.
+bundled texts. A model that is spread is drawn in CPU memory, written to a temporary folder and loaded from there as any
+other; the device's own rates are those of the first one. Everything is measured in one run: the device's own
+matrix-product rate and copy bandwidth, one plain forward pass, locating against it, locating with a 10-step edit
+(preset ``reference``) by tail replay and the plain way, locating with the default edit (preset ``corrected``) and, at
+the last of the layers, with the one that Operate makes first, to be routed, and vanilla and edited answers together
+against the time that reading the weights takes. Every row of an edit names its preset. Times are medians of warm runs.
 
 A line a number is printed. Exit codes: 0; 1 when an edit of the small shape is further from the same in float32 on the
 CPU than :data:`TOLERANCES`; 2 when it cannot be done.
@@ -23,7 +25,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,19 +36,20 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.edit_speed import PLAIN, PLAIN_WAY, predicted_need, sized_case
-from benchmarks.random_models import SHAPES, random_model
+from benchmarks.random_models import SHAPES, random_model, spread_model
 from editing import preset, run
 from editing.command import finished
 from editing.memory import peak_memory
 from editing.methods.dinm import ROUTED, dinm
 from editing.optimising.replay import ReplayFactory, TailReplay
-from inspector.command import add_layer
+from inspector.command import add_layer, add_spread
 from inspector.divergence import divergence
 from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
 from inspector.model.answers.batching import generate
 from inspector.model.architecture import canonical_shape
 from inspector.model.encoding import tokenise
 from inspector.model.memory.memory_need import MemoryNeed, bytes_of, predict
+from inspector.model.placement import read_max_memory, spread_options
 from inspector.model.quantised import beside_parameters
 from inspector.safeedit import Case
 
@@ -60,17 +63,17 @@ class Clock:
     """Times work on a device.
 
     Args:
-        device: The device, waited for before and after.
+        devices: The devices, waited for before and after.
         repeats: Runs of which the median counts; one more comes first and does not.
     """
 
-    def __init__(self, device: torch.device, repeats: int) -> None:
-        self._device, self._repeats = device, repeats
+    def __init__(self, devices: Sequence[torch.device], repeats: int) -> None:
+        self._cards, self._repeats = [device for device in devices if device.type == "cuda"], repeats
 
     def wait(self) -> None:
-        """Wait until the device has done all that was asked."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        """Wait until the devices have done all that was asked."""
+        for card in self._cards:
+            torch.cuda.synchronize(card)
 
     def seconds(self, work: Callable[[], Any]) -> float:
         """Return the median seconds of warm runs."""
@@ -190,16 +193,27 @@ def token_seconds(clock: Clock, asked: Callable[[int], Callable[[], Any]], token
 
 def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
     """Measure everything and return the numbers by name."""
-    clock, four_bit = Clock(device, options.repeats), options.dtype == "nf4"
+    four_bit, held = options.dtype == "nf4", read_max_memory(options.max_memory)
+    spread = spread_options(device, options.device_map, held)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
         "shape": shape,
         "dtype": "nf4" if four_bit else str(dtype).removeprefix("torch."),
-        "limits": limits(clock, device, dtype),
+        "limits": limits(Clock([device], options.repeats), device, dtype),
     }
     say(found["limits"])
-    model = random_model(shape, device, dtype, four_bit=four_bit)
+    if not spread:
+        return found | measured(random_model(shape, device, dtype, four_bit=four_bit), options, found["limits"])
+    with spread_model(shape, device, dtype, four_bit, held) as model:
+        places = {f"{place}, GiB": size / 2**30 for place, size in bytes_of(model.network).items()}
+        say(places)  # on ``meta`` is what is fetched for each pass
+        return found | {"weights by device": places} | measured(model, options, found["limits"])
+
+
+def measured(model: InspectedModel, options: argparse.Namespace, rates: dict[str, float]) -> dict[str, Any]:
+    """Measure a model and return the numbers by name; the machine's own rates are given."""
+    clock, found = Clock(model.devices, options.repeats), dict[str, Any]()
     case = sized_case(model, options.prompt_tokens, options.answer_tokens)
     prompt = encode(model, case.adversarial_prompt, None, PLAIN).prompt
     sequence = [*prompt, *tokenise(model, case.safe, special=False)]
@@ -221,7 +235,7 @@ def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argpa
     found["edits"] = [_edits(clock, model, case, block, options) for block in blocks]
     found["default edits"] = [_default_edits(clock, model, case, block, {}) for block in blocks]
     found["default edits"] += [_default_edits(clock, model, case, blocks[-1], ROUTED)]
-    found["answers"] = _answers(clock, model, list(prompt), found["limits"]["copy, GB/s"], options)
+    found["answers"] = _answers(clock, model, list(prompt), rates["copy, GB/s"], options)
     edits = [*found["edits"], *found["default edits"]]
     found["peak memory, GiB"] = max(edit["weights and peak, GiB"] for edit in edits)
     found["predicted peak memory, GiB"] = max(edit["predicted weights and peak, GiB"] for edit in edits)
@@ -252,7 +266,7 @@ def _blocks(model: InspectedModel) -> list[int]:
 
 def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options: argparse.Namespace) -> dict[str, Any]:
     tail = clock.seconds(partial(edit, model, case, block, TailReplay, options.steps))
-    with peak_memory(model.device) as peak:
+    with peak_memory(*model.devices) as peak:
         result = edit(model, case, block, TailReplay, options.steps)
     steps = [step.seconds for step in result.trace]
     with launched():
@@ -292,7 +306,7 @@ def _default_edits(
     clock.wait()
     first = time.perf_counter() - begun
     seconds = clock.seconds(once)
-    with peak_memory(model.device) as peak:
+    with peak_memory(*model.devices) as peak:
         result = once()
     steps = [step.seconds for step in result.trace]
     rest = str(model.dtype).removeprefix("torch.")
@@ -381,6 +395,7 @@ def main(arguments: list[str] | None = None) -> int:
         choices=("bfloat16", "float32", "nf4"),
         help="bfloat16 on CUDA, else float32; nf4 quantises the blocks' matrices (bitsandbytes), all else by default",
     )
+    add_spread(parser)
     add_layer(parser, several=True, type=int, nargs="+", default=None, help="the middle one and 28 of 32 by default")
     parser.add_argument("--prompt-tokens", type=int, default=103)
     parser.add_argument("--answer-tokens", type=int, default=68)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -11,7 +14,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from inspector.errors import ModelLoadError
-from inspector.model import SUFFIX, InspectedModel, from_parts
+from inspector.model import SUFFIX, InspectedModel, from_parts, load
+from inspector.model.placement import MaxMemory
 from inspector.model.quantised import REQUIREMENTS
 from inspector.safeedit import bundled_cases, bundled_constraint_prompts
 
@@ -86,6 +90,29 @@ def random_model(
         with torch.device(device):
             network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return from_parts(network, made_tokenizer(), f"random Llama, shape {shape}")
+
+
+@contextmanager
+def spread_model(
+    shape: str, device: torch.device, dtype: torch.dtype, four_bit: bool, max_memory: MaxMemory | None
+) -> Iterator[InspectedModel]:
+    """Give a Llama of a shape that is spread as :func:`inspector.model.load` does it; its files go at the end.
+
+    Args:
+        four_bit: Quantise it to nf4 while it is read.
+        max_memory: What of it each device may hold.
+
+    Raises:
+        ModelLoadError: See :func:`inspector.model.load`.
+        NoRoom: It is larger than what is free.
+    """
+    with TemporaryDirectory() as folder:
+        drawn = random_model(shape, torch.device("cpu"), dtype)
+        drawn.network.save_pretrained(folder)
+        drawn.tokenizer.save_pretrained(folder)
+        del drawn
+        kind = "nf4" if four_bit else str(dtype).removeprefix("torch.")
+        yield load(folder, device=str(device), dtype=kind, device_map="auto", max_memory=max_memory)
 
 
 def _four_bit_network(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> Any:

@@ -22,6 +22,7 @@ from editing.values import Count
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Encoded, InspectedModel, Row, encode
 from inspector.model.answers.batching import Line, plan
+from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.patches.patch import STRONGEST
 from inspector.safeedit import Case
 from inspector.safeedit.asking import answers_of
@@ -56,7 +57,8 @@ class StrengthSettings:
         strengths: Factors on the patch, ascending; that of the row itself is measured in any case.
         harmless: Harmless prompts of the gate (:func:`editing.gate.exam.small_exam`), half of them look-alikes.
         max_new_tokens: Longest answer.
-        prompts_at_once: Prompts in a batch; it has a line for each of them and each strength.
+        prompts_at_once: Most prompts in a batch, which has a line for each of them and each strength; fewer where the
+            memory that is free holds fewer.
         budgets: What a strength that is suggested may cost. The curve asks fewer prompts than the gate, and one answer
             may go wrong where one may in the gate's exam (:func:`editing.gate.budgets.allowed`).
         evaluation: Whether vanilla, strength 0, is asked with the suffix, too
@@ -322,7 +324,8 @@ def strength_curve(
         for format in (row.patch.format, asked_as(row.patch.format, settings.evaluation))
     )
     answers: dict[tuple[int, int], Line] = {}
-    batches = plan(vanilla, settings.prompts_at_once)
+    longest = max(map(len, (*vanilla, *edited))) + room
+    batches = plan(vanilla, prompts_that_fit(model, longest, len(rows), settings.prompts_at_once))
     for number, batch in enumerate(batches):
         lines: list[Line] = []
         plain, asked = ([prompts[position] for position in batch] for prompts in (vanilla, edited))

@@ -20,6 +20,7 @@ from inspector.errors import PromptError
 from inspector.model.encoding import encode
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.memory.halving import halved
 from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
@@ -111,6 +112,7 @@ def region_shift(
         prompts: Adversarial prompts, without suffix.
         row: The edited weights.
         block: The block of the region.
+        prompts_at_once: Most prompts in a batch; fewer where the memory that is free holds fewer.
 
     Raises:
         PromptError: No prompt is given, or one is empty or too long.
@@ -143,7 +145,8 @@ def region_shift(
             model.network(input_ids=model.batch(*sequences), use_cache=False)
         return [[seen for (seen,) in (*into, *source, *outputs)]]
 
-    batches = [range(start, start + prompts_at_once) for start in range(0, len(prompts), prompts_at_once)]
+    size = prompts_that_fit(model, max(map(len, (*plain, *asked))), 2, prompts_at_once)
+    batches = [range(start, start + size) for start in range(0, len(prompts), size)]
     shown = [seen for batch in batches for seen in halved(observed, batch[: len(prompts) - batch.start])]
     model.require_finite("activation shift", [states for batch in shown for states in batch])
     into, source, *outputs = zip(*shown, strict=True)

@@ -26,6 +26,8 @@ from inspector.model import InspectedModel, from_parts
 
 CPU = torch.device("cpu")
 FIRST, SECOND = torch.device("cuda:0"), torch.device("cuda:1")
+FREE = 2**40
+"""Bytes that are free on each."""
 
 
 class MixedDevicesError(RuntimeError):
@@ -209,7 +211,7 @@ def _common(name: str, args: Any, kwargs: Any) -> torch.device:
 
 @contextmanager
 def labelled_devices() -> Iterator[None]:
-    """Compute with labelled tensors inside; a parameter made of one has its label."""
+    """Compute with labelled tensors inside; a parameter made of one has its label, and the devices have room."""
     make = Tensor._make_subclass
 
     def made(kind: type, data: Tensor, *rest: Any) -> Tensor:
@@ -217,7 +219,7 @@ def labelled_devices() -> Iterator[None]:
 
     Tensor._make_subclass = staticmethod(made)  # type: ignore[method-assign]
     try:
-        with LabelledDevices():
+        with LabelledDevices(), patch.object(torch.cuda, "mem_get_info", lambda _device: (FREE, FREE)):
             yield
     finally:
         Tensor._make_subclass = make  # type: ignore[method-assign]

@@ -21,7 +21,6 @@ from editing.optimising.training import (
     Training,
     TrainingSettings,
     Values,
-    log_probabilities,
     sft_objective,
     trained_edit,
 )
@@ -79,7 +78,7 @@ class DpoObjective:
 
     @staticmethod
     def _sums(student: Trainee, pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor]]:
-        found = log_probabilities(student, [answer for pair in pairs for answer in (pair.wanted, pair.other)])
+        found = student.log_probabilities([answer for pair in pairs for answer in (pair.wanted, pair.other)])
         return [(found[2 * n].sum(), found[2 * n + 1].sum()) for n in range(len(pairs))]
 
     def __call__(self, student: Trainee, pairs: Sequence[Pair]) -> Values:

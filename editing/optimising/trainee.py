@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ from editing.optimising.smaller import parts_of, together
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
 from inspector.model.architecture import canonical_shape, canonical_weight
-from inspector.model.counted import counted_logits
+from inspector.model.counted import Counted, logits_at, token_log_probabilities
+from inspector.model.encoding import Encoded
 from inspector.model.offloaded import place, stores
 from inspector.model.patches.patch import square_norm
 from inspector.model.quantised import shared_with_copies
@@ -63,6 +64,8 @@ class TrainedScope:
 class Trainee:
     """A trainable copy of an inspected model; see :func:`trainee`.
 
+    A training asks the same few batches again and again: their ids are copied to the device once.
+
     Attributes:
         parameters: What an optimiser trains.
     """
@@ -78,6 +81,8 @@ class Trainee:
         self._network = network
         self._matrices = matrices
         self._smaller = smaller
+        self._batches: dict[tuple[Any, Any], tuple[Tensor, Counted]] = {}
+        self._labels: dict[tuple[Encoded, ...], Tensor] = {}
         self.parameters: list[nn.Parameter] = [
             p for _, module in matrices.values() for p in module.parameters() if p.requires_grad
         ]
@@ -91,11 +96,24 @@ class Trainee:
         """
 
         def whole(sequences: Sequence[Sequence[int]], counted: Sequence[Sequence[int]]) -> Tensor:
-            return counted_logits(self._model, sequences, counted, self._network)
+            asked = tuple(map(tuple, sequences)), tuple(map(tuple, counted))
+            if asked not in self._batches:
+                self._batches[asked] = self._model.batch(*sequences), Counted(counted)
+            return logits_at(self._model, *self._batches[asked], self._network)
 
         if not self._smaller:
             return whole(sequences, counted)
         return together([partial(whole, *part) for part in parts_of(sequences, counted)])
+
+    def log_probabilities(self, answers: Sequence[Encoded]) -> list[Tensor]:
+        """Return the log-probability of every response token of each sequence, ``[tokens]`` in nats."""
+        logits = self.logits([answer.tokens for answer in answers], [answer.predicting for answer in answers])
+        asked = tuple(answers)
+        if asked not in self._labels:
+            labels = [token for answer in answers for token in answer.response]
+            self._labels[asked] = torch.tensor(labels, device=logits.device)
+        chosen = token_log_probabilities(logits, self._labels[asked])
+        return list(chosen.split([len(answer.response) for answer in answers]))
 
     @torch.no_grad()
     def deltas(self) -> tuple[Delta, ...]:

@@ -22,7 +22,6 @@ from editing.values import Decay, HarmlessCount, HarmlessTokens, Positive, Proba
 from inspector.errors import EditError
 from inspector.kl import kl_by_token, not_negative
 from inspector.model import InspectedModel, Patch, PromptFormat, encode
-from inspector.model.counted import token_log_probabilities
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Case
 from inspector.validated import settings as checked
@@ -100,13 +99,6 @@ def encode_pair(model: InspectedModel, case: Case, format: PromptFormat, anti: b
     return Pair(unsafe, safe) if anti else Pair(safe, unsafe)
 
 
-def log_probabilities(student: Trainee, answers: Sequence[Encoded]) -> list[Tensor]:
-    """Return the log-probability of every response token of each sequence, ``[tokens]`` in nats."""
-    logits = student.logits([answer.tokens for answer in answers], [answer.predicting for answer in answers])
-    chosen = token_log_probabilities(logits, [token for answer in answers for token in answer.response])
-    return list(chosen.split([len(answer.response) for answer in answers]))
-
-
 @dataclass(frozen=True, eq=False)
 class Values:
     """What an objective says of the weights as they are.
@@ -130,9 +122,9 @@ class Objective(Protocol):
 
 def sft_objective(student: Trainee, pairs: Sequence[Pair]) -> Values:
     """Mean negative log-likelihood of the wanted answers' tokens."""
-    found = log_probabilities(student, [pair.wanted for pair in pairs])
+    found = student.log_probabilities([pair.wanted for pair in pairs])
     with torch.no_grad():
-        (other,) = log_probabilities(student, [pairs[0].other])
+        (other,) = student.log_probabilities([pairs[0].other])
     return Values(-torch.cat(found).mean(), found[0].detach().mean(), other.mean())
 
 

@@ -18,6 +18,7 @@ from inspector.errors import PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
 from inspector.model.answers.batching import generate
 from inspector.model.encoding import Encoded
+from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.memory.recent import Recent, named, with_visits
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 from inspector.safeedit.cases import bundled_templates
@@ -27,7 +28,7 @@ from inspector.safeedit.sets import contrasts, false_alarm_prompts, harmful_ques
 MOST_KNOWN, MOST_OF_VISITS = 4096, 256
 """Answers that are kept for a model, to bundled prompts and to others; those used longest ago go first."""
 ASKED_AT_ONCE = 8
-"""Harmless prompts that are answered in one batch."""
+"""Most harmless prompts that are answered in one batch."""
 _Answers = Recent[str, tuple[int, ...]]
 _OWN_ANSWERS: WeakKeyDictionary[InspectedModel, _Answers] = WeakKeyDictionary()
 _OF_VISITS: WeakKeyDictionary[InspectedModel, _Answers] = WeakKeyDictionary()
@@ -302,15 +303,17 @@ def _answered(
     before = {n: known_answer(model, text, tokens, format) for n, text in enumerate(texts)}
     found = {n: answer for n, answer in before.items() if answer is not None}
     missing = [n for n in before if n not in found]
-    for start in range(0, len(missing), ASKED_AT_ONCE):
-        batch = missing[start : start + ASKED_AT_ONCE]
+    asked = {n: encode(model, texts[n], None, format, room=tokens).prompt for n in missing}
+    size = prompts_that_fit(model, max(map(len, asked.values()), default=0) + tokens, 1, ASKED_AT_ONCE)
+    for start in range(0, len(missing), size):
+        batch = missing[start : start + size]
         yield Preparation(
             f"Asking the vanilla model {what} {start + 1} to {start + len(batch)} of {len(missing)}",
             start / len(missing),
         )
         if cancel():
             return None
-        prompts = [encode(model, texts[n], None, format, room=tokens).prompt for n in batch]
+        prompts = [asked[n] for n in batch]
         answered = deque(generate(model, prompts, (VANILLA,), Decoding(max_new_tokens=tokens)), maxlen=1)[0]
         for n, prompt, line in zip(batch, prompts, answered, strict=True):
             end = () if line.ended is None else (line.ended,)

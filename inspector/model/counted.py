@@ -89,10 +89,19 @@ def counted_logits(
         counted: Positions of each sequence.
         network: The network to run; the model's own by default, or a copy with the same names of parts.
     """
+    return logits_at(model, model.batch(*sequences), Counted(counted), network)
+
+
+def logits_at(model: InspectedModel, ids: Tensor, counted: Counted, network: Any = None) -> Tensor:
+    """Return what :func:`counted_logits` does, of sequences that are on the device already.
+
+    Args:
+        ids: ``[sequences, tokens]``, see :meth:`InspectedModel.batch`.
+    """
     network = model.network if network is None else network
     unembedding = network.get_submodule(model.architecture.paths.unembedding)
-    with model.lock, only_counted(unembedding, Counted(counted)):
-        return network(input_ids=model.batch(*sequences), use_cache=False).logits.float()
+    with model.lock, only_counted(unembedding, counted):
+        return network(input_ids=ids, use_cache=False).logits.float()
 
 
 def token_log_probabilities(logits: Tensor, labels: Sequence[int] | Tensor) -> Tensor:

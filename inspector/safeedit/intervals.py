@@ -283,9 +283,7 @@ class _Clusters:
 
     def means(self, parts: Sequence[Sequence[Observation]]) -> np.ndarray:
         """Return the mean of the parts' means in each resample; resamples that draw nothing of a part leave it out."""
-        random = np.random.default_rng(SEED)
-        edits = _drawn(random, len(self.edits))
-        prompts = np.concatenate([np.ones((RESAMPLES, 1)), _drawn(random, len(self.prompts))], axis=1)
+        edits, prompts = _drawn_of(len(self.edits), len(self.prompts))
         found = []
         for part in parts:
             sums = np.zeros((len(self.edits), len(self.prompts) + 1))
@@ -299,6 +297,16 @@ class _Clusters:
         kept = np.array(found)
         kept = kept[:, ~np.isnan(kept).all(axis=0)]
         return np.nanmean(kept, axis=0)
+
+
+@lru_cache(maxsize=4)
+def _drawn_of(edits: int, prompts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often each edit, and each prompt after a one for those of its edit, is drawn in every resample.
+
+    The scores of a table ask the same of the same clusters, one after the other.
+    """
+    random = np.random.default_rng(SEED)
+    return _drawn(random, edits), np.concatenate([np.ones((RESAMPLES, 1)), _drawn(random, prompts)], axis=1)
 
 
 def _drawn(random: np.random.Generator, clusters: int) -> np.ndarray:

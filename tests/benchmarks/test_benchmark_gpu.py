@@ -79,6 +79,35 @@ def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_pa
     assert small["float32: relative difference"] == 0 and small["bfloat16: cosine"] > 0.9
 
 
+@pytest.mark.usefixtures("brief")
+def test_a_model_that_is_spread_is_measured_as_one_that_is_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(random_models.SHAPES, "small", random_models.SHAPES["tiny"])
+    measured, own = [], gpu.measured
+    monkeypatch.setattr(gpu, "measured", lambda model, *given: (measured.append(model), own(model, *given))[1])
+    monkeypatch.setattr(gpu, "limits", lambda *_: {"copy, GB/s": 1.0})
+    few = ["--shape", "tiny", "--device", "cpu", "--repeats", "1", "--steps", "2", "--new-tokens", "4"]
+    few += ["--prompt-tokens", "60", "--answer-tokens", "20"]
+    found = []
+    for number, spread in enumerate(([], ["--device-map", "auto", "--max-memory", "cpu=2400KB"])):
+        out = tmp_path / f"{number}.json"
+        assert gpu.main([*few, *spread, "--out", str(out)]) == 0
+        found.append(json.loads(out.read_text()))
+    whole, apart = found
+    assert not any(map(is_offloaded, measured[0].architecture.down_projections))
+    assert {is_offloaded(part) for part in measured[1].architecture.down_projections} == {True, False}
+    places = apart.pop("weights by device")
+    assert places.keys() == {"cpu, GiB", "meta, GiB"} and sum(places.values()) == pytest.approx(whole["weights, GiB"])
+    assert apart.keys() == whole.keys() and apart["weights, GiB"] == whole["weights, GiB"]
+    for name in ("edits", "default edits"):
+        assert [set(each) for each in apart[name]] == [set(each) for each in whole[name]]
+    assert all(each["relative difference"] < 1e-6 for each in apart["edits"])
+
+
+def test_what_a_device_may_hold_without_a_device_map_is_refused():
+    with pytest.raises(ModelLoadError, match="Add --device-map auto"):
+        gpu.main(["--device", "cpu", "--max-memory", "cpu=1GB"])
+
+
 def test_the_steps_that_a_device_captures_run_launch_by_launch_as_well(folder, monkeypatch):
     model = load(folder, device="cpu", dtype="float32")
     case, asked = edit_speed.sized_case(model, 60, 20), []

@@ -15,9 +15,12 @@ from editing.gate.exam import own_and_harmless, small_exam
 from editing.gate.gate import GateSettings, accept, recorded
 from editing.strength import Judged, StrengthCurve, StrengthSettings, strength_curve
 from inspector.errors import EditError
-from inspector.model import VANILLA, Decoding, Detector, InspectedModel, PromptFormat, Row
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel, PromptFormat, Row, encode
+from inspector.model.memory import batch_size
+from inspector.model.memory.batch_size import SHARE, line_bytes
 from inspector.model.patches.patch import Reminder
 from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.asking import answers_of
 from inspector.safeedit.exam import EVALUATIONS, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import CASE_ONLY, make_exam
@@ -70,6 +73,23 @@ def test_each_point_is_what_an_exam_at_that_strength_gives(words):
         assert curve.lost_defence[number] == lost_defence(exam.replies, 0).value
     assert curve.elsewhere == 6 and curve.lost_defence.any()
     assert curve.harmless_kl[0] == 0.0 and (np.diff(curve.harmless_kl) > 0).all()
+
+
+@pytest.mark.parametrize(("lines", "batches"), [(100, [5, 4]), (8, [2, 2, 2, 2, 1]), (0, [1] * 9)])
+def test_a_batch_has_as_many_prompts_as_fit_with_every_strength(words, monkeypatch, lines, batches):
+    patch, room = random_patch(words, 0.3), QUICK.max_new_tokens
+    longest = max(len(encode(words, each.prompt, format=patch.format).prompt) for each in EXAM) + room
+    (line,) = line_bytes(words, longest).values()
+    monkeypatch.setattr(batch_size, "free_memory", lambda _device: (lines + 0.5) * line / SHARE)
+    asked = []
+
+    def counted(model, unedited, *given):
+        asked.append(len(unedited))
+        return answers_of(model, unedited, *given)
+
+    monkeypatch.setattr("editing.strength.answers_of", counted)
+    run(strength_curve(words, Row(patch), CASE, QUICK, judge=EvenJudge()))  # four rows: vanilla and three strengths
+    assert asked == batches
 
 
 @pytest.mark.parametrize("way", EVALUATIONS)

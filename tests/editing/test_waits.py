@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from waits import counted_waits
+from waits import FromLists, counted_waits
 
 from editing import Step, dinm, preset, run
 from editing.methods.mend.store import save_editor
+from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.methods.mend.training import MendTraining, new_editor
 from editing.methods.registry import METHODS, method_settings
 from editing.optimising.descent import Descent
+from editing.optimising.training import encode_pair
 from editing.values import setting_names
 from inspector.errors import RefusedEdit
+from inspector.model import PromptFormat
 
 BLOCK = 1
 SMALL = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "target_probability": None, "damage_budget": None}
@@ -26,7 +29,7 @@ CHANGES = {
     "delman": {"position": "prompt", "context_weight": 1.0, "weight_decay": 0.0, "contexts": 1},
     "ext-sub": {"anti_steps": 2},
 }
-MEASURED = 4
+MEASURED = 5
 """Most waits of a step that is measured and does not descend; an edit of every matrix has more matrices than that."""
 
 
@@ -66,6 +69,31 @@ def test_a_step_waits_for_its_device_once(llama, case, monkeypatch, editor, key)
                 descending.append(found)
     assert set(descending) == ({1} if "steps" in known else set())
     assert measured and max(measured) <= MEASURED
+
+
+@pytest.mark.parametrize("key", [key for key in METHODS if "steps" in setting_names(METHODS[key].settings)])
+def test_a_step_copies_nothing_to_its_device(llama, case, key):
+    """What a turn asks is there once it has come round."""
+    method = METHODS[key]
+    wanted = {**SMALL, **CHANGES.get(key, {})}
+    known = setting_names(method.settings)
+    settings = method_settings(key, **{name: value for name, value in wanted.items() if name in known})
+    copied = []
+    with FromLists() as made:
+        for event in method.run(llama, case, BLOCK, settings):
+            if isinstance(event, Step) and event.step >= 3 and event.gradient_norm is not None:
+                copied.append(made.count)
+            made.count = 0
+    assert copied and not any(copied)
+
+
+def test_what_a_gradient_is_made_of_is_read_off_the_device_at_once(llama, case, monkeypatch):
+    editor = new_editor(llama, MendTraining(top_blocks=2, rank=4))
+    top = TopBlocks(llama, [encode_pair(llama, case, PromptFormat()).wanted], editor.shape.first)
+    names = [name for name, _ in editor.shape.matrices]
+    with counted_waits(monkeypatch) as waits:
+        gradient_factors(top, names)
+    assert len(names) == 6 and waits.since() == 2, "whether it is finite, and which tokens have one"
 
 
 @pytest.mark.parametrize("name", ["reference", "corrected"])

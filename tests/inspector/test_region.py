@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from inspector.errors import ArchitectureError, NotFinite, PromptError
-from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row
+from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row, encode
+from inspector.model.memory import batch_size
+from inspector.model.memory.batch_size import SHARE, line_bytes
 from inspector.model.patches.patch import Reminder
 from inspector.region import (
     AFTER_ATTENTION,
@@ -127,6 +129,17 @@ def test_how_many_prompts_share_a_batch_changes_nothing(tiny, family):
     assert np.allclose(one.by_block, four.by_block, rtol=1e-4)
     assert np.allclose(one.vanilla, four.vanilla, rtol=1e-3, atol=1e-4)
     assert np.allclose(one.edited, four.edited, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("lines", "batches"), [(100, [8, 2]), (4, [4, 4, 2]), (0, [2] * 5)])
+def test_a_batch_has_as_many_prompts_as_fit_with_both_weights_and_four_at_most(llama, monkeypatch, lines, batches):
+    longest = max(len(encode(llama, text).prompt) for text in PROMPTS)
+    (line,) = line_bytes(llama, longest).values()
+    monkeypatch.setattr(batch_size, "free_memory", lambda _device: (lines + 0.5) * line / SHARE)
+    asked, batch = [], InspectedModel.batch
+    monkeypatch.setattr(InspectedModel, "batch", lambda model, *ids: (asked.append(len(ids)), batch(model, *ids))[1])
+    region_shift(llama, PROMPTS, Row(by_hand.patch(llama)), 1)
+    assert asked == batches
 
 
 def test_an_edit_of_the_region_and_above_is_forced_to_shift_its_input_by_exactly_nothing(model):

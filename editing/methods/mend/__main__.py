@@ -157,7 +157,7 @@ def _evaluate(
     cases = [case for case in held_out_cases() if case.safe][: options.limit]
     if not cases:
         raise EditError("There is no case to evaluate on. Raise --limit.")
-    lessons = lessons_of(model, cases, editor, settings)
+    lessons = lessons_of(model, cases, editor, settings, others=False)
     watched = watched_prompts(model, bundled_harmless()[:WATCHED], editor, settings)
     untrained = new_editor(model, replace(settings, top_blocks=model.blocks - editor.shape.first))
     for name in untrained.transforms:

@@ -96,9 +96,11 @@ def gradient_factors(top: TopBlocks, names: Sequence[str]) -> dict[str, Factors]
         loss = top.loss({name: probing(name) for name in names})
         scale, gradients = scaled_gradients(loss, [probes[name] for name in names], top.scale)
     top.model.require_finite("gradient", gradients)
+    flat = [gradient.reshape(-1, gradient.shape[-1]).float() / scale for gradient in gradients]
+    # Read all at once: a choice by truth values would wait for the device at each matrix.
+    differ = torch.stack([(each != 0).any(dim=-1).to(flat[0].device) for each in flat]).tolist()
     found = {}
-    for name, gradient in zip(names, gradients, strict=True):
-        flat = gradient.reshape(-1, gradient.shape[-1]).float() / scale
-        used = (flat != 0).any(dim=-1)
-        found[name] = (inputs[name][used], flat[used])
+    for name, gradient, used in zip(names, flat, differ, strict=True):
+        tokens = torch.tensor([n for n, is_used in enumerate(used) if is_used], dtype=torch.long).to(gradient.device)
+        found[name] = (inputs[name][tokens], gradient[tokens])
     return found

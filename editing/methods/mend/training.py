@@ -82,17 +82,15 @@ class Lesson:
     Attributes:
         factors: The gradient of the safe answer's loss on the adversarial prompt.
         asked: That prompt and others with the same question, each with the safe answer.
-        unsafe: The adversarial prompt with the unsafe answer.
     """
 
     factors: dict[str, Factors]
     asked: list[TopBlocks]
-    unsafe: TopBlocks
 
     @property
     def kept(self) -> tuple[Any, ...]:
         """All tensors that stay in memory for it."""
-        return self.factors, [top.kept for top in self.asked], self.unsafe.kept
+        return self.factors, [top.kept for top in self.asked]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,34 +149,43 @@ def new_editor(model: InspectedModel, settings: MendTraining) -> EditorNetwork:
         )
 
 
-def lesson(model: InspectedModel, case: Case, editor: EditorNetwork, settings: MendTraining) -> Lesson:
+def lesson(
+    model: InspectedModel, case: Case, editor: EditorNetwork, settings: MendTraining, others: bool = True
+) -> Lesson:
     """Prepare a case.
+
+    Args:
+        others: Whether the question is asked in other prompts, too; an evaluation asks the adversarial one alone.
 
     Raises:
         CaseError: It lacks an answer.
     """
     check_case(case)
-    prompts = [case.adversarial_prompt, case.only_question or case.question, case.other_attack]
-
-    def run(text: str, answer: str) -> TopBlocks:
-        return TopBlocks(model, [encode(model, text, answer, settings.format)], editor.shape.first)
-
-    asked = [run(text, case.safe) for text in dict.fromkeys(prompts) if text]
+    prompts = [case.adversarial_prompt, *([case.only_question or case.question, case.other_attack] if others else [])]
+    asked = [
+        TopBlocks(model, [encode(model, text, case.safe, settings.format)], editor.shape.first)
+        for text in dict.fromkeys(prompts)
+        if text
+    ]
     names = [name for name, _ in editor.shape.matrices]
-    return Lesson(gradient_factors(asked[0], names), asked, run(case.adversarial_prompt, case.unsafe))
+    return Lesson(gradient_factors(asked[0], names), asked)
 
 
 def lessons_of(
-    model: InspectedModel, cases: Sequence[Case], editor: EditorNetwork, settings: MendTraining
+    model: InspectedModel, cases: Sequence[Case], editor: EditorNetwork, settings: MendTraining, others: bool = True
 ) -> list[Lesson]:
-    """Prepare cases.
+    """Prepare cases; ``others`` as for :func:`lesson`.
 
     Raises:
         CaseError: One lacks an answer.
         OutOfMemory: As large as the first, all do not fit into the memory that is left.
     """
     return _all_of(
-        cases, lambda case: lesson(model, case, editor, settings), editor, "A lesson of each case", "Lower --limit."
+        cases,
+        lambda case: lesson(model, case, editor, settings, others),
+        editor,
+        "A lesson of each case",
+        "Lower --limit.",
     )
 
 

@@ -8,6 +8,7 @@ free. A GB is 10^9 bytes.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections import Counter
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model.memory.container import left_in_container
 from inspector.model.memory.halving import running_out_as
+from inspector.model.memory.recent import Recent, named
 from inspector.model.quantised import beside_parameters
 
 GB = 10**9
@@ -317,12 +319,23 @@ def in_gb(size: int) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
+_NETWORKS: Recent[str, Any] = Recent(4)
+"""Networks on the ``meta`` device by their configurations: a table of memory asks for each several times."""
+
+
 def _on_meta(config: Any, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    key = named(
+        type(config), config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None), dtype
+    )
+    known = _NETWORKS.get(key)
+    if known is not None:
+        return known
+    with torch.device("meta"):  # a network writes into its configuration
+        network = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, trust_remote_code=False)
     network.tie_weights()
+    _NETWORKS[key] = network
     return network
 
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from inspector.errors import PatchError
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.memory.halving import halved, when_memory_runs_out
 from inspector.model.memory.recent import Recent, named
 from inspector.model.patches.detector import Detector, DetectorReading
 from inspector.model.patches.patch import VANILLA, Row
 
 AT_ONCE = 12
-"""Prompts of one forward pass."""
+"""Most prompts of one forward pass."""
 MOST_KEPT = 134
 """Prompts whose states are kept of a model, those read last: the bundled ones of the gate's exam in two formats."""
 _KEPT: WeakKeyDictionary[InspectedModel, Recent[str, Tensor]] = WeakKeyDictionary()
@@ -144,8 +145,9 @@ def mlp_inputs(
         return [[each[row, : len(prompts[number])] for each in states] for row, number in enumerate(chosen)]
 
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
-    for start in range(0, len(order), AT_ONCE):
-        chosen = order[start : start + AT_ONCE]
+    size = prompts_that_fit(model, max(map(len, prompts), default=0), 1, AT_ONCE)
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
         for number, parts in zip(chosen, halved(entering, chosen), strict=True):
             # Blocks may lie on different devices.
             yield number, torch.stack([part.float().to(parts[0].device) for part in parts], dim=1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
+import pytest
 from evicting import evicting
 
+from editing import run
 from editing.texts import harmless
 from inspector.model import PromptFormat
+from inspector.model.memory import batch_size
 
 
 def test_an_answer_that_is_let_go_meanwhile_is_none_that_is_known(llama, monkeypatch):
@@ -18,3 +21,16 @@ def test_an_answer_that_is_let_go_meanwhile_is_none_that_is_known(llama, monkeyp
     harmless._OF_VISITS[llama] = evicting(harmless._OF_VISITS[llama])
     found = harmless.known_answer(*asked)
     assert found is None or found.response == (5, 9, 33)
+
+
+@pytest.mark.parametrize(("free", "batches"), [(2**40, [8, 2]), (0, [1] * 10)])
+def test_as_many_prompts_are_answered_at_once_as_fit_and_eight_at_most(llama, case, monkeypatch, free, batches):
+    monkeypatch.setattr(harmless, "_OWN_ANSWERS", WeakKeyDictionary())
+    monkeypatch.setattr(harmless, "_OF_VISITS", WeakKeyDictionary())
+    monkeypatch.setattr(batch_size, "free_memory", lambda _device: free)
+    asked, own = [], harmless.generate
+    monkeypatch.setattr(
+        harmless, "generate", lambda model, ids, *given: (asked.append(len(ids)), own(model, ids, *given))[1]
+    )
+    run(harmless.harmless_answers(llama, case, 10, 2, PromptFormat("")))
+    assert asked == batches

@@ -73,6 +73,18 @@ def test_means_of_many_samples_stay_within_them_and_are_the_same_every_time():
     assert clustered_mean(grid(values, own=False), 100.0).high == pytest.approx(100 * found.high)
 
 
+def test_the_scores_of_the_same_clusters_share_their_resamples(monkeypatch):
+    drawn, draw = [], intervals._drawn
+    monkeypatch.setattr(intervals, "_drawn", lambda *given: (drawn.append(given[1]), draw(*given))[1])
+    intervals._drawn_of.cache_clear()
+    marks, values = (np.random.default_rng(seed).random((7, 12)) for seed in (1, 2))
+    clustered_percentage([grid(marks > 0.5, own=False)])
+    clustered_mean(grid(values, own=False))
+    assert drawn == [7, 12]
+    clustered_mean(grid(values[:6], own=False))
+    assert drawn == [7, 12, 6, 12]
+
+
 def test_nothing_and_single_answers():
     assert clustered_mean([]).value is None and clustered_percentage([[], []]).value is None
     assert clustered_mean([Observation(3.0, 0, 0)]) == mean([3.0])
@@ -165,17 +177,9 @@ def test_clusters_that_carry_unlike_much_count_as_fewer_and_two_are_the_least():
 
 @pytest.mark.parametrize(("own", "shared", "askers"), [(6, 2, 2), (6, 2, 18), (6, 4, 18), (0, 11, 18), (0, 4, 18)])
 @pytest.mark.parametrize("of_edits", [0.0, 1.0])
-def test_two_crossed_clusterings_hold_the_truth_whichever_decides(own, shared, askers, of_edits, monkeypatch):
+def test_two_crossed_clusterings_hold_the_truth_whichever_decides(own, shared, askers, of_edits):
     """Simulated: answers of 18 edits depend on the prompt alone, or on the edit as much; the true mean is 0."""
-    random, resamples, draw = np.random.default_rng(17), dict[int, np.ndarray](), intervals._drawn
-
-    def drawn_once(generator: np.random.Generator, clusters: int) -> np.ndarray:
-        """What every mean draws anew from the same seed."""
-        if clusters not in resamples:
-            resamples[clusters] = draw(generator, clusters)
-        return resamples[clusters]
-
-    monkeypatch.setattr(intervals, "_drawn", drawn_once)
+    random = np.random.default_rng(17)
     design = own_and_shared(np.zeros((18, own + shared)), shared, askers)
     clusters = intervals._Clusters([design])
     drawn = np.array(

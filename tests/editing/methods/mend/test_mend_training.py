@@ -114,6 +114,30 @@ def test_a_lesson_asks_the_question_in_every_prompt_that_the_case_has(llama, cas
         lesson(llama, replace(bare, safe=""), editor, SHORT)
 
 
+def test_a_lesson_runs_the_model_once_for_each_prompt_and_an_evaluation_s_but_once(llama, case):
+    editor, passes = new_editor(llama, SHORT), []
+    handle = llama.architecture.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        for others in (True, False):
+            passes.clear()
+            assert len(lesson(llama, case, editor, SHORT, others).asked) == len(passes) == (3 if others else 1)
+    finally:
+        handle.remove()
+    assert editor.shape.first == 1
+
+
+def test_the_command_evaluates_on_the_adversarial_prompts_alone(commands, monkeypatch):
+    seen: list[int] = []
+
+    def noted(editor, lessons, *given):
+        seen.extend(len(one.asked) for one in lessons)
+        return evaluate(editor, lessons, *given)
+
+    monkeypatch.setattr(command_line, "evaluate", noted)
+    assert command_line.main(TRAIN) == 0
+    assert seen == [1, 1], "of the untrained editor and of the trained one"
+
+
 def test_the_same_seed_gives_the_same_editor_bit_for_bit_and_another_seed_another(llama, cases):
     few = replace(SHORT, steps=3)
     one, first = trained(llama, cases, few)

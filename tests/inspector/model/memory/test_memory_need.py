@@ -29,6 +29,7 @@ from inspector.model.memory.memory_need import (
     require_room,
     room_told,
 )
+from inspector.model.memory.recent import Recent
 from inspector.model.passes import thin_products
 from inspector.model.passes.tails import Tails
 
@@ -56,6 +57,24 @@ def test_plain_weights_are_predicted_to_the_byte(every_family):
         config = type(network.config)(**tiny_models.CONFIGS[every_family][1])
         loaded = tiny_models.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
         assert predict(config, dtype).weights == sum(bytes_of(loaded).values())
+
+
+def test_a_network_is_built_once_for_each_configuration_and_its_type(monkeypatch):
+    monkeypatch.setattr(memory, "_NETWORKS", Recent(4))
+    built, build = [], tiny_models.AutoModelForCausalLM.from_config
+    monkeypatch.setattr(
+        tiny_models.AutoModelForCausalLM,
+        "from_config",
+        lambda config, **given: (built.append((config.num_hidden_layers, given["dtype"])), build(config, **given))[1],
+    )
+    small, large = (LlamaConfig(**{**tiny_models._LLAMA, "num_hidden_layers": count}) for count in (3, 5))
+    before = small.to_dict()
+    first = predict(small, "float32")
+    assert predict(large, "float32").weights > first.weights > 1.9 * predict(small, "bfloat16").weights
+    assert predict(LlamaConfig(**{**tiny_models._LLAMA, "num_hidden_layers": 3}), "float32") == first
+    assert built == [(3, torch.float32), (5, torch.float32), (3, torch.bfloat16)] and small.to_dict() == before
+    small._attn_implementation = "eager"
+    assert predict(small, "float32").reading > first.reading, "scores are held whole"
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt_post_norm", "gemma2", "gpt_neox"])

@@ -11,9 +11,10 @@ from waits import counted_waits
 
 from inspector.errors import NotFinite, PatchError
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Decoding, Detector, Row, answer, encode
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row, answer, encode
 from inspector.model.answers.batching import generate, generate_each
 from inspector.model.encoding import Encoded
+from inspector.model.memory import batch_size
 from inspector.model.patches.detector import Hidden
 from inspector.model.patches.routing import decided, mlp_inputs, scores, windows
 from inspector.safeedit.marking import harmless_kl
@@ -51,6 +52,18 @@ def test_the_scores_of_all_prompts_are_read_off_the_device_at_once(llama, monkey
         together = made.scores([states[n] for n in range(len(prompts))])
         assert waits.since() == 1
     assert together == pytest.approx(alone, rel=1e-5) and made.scores([]) == []
+
+
+def test_a_detector_reads_as_many_prompts_at_once_as_fit(llama, monkeypatch):
+    prompts = [encode(llama, text).prompt for text in TEXTS]
+    asked, batch = [], InspectedModel.batch
+    monkeypatch.setattr(InspectedModel, "batch", lambda model, *ids: (asked.append(len(ids)), batch(model, *ids))[1])
+    together = dict(mlp_inputs(llama, BLOCKS, prompts))
+    monkeypatch.setattr(batch_size, "free_memory", lambda _device: 0)
+    alone = dict(mlp_inputs(llama, BLOCKS, prompts))
+    assert asked == [3, 1, 1, 1]
+    assert all(torch.allclose(alone[n], together[n], atol=1e-5) for n in range(3))
+    assert list(mlp_inputs(llama, BLOCKS, [])) == []
 
 
 def test_a_score_is_that_of_the_highest_window_of_what_enters_the_mlps(model, prompts):
