@@ -76,7 +76,8 @@ class Compared:
     Attributes:
         contest: The run.
         method: The method that is picked in its figures, by title.
-        written: What the region writes along the toxic direction with each method, by title; whole, of a visitor's run on demand.
+        written: What the region writes along the toxic direction with each method, by title; whole, and on demand
+            where it is of a visitor's run.
         shows_writing: Whether the plane shows it, and not the region's mean cosine.
     """
 
