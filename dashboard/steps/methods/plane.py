@@ -19,7 +19,7 @@ from dashboard.steps.methods.state import Compared
 from editing import Preparation
 
 COSINE, WRITTEN = "mean cosine of the region", "what the region writes"
-"""What stands upright on the plane; the second one is measured when it is first asked for."""
+"""What stands upright on the plane; the second one is measured with the example, and of other runs when asked for."""
 
 
 class PlanePart(Room):
@@ -45,16 +45,11 @@ class PlanePart(Room):
         """Draw what stands upright now, and let the switch say so: the three always agree."""
         kept = session.slot(Compared)
         standings = kept.contest.standings if kept.contest is not None else ()
-        if kept.shows_writing and kept.written is not None:
-            return {
-                self.upright: WRITTEN,
-                self.plane: figures.plane(standings, kept.method, kept.written),
-                self.plane_reading: words.written_reading(kept.written),
-            }
+        written = kept.shown_writing
         return {
-            self.upright: COSINE,
-            self.plane: figures.plane(standings, kept.method),
-            self.plane_reading: words.plane_reading(standings),
+            self.upright: COSINE if written is None else WRITTEN,
+            self.plane: figures.plane(standings, kept.method, written),
+            self.plane_reading: words.plane_reading(standings, written),
         }
 
     def hear(self) -> None:
@@ -94,5 +89,5 @@ class PlanePart(Room):
 
 def state_of_upright(session: Session) -> Any:
     """Return the switch's state: what the plane shows."""
-    kept = session.slot(Compared)
-    return gr.Radio(value=WRITTEN if kept.shows_writing and kept.written is not None else COSINE, interactive=True)
+    written = session.slot(Compared).shown_writing
+    return gr.Radio(value=COSINE if written is None else WRITTEN, interactive=True)

@@ -76,7 +76,8 @@ class Compared:
     Attributes:
         contest: The run.
         method: The method that is picked in its figures, by title.
-        written: What the region writes along the toxic direction with each method, by title; on demand, and whole.
+        written: What the region writes along the toxic direction with each method, by title; whole, and on demand
+            where it is of a visitor's run.
         shows_writing: Whether the plane shows it, and not the region's mean cosine.
     """
 
@@ -84,6 +85,11 @@ class Compared:
     method: str | None = None
     written: dict[str, RegionWriting] | None = None
     shows_writing: bool = False
+
+    @property
+    def shown_writing(self) -> dict[str, RegionWriting] | None:
+        """What the plane shows of :attr:`written`; ``None`` where it shows the mean cosine."""
+        return self.written if self.shows_writing else None
 
     def forget_writing(self) -> None:
         """Forget what regions write, and show the mean cosine."""

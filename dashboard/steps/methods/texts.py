@@ -252,8 +252,14 @@ def _score_line(found: Sequence[Score | None], rounded: Sequence[Score | None]) 
     )
 
 
-def plane_reading(standings: Sequence[Standing]) -> str:
-    """Read the plane: who erases, who suppresses, and how much the numbers can carry."""
+def plane_reading(standings: Sequence[Standing], written: Mapping[str, RegionWriting] | None = None) -> str:
+    """Read the plane: who erases, who suppresses, and how much the numbers can carry.
+
+    Args:
+        written: As for :func:`dashboard.steps.methods.figures.plane`.
+    """
+    if written is not None:
+        return written_reading(written)
     found = [s for s in standings if s.toxicity is not None and s.shift is not None]
     if not found:
         return reading("A point a method appears when it is measured.")

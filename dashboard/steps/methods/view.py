@@ -207,11 +207,11 @@ class MethodsRoom(Room):
         self.bus.hear(News.BACK, self.on_back, inputs=[self.picked], outputs=shown)
 
     def lent(self, _values: Values, session: Session) -> Lent | None:
-        """Lend the plane of the methods that the visitor has run, ``None`` without any."""
-        known = session.slot(Compared).contest
+        """Lend the plane of the methods that the visitor has run, as it is shown; ``None`` without any."""
+        known, written = session.slot(Compared).contest, session.slot(Compared).shown_writing
         if known is None or not known.standings:
             return None
-        return Lent(figures.plane(known.standings, None), words.plane_reading(known.standings))
+        return Lent(figures.plane(known.standings, None, written), words.plane_reading(known.standings, written))
 
     @property
     def _table(self) -> list[Any]:

@@ -208,6 +208,7 @@ def test_routed_lines_and_what_regions_write_are_of_the_methods_where_there_is_a
             assert [getattr(one.method, name) for one in read] == [getattr(one.method, name) for one in made]
         assert [one.exam for one in read] == [one.exam for one in made] and read[2].exam.detector
         assert read[2].result is read[0].result is not read[3].result, "a routed line is about the plain one's edit"
+        assert [one.result.settings for one in read] == [one.result.settings for one in made]
         ids = [one.result.patch and one.result.patch.identifier for one in read]
         plain, _, _, own = (one.result.patch and one.result.patch.identifier for one in made)
         assert ids == ([plain, None, plain, own] if patches else [None] * 4) and plain != own

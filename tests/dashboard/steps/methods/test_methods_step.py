@@ -300,7 +300,11 @@ def test_the_plane_opens_on_what_the_region_writes_where_the_example_has_measure
     assert set(visitor.session.slot(Compared).written) == {"DINM", "FT-L", "SFT"}, "a reminder changes no weight"
     assert visitor.standing("upright") == WRITTEN
     assert "adversarial prompts the MLP of layer" in visitor.standing("plane_reading")
+    lent = visitor.page.house.rooms["methods"].lent
+    shown = lent({}, visitor.session)
+    assert "written less" in shown.figure.layout.yaxis.title.text and "writes" in shown.reading, "Ten questions as well"
     visitor.do("on_upright", upright=COSINE)
+    assert "written less" not in lent({}, visitor.session).figure.layout.yaxis.title.text
     visitor.do("on_method_picked", methods_picked="DINM")
     assert visitor.screen["upright"] == COSINE and "written less" not in visitor.screen["plane"].layout.yaxis.title.text
 
