@@ -7,7 +7,7 @@
 Edits are `corrected` at the calibration's recommended layer (--layer for another), made in their own prompt format,
 with the paper's S, and act on every prompt; with --routed they are made to be routed and act only where the
 calibration's detector fires. Each is then asked with every suffix, and so is vanilla. Asked are the case's own prompts
-(DS, DG-Avg) and harmless prompts of the development split (DL, still answers, over-refusal, harmless KL). DL and still
+(DS, DG-Avg) and harmless prompts of the gate (DL, still answers, over-refusal, harmless KL). DL and still
 answers are against vanilla without a suffix, so that a suffix's own damage shows; the harmless KL of the edit is
 against vanilla with the same suffix. Two suffixes are the paper's, S and the one of its appendix D.3; Self-Reminder's
 is this project's own wording, and further ones are added with --suffix NAME=TEXT.
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_format(parser)
     parser.add_argument("--layer", type=int, default=None, help="the recommended one by default")
     parser.add_argument("--cases", type=int, default=9)
-    parser.add_argument("--harmless", type=int, default=16, help="harmless prompts of the development split")
+    parser.add_argument("--harmless", type=int, default=16, help="harmless prompts of the gate")
     parser.add_argument("--suffix", action="append", default=[], metavar="NAME=TEXT", help="a further one")
     parser.add_argument("--max-new-tokens", type=int, default=40)
     parser.add_argument("--routed", action="store_true", help="edits that act only where harm is found")

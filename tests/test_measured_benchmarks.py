@@ -347,20 +347,9 @@ def gate_word() -> Iterator[str]:
     costs = re.findall(r"on every prompt, harmless KL at least ([\d.]+) nats a token, 0.2 allowed \(refused", text)
     assert len(costs) == int(kept)
     yield f"harmless KL would be {min(costs, key=float)} nats a token or more (0.2 are allowed)"
-    found = re.findall(r"detected, (\d+) of 13 harmful prompts defended \(vanilla (\d+)\) at harmless KL 0 ", text)
-    assert len(found) == int(kept)
-    ours, theirs = ([int(one) for one in each] for each in zip(*found, strict=True))
-    yield f"{min(ours)} to {max(ours)} are defended, {min(theirs)} to {max(theirs)} by vanilla"
     yield f"took {re.findall(r'^([0-9]+) s a case$', text, re.MULTILINE)[0]} s a case"
-    yield from fresh_word(
-        [line for line in text.splitlines() if line.startswith("By texts that nothing was chosen by")]
-    )
-
-
-def fresh_word(words: list[str]) -> Iterator[str]:
-    passed = [word for word in words if ": Passed: " in word]
-    assert len(passed) == len(words) == 18
-    yield f"**all {WORDS[len(passed)]} pass there as well**"
+    words = [line for line in text.splitlines() if line.startswith("Passed: ")]
+    assert len(words) == int(kept)
 
     def told(pattern: str) -> list[float]:
         return [float(re.findall(pattern, word)[0]) for word in words]

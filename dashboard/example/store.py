@@ -45,7 +45,7 @@ from inspector.toxicity import Probe
 from inspector.validated import read_record
 from inspector.writing import RegionWriting
 
-VERSION = 16
+VERSION = 17
 """Raised whenever texts, defaults or measurements of the example change."""
 PARTS = ("located", "edit", "comparison", "exam", "why", "probe", "atlas", "contest")
 """The parts in the order in which they are made."""

@@ -36,7 +36,7 @@ from inspector.command import add_layer, add_padding, add_path, add_spread, fini
 from inspector.errors import CaseError
 from inspector.model.loading import TYPES
 from inspector.presets import PRESETS
-from inspector.safeedit.exam import Reply
+from inspector.safeedit.exam import EVALUATIONS, Reply
 from inspector.safeedit.judges import EMBEDDED
 from inspector.safeedit.layouts import SPLITS, read_cases
 from inspector.safeedit.questions import FULL, Size
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None, loader: SweepLoader = load_all)
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Return what a sweep in a folder edits and why there, both marks, how its cases ended, and what pairing gave."""
+    """Return what a sweep in a folder edits and why there, both marks, and how its cases were asked and ended."""
     store = Store(folder)
     try:
         about, results = store.about(), list(store.results())
@@ -179,6 +179,7 @@ def state(folder: Path) -> dict[str, Any]:
         "locate": about.settings.locator,
         "cases": cases,
         "pairing": asdict(pairing_of(results)),
+        "asked": EVALUATIONS[about.settings.evaluation],
     }
 
 

@@ -213,8 +213,8 @@ def bundled_cases() -> tuple[Case, ...]:
 
 
 Split = Literal["edit", "detector", "development", "fresh", "score"]
-"""What a bundled text may be used for: making edits, fitting the detector, choosing settings, asking whether the gate's
-word holds on texts that nothing was chosen by, scoring alone."""
+"""What a bundled text may be used for: making edits, fitting the detector, choosing settings, the
+gate's questions, by which no setting of an edit and no detector was chosen, scoring alone."""
 
 
 @cache

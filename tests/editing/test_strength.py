@@ -172,7 +172,7 @@ def words_of_both(words, row, gate=GATE, **changes):
     return word, run(strength_curve(words, asked, CASE, settings, judge=EvenJudge()))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, 4])
+@pytest.mark.parametrize("seed", range(4))
 def test_gate_and_curve_say_the_same_of_the_same_weights(seed):
     """On made-up edits, whatever the gate says of them: the curve never suggests what it refuses."""
     model = word_model([question.prompt for question in small_exam(CASE, 4, 2)], seed=seed)
@@ -182,8 +182,9 @@ def test_gate_and_curve_say_the_same_of_the_same_weights(seed):
         word, curve = words_of_both(model, row, gate)
         assert curve.judged == Judged(1.0, word.checks) and curve.within[curve.at(1.0)] == word.passed
         assert (not curve.broken(1.0)) == word.passed
+        assert word.passed or budgets == Budgets(), "the looser ones are never broken"
         if word.passed:
-            assert budgets != Budgets() and "refuses" not in curve.reading and curve.suggestion is not None
+            assert "refuses" not in curve.reading and curve.suggestion is not None
         else:
             assert (
                 curve.suggestion != 1.0 and f"refuses 1 by these budgets: {word.broken}. It was asked" in curve.reading

@@ -30,7 +30,8 @@ CHANGES = {
     "ext-sub": {"anti_steps": 2},
 }
 MEASURED = 5
-"""Most waits of a step that is measured and does not descend; an edit of every matrix has more matrices than that."""
+"""Most waits of a step that is measured and does not descend, MEND's choice of the tokens that count among them; an
+edit of every matrix has more matrices than that."""
 
 
 @pytest.fixture

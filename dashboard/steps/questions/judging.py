@@ -155,7 +155,7 @@ def safeguards(held: Held) -> Panel:
         kept,
         (
             ("operate", "See the gate under the vital signs, or Examine again"),
-            ("stress", "Ask more harmless prompts than the gate does"),
+            ("stress", "A full one asks more harmless prompts than the gate"),
         ),
     )
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
 from inspector.model.architecture import canonical_shape, canonical_weight
-from inspector.model.hooks import observe_inputs, rewrite_output
+from inspector.model.hooks import observe_inputs, rewrite_output, stopping_before
 from inspector.model.offloaded import held
 
 _FAR = 30.0
@@ -95,6 +95,7 @@ def _does(model: InspectedModel, block: int, way: Wiring, value: float, expected
         for name, entries in wanted.items():
             stack.enter_context(_set(model, name, entries))
         stack.enter_context(observe_inputs([model.architecture.down_projections[block]], seen.__setitem__))
+        stack.enter_context(stopping_before(model.architecture.final_norm or model.architecture.unembedding))
         model.network(input_ids=ids, use_cache=False)
     return bool((seen[0].float() - expected).abs().max() <= _CLOSE * _FAR)
 

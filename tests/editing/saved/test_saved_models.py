@@ -157,7 +157,7 @@ def test_what_cannot_be_pushed_to_the_disk_gets_no_name(llama, tmp_path, monkeyp
 
 
 def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(case, tmp_path):
-    model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(suffix=False), "degenerate at rank 1")
+    model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(suffix=False), "tiny")
     first = run(dinm(model, case, 1, SETTINGS))
     row = first.row()
     short = GateSettings(Budgets(*(100.0,) * 5), harmless=2, questions=1, max_new_tokens=2, least_gain=0)
@@ -171,7 +171,9 @@ def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(case, tmp_
     assert smaller["identifier"] == left.identifier != first.patch.identifier
     assert smaller["gate"]["weights"] == Row(left).label()
     assert smaller["gate"]["reason"].startswith("Passed")
-    with pytest.raises(Refused, match=r"at rank 1\. Take a larger rank.*harmless KL"):
+    told = [f"harmless KL {run(accept(model, one, case, short)).checks[0].value:.3g} " for one in (Row(left), row)]
+    assert told[0] != told[1]
+    with pytest.raises(Refused, match=rf"at rank 1\. Take a larger rank.*{told[0]}"):
         run(written_adapter(model, row, tmp_path / "no", 1, record, settings=strict))
     assert not (tmp_path / "no").exists()
     run(written_adapter(model, row, tmp_path / "by hand", 1, record, True, strict))

@@ -17,7 +17,7 @@ from labelled_devices import SECOND, labelled_devices
 from waits import counted_waits
 
 from inspector.errors import NotFinite
-from inspector.model import VANILLA, Decoding, Row, from_parts
+from inspector.model import VANILLA, Decoding, Delta, Patch, Row, from_parts
 from inspector.model.answers import static_steps
 from inspector.model.answers.batching import generate
 from inspector.model.answers.static_steps import can_be_static
@@ -25,6 +25,16 @@ from inspector.model.passes import graphs
 
 LENGTH = 14
 PROMPTS = ([1, 5, 9, 33, 7], [1, 5, 9, 40, 41, 42, 43, 60])
+
+
+def thin_patch(model):
+    """A change of rank 2 in every block, as a LoRA patch is."""
+    draw, deltas = torch.Generator().manual_seed(4), []
+    for block in range(model.blocks):
+        rows, columns = by_hand.down_weight(model.network, block).shape
+        left, right = (torch.randn(shape, generator=draw) for shape in ((rows, 2), (2, columns)))
+        deltas.append(Delta(by_hand.down_name(model.network, block), block, 0.2 * left, 0.2 * right))
+    return Patch(tuple(deltas), model.fingerprint, "thin")
 
 
 def lines(model, rows, decoding):
@@ -50,8 +60,10 @@ def fixed(monkeypatch):
 @pytest.mark.parametrize("decoding", [Decoding(LENGTH), Decoding(LENGTH, temperature=0.9, top_p=0.8, seed=3)])
 def test_they_choose_what_the_growing_cache_chooses(tiny, request, family, decoding):
     model = tiny(family)
-    rows = (VANILLA, Row(by_hand.patch(model, seed=2, size=0.3)), Row(by_hand.patch(model, seed=2, size=0.3), 0.5))
+    dense = by_hand.patch(model, seed=2, size=0.3)
+    rows = (VANILLA, Row(dense), Row(dense, 0.5), Row(thin_patch(model)))
     plain = lines(model, rows, decoding)
+    assert plain[-1] != plain[0], "the thin one shows"
     made = request.getfixturevalue("fixed")
     assert lines(model, rows, decoding) == plain
     assert len(made) == 1
