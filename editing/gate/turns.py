@@ -21,7 +21,7 @@ from inspector.model import Detector
 ENOUGH = 0.75
 """Share of the gate's harmful prompts from which on an edit that passed is taken without another one beside it: to make
 and examine that takes at least as long again, and it defends unseen questions less often (`benchmarks.detox`). Routed,
-an edit defends what its detector finds, some four of five of questions that nobody has seen (`benchmarks.gate_word`)."""
+an edit defends what its detector finds, some four of five unseen questions (`benchmarks.gate_word`)."""
 LEARNS_MORE, HELD = "the edit that is made to act only there", "the one that is held to harmless prompts"
 """The two edits of :func:`attempts`, for people."""
 
