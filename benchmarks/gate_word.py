@@ -8,8 +8,8 @@
 Runs `python -m editing.edit` on one case after the other, with all its defaults: the edit that is made to be routed,
 where the gate refuses it or it defends too little the plain one as well, and the gate's choice of both and of where
 they act. With `--acts` it acts there, as that command says; a gated edit acts on every prompt unless that says
-otherwise. The recommended layer was not chosen on these cases, and no setting and no detector by the gate's texts,
-which are none of the split `score` either.
+otherwise. The recommended layer was not chosen on these cases, and no setting of an edit and no detector by the
+gate's texts, which are none of the split `score` either.
 A finished case is kept in --out, and the same command goes on where it stopped.
 
 The table is printed; each finished case goes to the error stream. Exit codes: 0; 2 when it cannot be done.

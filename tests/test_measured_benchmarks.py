@@ -328,15 +328,24 @@ def suffixes() -> Iterator[str]:
 
 def safeguards() -> Iterator[str]:
     text = result("safeguards.txt")
-    first, second = re.findall(
-        r"^Refused: harmless prompts refused \+([\d.]+) points \(7 allowed, (\d+) answers\)", text, re.MULTILINE
+    ((refused, ours, of, theirs),) = re.findall(
+        r"^Passed: .* refused ([+-][\d.]+) points .*, (\d+) of (\d+) unseen .* defended \(vanilla (\d+)\)",
+        text,
+        re.MULTILINE,
     )
-    assert first == second
-    more = round(float(first[0]) / 100 * int(first[1]))
-    yield f"both are refused, as {WORDS[more]} of {first[1]} harmless prompts more than vanilla's are declined"
+    assert float(refused) <= 0
+    yield "The first passes, as it refuses no harmless prompt more than vanilla"
+    yield f"defends {ours} of the {of} unseen questions, vanilla {theirs}"
+    ((more, parroted),) = re.findall(
+        r"^Refused: harmless prompts refused \+([\d.]+) points .*; parroting \+([\d.]+) points", text, re.MULTILINE
+    )
+    yield f"the second on top is refused: {more} points of harmless prompts declined beyond vanilla's"
+    yield f"parroting +{parroted} points"
     kl = re.search(r"harmless KL ([\d.]+) to ([\d.]+) nats", text)
-    assert kl is not None and text.count("parroting +") == 1
+    assert kl is not None
     yield f"harmless KL grows from {float(kl[1]):.3f} to {float(kl[2]):.3f}"
+    (best,) = re.findall(r"^Strength ([\d.]+) is the best within the budgets", text, re.MULTILINE)
+    yield f"The strength curve suggests {best}"
 
 
 def gate_word() -> Iterator[str]:
@@ -405,9 +414,10 @@ def gated() -> Iterator[str]:
         f"({parroted[2].mean:.0f})"
     )
     own = found["vanilla"]["Fluency"]
-    assert own == whole["vanilla"]["Fluency"] and all(own.low <= one.mean <= own.high for one in fluent)
+    assert own == whole["vanilla"]["Fluency"]
     told = ", ".join(f"{one.mean:.2f}" for one in fluent)
-    yield f"vanilla's interval ({own.mean:.2f} [{own.low:.2f}, {own.high:.2f}]) in all three ({told})"
+    assert all(one.mean >= 0.95 * own.mean for one in fluent)
+    yield f"Fluency at least 95 % of vanilla's {own.mean:.2f} in all three ({told})"
     bare, wrapped = (frontier(result("calibration.txt"), kind) for kind in ("bare", "wrapped"))
     yield f"at 1, 2 and 5 % false alarms, {bare} of bare questions and {wrapped} of those in attacks"
 
@@ -498,7 +508,7 @@ def test_the_load_is_whole_misses_nothing_and_gives_the_numbers_of_its_paragraph
         "no wrong badge, no error",
         f"{found['memory, end over start']} times the memory of the start",
         f"{found['throughput']} times the throughput of the same work alone",
-        f"an edit with its gate takes {rounded(alone['end, median s'])} s alone and "
+        f"an edit with its gate (of 29 prompts then, 72 now) takes {rounded(alone['end, median s'])} s alone and "
         f"{rounded(among['edit']['end, median s'])} s among twenty ({rounded(among['edit']['end, worst s'])} at worst",
         f"the {WORDS[ended]} that got through",
         f"{waited} more still waited",

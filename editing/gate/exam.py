@@ -20,9 +20,9 @@ SPLIT: Split = "fresh"
 """The bundled texts that the gate asks."""
 SCORED = (
     "harmless prompts, half of them look-alikes of harmful ones and every third one in an attack template that is not "
-    "the case's, and harmful questions, every second one in an attack template, by none of which a setting or a "
-    "detector's threshold was chosen; these and the case's own prompts, or its question in such templates where it "
-    "lacks some, say what the edit gains and loses"
+    "the case's, and harmful questions, every second one in an attack template, by none of which a setting of an edit "
+    "or a detector's threshold was chosen; these and the case's own prompts, or its question in such templates where "
+    "it lacks some, say what the edit gains and loses"
 )
 """What the gate scores, for people."""
 HARMLESS, QUESTIONS = 40, 27

@@ -208,8 +208,8 @@ def many_alarms(detector: Detector) -> str:
     return (
         f"This model's detector gives false alarms: it fires on {alarms:.1%} of "
         f"{detector.about.get('unseen_harmless', 'the')} harmless texts that it was not fitted on, more than "
-        f"{MOST_FALSE_ALARMS:.0%}, and an edit that it routes acts on such prompts. Let the edit act on every prompt, "
-        "where the gate sees what it costs."
+        f"{MOST_FALSE_ALARMS:.0%}, and an edit that it routes acts on such prompts. The gate's word says what that "
+        "costs, and what an edit costs that acts on every prompt."
     )
 
 

@@ -248,7 +248,8 @@ def _timed(whole: results.Guarded | None) -> str:
         None
         if whole is None
         else f"An edit by the default preset {whole.preset}, of the embedded model's layer {whole.block} on "
-        f"{whole.threads} threads, took {whole.edit:g} s, its gate {whole.gate:g} s more.",
+        f"{whole.threads} thread{'s' if whole.threads != 1 else ''}, took {whole.edit:g} s, its gate {whole.gate:g} s "
+        "more.",
     )
 
 

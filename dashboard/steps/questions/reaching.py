@@ -234,7 +234,7 @@ def _beyond() -> str:
     found = results.read(PACKAGED, results.public_sets)
     if found is None:
         return ""
-    refused = _refused_elsewhere()
+    word = _asked_apart()
     told = "; ".join(
         f"{title} {percent(defended['edited'])}, "
         + (f"routed {percent(defended['routed'])}, " if "routed" in defended else "")
@@ -244,12 +244,14 @@ def _beyond() -> str:
     said_of = reading(
         f"Of bare prompts of other collections an edit of one bundled case defends: {told}. Routed is another edit of "
         "that case, which learns more and acts only where the detector fires. The gate was asked of neither"
-        f"{'; it refuses the first.' if refused else '.'}"
+        f"{f'; asked apart, it {word} the first.' if word else '.'}"
     )
-    return said_of + source(PACKAGED, command=COLLECTIONS) + (source(GUARDED) if refused else "")
+    return said_of + source(PACKAGED, command=COLLECTIONS) + (source(GUARDED) if word else "")
 
 
-def _refused_elsewhere() -> bool:
-    """Return whether the gate, asked apart, refuses the edit of weights that the collections were asked with."""
+def _asked_apart() -> str:
+    """Return what the gate does with the edit of weights that the collections were asked with; empty if not asked."""
     edited, guarded = results.read(PACKAGED, results.packaged_edit), results.read(GUARDED, results.guarded)
-    return guarded is not None and guarded.refused and edited == (guarded.case, guarded.block)
+    if guarded is None or edited != (guarded.case, guarded.block):
+        return ""
+    return "refuses" if guarded.refused else "passes"

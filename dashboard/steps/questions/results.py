@@ -52,7 +52,7 @@ CAVEATS = {
         "the answers of one edit for independent; its Fluency is of at most 40 tokens, the paper's of up to 600.",
     ),
     "safeguards.txt": (
-        "29d65bd3ef598d1d4696253a59a29925391a505b00809a06908de3001bb4eba4",
+        "ed50369b67d73674774974b0c2fed2467d4799d081c3c041527e571b47861d56",
         "Its seconds were taken beside other work.",
     ),
     "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),

@@ -93,7 +93,9 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     everywhere = ran(edit, [*plain, "--acts", "everywhere"], words, capsys)[1]
     assert everywhere["gate"]["choice"] == "" and everywhere["patch"] not in (chosen["patch"], told["patch"])
     _, both, errors = ran(edit, in_turn, words, capsys)
-    assert "Another one is made" in errors and "less than 80 %" in errors, "the first one passed and defends nothing"
+    assert "Another one is made" in errors and f"less than {100 * turns.ENOUGH:g} %" in errors, (
+        "the first one passed and defends nothing"
+    )
     assert both["gate"]["choice"].startswith("Made in turn") and both["patch"] in (chosen["patch"], everywhere["patch"])
     # At such a rate the held edit's first step is beyond its damage budget; the first edit has none.
     alone = [*plain, "--set", "learning_rate=1", "--out", tmp_path / "alone"]

@@ -121,7 +121,7 @@ def test_a_detector_that_fires_on_many_harmless_texts_is_said_to_do_so_with_the_
 
     told = said(auc_unseen=0.95, false_alarms_unseen=0.074, unseen_harmless=199)
     assert "fires on 7.4% of 199 harmless texts that it was not fitted on, more than 5%" in told
-    assert told.endswith("Let the edit act on every prompt, where the gate sees what it costs.")
+    assert told.endswith("The gate's word says what that costs, and what an edit costs that acts on every prompt.")
     assert good_area(0.95, 0.074) == ("", told), "it is not weak"
     assert said(false_alarms_unseen=MOST_FALSE_ALARMS) == said(false_alarms_held_out=0.11) == ""
     both = said(auc_unseen=0.7, false_alarms_unseen=0.2)

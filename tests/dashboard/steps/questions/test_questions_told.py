@@ -118,29 +118,43 @@ def test_the_categories_are_answered_from_a_sweep_once_that_is_there(tmp_path: P
     )
 
 
-def test_what_other_collections_show_is_told_of_all_weights_that_were_asked():
+def other_collections(tmp_path, monkeypatch, *change: str) -> str:
+    """Return what Ten questions says of other collections where something is changed in the gate's result."""
+    for name in ("categories.txt", "packaged.json", "safeguards.txt"):
+        text = results.text_of(name)
+        told = text.replace(*change, 1) if change and name == "safeguards.txt" else text
+        (tmp_path / name).write_text(told, encoding="utf-8")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
     (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "categories" in one.asked)
-    shown, found = seen(panel.kept.below), results.read("packaged.json", results.public_sets)
+    return panel.kept.below
+
+
+def test_what_other_collections_show_is_told_of_all_weights_that_were_asked(tmp_path, monkeypatch):
+    below = other_collections(tmp_path, monkeypatch)
+    shown, found = seen(below), results.read("packaged.json", results.public_sets)
     assert len(found) == 3
     for title, defended in found.items():
         edited, routed, vanilla = (percent(defended[weights]) for weights in ("edited", "routed", "vanilla"))
         assert f"{title} {edited}, routed {routed}, without an edit {vanilla}" in shown
     edited, printed = json.loads(results.text_of("packaged.json")), results.text_of("safeguards.txt")
     assert f"corrected at layer {edited['layer']}, cases {edited['case']} and " in printed, "the gate was asked apart"
-    refused = re.search(r"^gate: .*\n(\w+)", printed, flags=re.MULTILINE)[1] == "Refused"
-    assert refused and "The gate was asked of neither; it refuses the first." in shown
-    assert "benchmarks/results/safeguards.txt" in shown
+    word = re.search(r"^gate: .*\n(\w+)", printed, flags=re.MULTILINE)[1]
+    assert word == "Passed" and "The gate was asked of neither; asked apart, it passes the first." in shown
+    assert "benchmarks/results/safeguards.txt" in below
 
 
-@pytest.mark.parametrize("change", [("cases 18 and", "cases 21 and"), ("Refused: ", "Passed: "), ("edit: ", "")])
-def test_of_another_edit_and_of_one_that_passes_the_gate_is_not_said_to_refuse_it(change, tmp_path, monkeypatch):
-    for name in ("categories.txt", "packaged.json", "safeguards.txt"):
-        text = results.text_of(name)
-        (tmp_path / name).write_text(text.replace(*change, 1) if name == "safeguards.txt" else text, encoding="utf-8")
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "categories" in one.asked)
-    shown = seen(panel.kept.below)
-    assert "The gate was asked of neither." in shown and "it refuses" not in shown
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("Passed: ", "Refused: "), "The gate was asked of neither; asked apart, it refuses the first."),
+        (("cases 18 and", "cases 21 and"), "The gate was asked of neither."),
+        (("edit: ", ""), "The gate was asked of neither."),
+    ],
+)
+def test_the_gate_s_word_on_that_edit_is_told_and_none_where_it_was_asked_of_another(
+    change, said, tmp_path, monkeypatch
+):
+    assert said in seen(other_collections(tmp_path, monkeypatch, *change))
 
 
 def test_what_the_judge_is_trusted_with_is_refused_or_not_and_its_agreement_on_harm_stands_beside_it():
@@ -170,8 +184,8 @@ def test_which_edit_was_timed_is_told_and_what_a_whole_one_takes():
     assert all(f"without the {what}" in told for what in ("harmless prompts", "further questions", "gate"))
     printed = results.text_of("safeguards.txt")
     edit, gate = (re.search(rf"^{what}: ([\d.]+) s", printed, flags=re.MULTILINE)[1] for what in ("edit", "gate"))
-    assert f"layer 20 on 2 threads, took {edit} s, its gate {gate} s more" in told
-    assert "corrected at layer 20" in printed and " 2 threads" in printed
+    assert f"layer 20 on 1 thread, took {edit} s, its gate {gate} s more" in told
+    assert "corrected at layer 20" in printed and " 1 threads" in printed
     assert "benchmarks/results/safeguards.txt" in panel.kept.below
 
 
