@@ -2,7 +2,8 @@
 
 An edit that is to act only where harm is detected may learn more than one that acts on every prompt, so it is made
 first; the other one is made where that does not pass, or passes and leaves more than a share of the harmful prompts
-undefended (:data:`ENOUGH`), and the better of both is taken (:func:`attempts`, :func:`of_two`).
+undefended (:data:`ENOUGH`), and the better of both is taken (:func:`attempts`, :func:`of_two`). A gated edit is no
+candidate: it defends less than either of them (`benchmarks.detox`), and its method is chosen by hand.
 """
 
 from __future__ import annotations
