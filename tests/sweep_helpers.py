@@ -8,17 +8,21 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import tiny_models
+import torch
 from transformers import LlamaConfig
 
+from editing.methods.registry import METHODS
 from editing.sweep import Finished, Store, SweepSettings
 from editing.sweep.__main__ import main
+from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel, from_parts
 from inspector.safeedit.judges import MATCHER, MatcherJudge, load_judge
+from inspector.safeedit.questions import Size
 from inspector.safeedit.verdict import Judge
 
 HERE = Path(__file__).resolve().parent
@@ -33,6 +37,12 @@ SHORT = [
 ]
 """Options of a sweep that takes a second."""
 
+BRIEF: dict[str, Any] = {
+    "changes": {"steps": 2, "harmless_prompts": 1, "harmless_tokens": 2, "companions": 1},
+    "size": Size(transfer=0, harmless=1, facts=1, passages=0),
+    "max_new_tokens": 6,
+}
+"""The settings of :data:`SHORT`, and one further question in an edit that acts where harm is detected."""
 
 ENDLESS = "ENDLESS_JUDGE"
 """Set in the environment of a program that a test kills."""
@@ -138,6 +148,19 @@ def watch(notes: Path, amid_case: Callable[[int], None]) -> None:
         return examine(model, questions, *rest, **named)
 
     vanilla.answer_once, work.examine = answering, examining
+
+
+def refusing(*given, **options):
+    """Refuse every edit; a generator as every method's run is."""
+    raise RefusedEdit("This edit would let the unsafe answer gain. Choose another layer.")
+    yield
+
+
+def huge(model, case, block, settings, **options):
+    """DINM's edit, but for a patch with which float16 overflows."""
+    made = yield from METHODS["dinm"].run(model, case, block, settings, **options)
+    delta = replace(made.patch.deltas[0], left=torch.full(made.patch.deltas[0].shape, 6e4))
+    return replace(made, patch=replace(made.patch, deltas=(delta,)))
 
 
 def is_first(mark: Path) -> bool:

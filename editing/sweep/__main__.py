@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from editing.calibrating.calibration import load_calibration
 from editing.calibrating.layer_choice import LayerChoice
@@ -29,7 +29,7 @@ from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, SweepLoader, load_all, local, on_ray, require_devices
 from editing.sweep.marks import toxic_layers
 from editing.sweep.report import pairing_of, report
-from editing.sweep.settings import AUTO, ONCE, RECOMMENDED, SweepSettings
+from editing.sweep.settings import AUTO, ONCE, RECOMMENDED, Acts, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, chosen_layer, recommendation
 from inspector.command import add_layer, add_padding, add_path, add_spread, finished, tell
@@ -94,9 +94,10 @@ def options() -> argparse.ArgumentParser:
         "--acts",
         default="always",
         type=lambda word: "always" if word == EVERYWHERE else word,
-        choices=("always", "detected"),
-        help="let each patch act on every prompt (always, or everywhere), or only where the model's detector fires; "
-        "DINM's corrected then learns more, but for what --set says (default: always)",
+        choices=get_args(Acts),
+        help="let each patch act on every prompt (always, or everywhere), or only where the model's detector fires "
+        "(detected): DINM's corrected then learns more, but for what --set says. both: the edit of always is examined "
+        "both ways, side by side (default: always)",
     )
     add_evaluation(exam)
     exam.add_argument(
@@ -154,6 +155,8 @@ def main(arguments: Sequence[str] | None = None, loader: SweepLoader = load_all)
             print(report(chosen.out), end="", file=sys.stderr)
             scores = json.loads((chosen.out / "scores.json").read_text(encoding="utf-8"))
             told = {"report": str(chosen.out / "report.txt"), "judge": scores["judge"], "scores": scores["scores"]}
+            if scores["routed"]:
+                told["routed"] = {name: scores["routed"][name] for name in ("refused", "scores")}
         tell({"folder": str(chosen.out), **state(chosen.out), **told})
         return 1 if failed else 0
 
@@ -257,7 +260,7 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         used = replace(settings, block=layer.layer)
         if settings.block in (AUTO, RECOMMENDED, ONCE) and not once:
             settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
-        detector = load_calibration(model).detector.digest if settings.acts == "detected" else ""
+        detector = load_calibration(model).detector.digest if settings.acts != "always" else ""
         about = About(
             settings,
             model.name,

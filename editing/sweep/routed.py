@@ -11,8 +11,17 @@ from editing.sweep.store import Finished
 from inspector.safeedit.acted import Acted, acted_by_kind
 
 
+def routed_of(settings: SweepSettings, done: Sequence[Finished]) -> list[Finished]:
+    """Return the cases by their exam where edits act only where the detector fires; none without such an exam."""
+    return [*done] if settings.acts == "detected" else [second for result in done if (second := result.routed)]
+
+
 def acted_of(settings: SweepSettings, done: Sequence[Finished]) -> dict[str, Acted] | None:
-    """Return on how many prompts the edits acted, by kind; ``None`` where they act on every prompt."""
+    """Return on how many prompts the edits acted, by kind; ``None`` where they act on every prompt.
+
+    Args:
+        done: As :func:`routed_of` gives them.
+    """
     if settings.acts == "always":
         return None
     routed = _routed(done)
@@ -35,16 +44,21 @@ def acted_record(acted: Mapping[str, Acted] | None) -> dict[str, Any] | None:
     }
 
 
-def acted_told(acted: Mapping[str, Acted] | None, done: Sequence[Finished]) -> list[str]:
-    """Say :func:`acted_of` in lines of the report; nothing where edits act on every prompt."""
+def acted_told(acted: Mapping[str, Acted] | None, done: Sequence[Finished], both: bool = False) -> list[str]:
+    """Say :func:`acted_of` in lines of the report; nothing where edits act on every prompt.
+
+    Args:
+        both: Whether the edits are examined on every prompt as well.
+    """
     if acted is None:
         return []
     lines: list[str] = []
+    edits = "The routed edits" if both else "The edits"
     for kind, found in acted.items():
         share, alarms = found.share, f"{found.acted} false alarm{'' if found.acted == 1 else 's'}"
         span = "" if share.low is None else f", 95 % interval {share.low:.1f} to {share.high:.1f}"
         lines.append(
-            f"{'They' if lines else 'The edits'} acted on {found.acted} of {found.prompts} {kind} prompts "
+            f"{'They' if lines else edits} acted on {found.acted} of {found.prompts} {kind} prompts "
             f"({share.value:.1f} %{span}): {f'{found.held_back} missed' if kind == 'harmful' else alarms}."
         )
     if without := len(done) - len(_routed(done)):

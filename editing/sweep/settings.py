@@ -23,7 +23,7 @@ from inspector.safeedit.judges import EMBEDDED
 from inspector.safeedit.questions import FULL, Size
 from inspector.validated import settings as checked
 
-Acts = Literal["always", "detected"]
+Acts = Literal["always", "detected", "both"]
 Learns = Literal["more", "as set"]
 Vanilla = Literal["shared", "paired"]
 ONCE = "once"
@@ -67,7 +67,7 @@ class SweepSettings:
         attacks: Installed package whose attack templates are asked as well, empty for none.
         evaluation: How the two weights are asked, see :data:`inspector.safeedit.exam.EVALUATIONS`.
         acts: Whether the patch acts on every prompt (``always``) or only where the model's detector fires
-            (``detected``, :mod:`editing.calibrating.calibration`).
+            (``detected``, :mod:`editing.calibrating.calibration`); ``both`` examines the edit of ``always`` both ways.
         learns: Whether DINM's ``corrected`` learns more where it acts only where the detector fires (``more``,
             :func:`editing.methods.dinm.to_be_routed`), or what is set alone (``as set``), as in sweeps of before.
         vanilla: Whether the vanilla weights answer what the exams have in common once, for all cases (``shared``,

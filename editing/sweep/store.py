@@ -69,32 +69,44 @@ class About:
 
 
 @dataclass(frozen=True)
-class CaseRecord:
-    """What is kept of a finished case; a failed one has its error alone.
+class ExamRecord:
+    """What is kept of one exam of a case's edit.
 
     Attributes:
-        error: Why it was refused or failed; empty where it is done.
-        block: The layer that was edited, or would have been; ``None`` for no layer.
-        toxic_layer: Where its answers part most; ``None`` where that is unknown.
-        toxic_reason: Why there, or why it is unknown; ``None`` in a sweep of before it was written.
+        error: Why no edit is examined, so that the vanilla weights count; empty where one is.
         patch: Names the patch; ``None`` where there is none.
-        edit: How the edit went; ``None`` where it was refused.
         exam_seconds: Duration of the exam.
         pairing: What asking again with both weights in one batch found.
-        left_out: Number of questions that no case is asked, by kind.
         replies: The marked replies, as :func:`inspector.safeedit.records.reply_record` gives them.
     """
 
     error: str = ""
+    patch: str | None = None
+    exam_seconds: float = 0.0
+    pairing: Pairing = Pairing()
+    replies: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class CaseRecord(ExamRecord):
+    """What is kept of a finished case, its exam among it; a failed one has its error alone.
+
+    Attributes:
+        block: The layer that was edited, or would have been; ``None`` for no layer.
+        toxic_layer: Where its answers part most; ``None`` where that is unknown.
+        toxic_reason: Why there, or why it is unknown; ``None`` in a sweep of before it was written.
+        edit: How the edit went; ``None`` where it was refused.
+        left_out: Number of questions that no case is asked, by kind.
+        routed: The second exam, of the same edit where it acts only where the detector fires; ``None`` in a sweep that
+            examines one way alone.
+    """
+
     block: int | None = None
     toxic_layer: int | None = None
     toxic_reason: str | None = None
-    patch: str | None = None
     edit: Mapping[str, Any] | None = None
-    exam_seconds: float = 0.0
-    pairing: Pairing = Pairing()
     left_out: Mapping[str, int] = field(default_factory=dict)
-    replies: tuple[dict[str, Any], ...] = ()
+    routed: ExamRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,15 @@ class Finished:
     status: Status
     record: CaseRecord
     seconds: float
+
+    @property
+    def routed(self) -> Finished | None:
+        """The same case by its second exam; ``None`` where there is none."""
+        exam = self.record.routed
+        if exam is None:
+            return None
+        record = replace(self.record, **vars(exam), routed=None)
+        return replace(self, status="refused" if exam.error else "done", record=record)
 
     @property
     def replies(self) -> tuple[Reply, ...]:

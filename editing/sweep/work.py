@@ -16,7 +16,7 @@ from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
 from editing.sweep.fitting import OWN, left_out_by_kind, require_readable
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, RECOMMENDED, TOXIC, SweepSettings
-from editing.sweep.store import CaseRecord, Status
+from editing.sweep.store import CaseRecord, ExamRecord, Status
 from inspector.divergence import Divergence, divergence
 from inspector.errors import (
     REFUSALS,
@@ -31,7 +31,7 @@ from inspector.errors import (
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
 from inspector.model.memory.batch_size import MOST
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import ExamResult, asked_as, examine, run_exam
+from inspector.safeedit.exam import asked_as, examine, run_exam
 from inspector.safeedit.known import NONE_KNOWN, Known, Pairing, compare
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.questions import Question, QuestionSets, make_exam
@@ -152,7 +152,8 @@ def work(
     Returns:
         ``done`` and the record; ``refused`` with the reason and the record of the vanilla weights, which is what a
         refused edit leaves, and one with which the model predicts no numbers; or ``failed`` and why, where the case
-        could not be located on, edited on or asked, or the memory did not suffice.
+        could not be located on, edited on or asked, or the memory did not suffice. Where the edit is examined both
+        ways, the status is that of the edit on every prompt, and the second exam has its own reason.
     """
     try:
         with memory_told():
@@ -189,69 +190,93 @@ def _work(
         toxic_reason = error.user_message()
     if not elsewhere:
         block = toxic
-    result, row, refused = None, VANILLA, ""
+    result, refused = None, ""
     try:
         if block is None:
             raise RefusedEdit(_NO_LAYER)
         result = run(METHODS[settings.method].run(model, case, block, chosen))
-        row = result.row()
-        if settings.acts == "detected" and row.patch is not None:
-            row = replace(row, detector=run(acts_by(model, _detector(model, detector), case, row.patch.format)))
     except REFUSALS as error:
-        result, row, refused = None, VANILLA, error.user_message()
-    try:
-        exam, pairing = _examined(model, judge, questions, row, settings, known, number)
-    except NoVerdict:
-        raise
-    except NotFinite as error:
-        if row.patch is None:
-            raise
-        # Vanilla's own prediction may be no number either: then this raises as well, and the case fails.
-        exam, pairing = _examined(model, judge, questions, VANILLA, settings, known, number)
-        result, refused = None, _no_numbers(row, error)
+        refused = error.user_message()
+    plain = VANILLA if result is None else result.row(), refused
+    routed = plain if settings.acts == "always" else _routed(model, case, *plain, detector)
+    asked = (model, judge, questions, settings, known, number)
+    exam = _examined(*asked, *(routed if settings.acts == "detected" else plain))
+    second: ExamRecord | None = None
+    if settings.acts == "both":
+        # Without a patch both ways are one exam, whose batch is asked again once.
+        second = _examined(*asked, *routed) if plain[0].patch else replace(exam, pairing=Pairing())
+    if all(one is None or one.error for one in (exam, second)):
+        result = None
     record = CaseRecord(
-        error=refused,
+        **vars(exam),
         block=block,
         toxic_layer=toxic,
         toxic_reason=toxic_reason,
-        patch=result.patch.identifier if result and result.patch else None,
         edit=None if result is None else _summary(result),
-        exam_seconds=exam.seconds,
-        pairing=pairing,
         left_out=left_out_by_kind(texts),
-        replies=tuple(reply_record(reply) for reply in exam.replies),
+        routed=second,
     )
-    return ("refused" if result is None else "done"), record
+    return ("refused" if exam.error else "done"), record
+
+
+def _routed(model: InspectedModel, case: Case, row: Row, refused: str, detector: str) -> tuple[Row, str]:
+    """Return an edit as it acts only where the detector fires, or vanilla and why not; the same without a patch."""
+    if row.patch is None:
+        return row, refused
+    try:
+        return replace(row, detector=run(acts_by(model, _detector(model, detector), case, row.patch.format))), ""
+    except REFUSALS as error:
+        return VANILLA, error.user_message()
 
 
 def _examined(
     model: InspectedModel,
     judge: Judge,
     questions: Sequence[Question],
-    row: Row,
     settings: SweepSettings,
     known: Known,
     number: int,
-) -> tuple[ExamResult, Pairing]:
-    """Examine some weights, and ask one batch again beside what was known of vanilla."""
+    row: Row,
+    refused: str,
+) -> ExamRecord:
+    """Examine some weights, or vanilla where they predict no numbers; ask one batch again beside what was known.
+
+    Args:
+        refused: Why the weights are vanilla; empty for an edit's.
+    """
     format = settings.format
     decoding = Decoding(max_new_tokens=settings.max_new_tokens)
-    exam = run_exam(
-        examine(
-            model,
-            questions,
-            row,
-            judge,
-            format=format,
-            evaluation=settings.evaluation,
-            decoding=decoding,
-            prompts_at_once=MOST,  # whatever memory is free: the same settings give the same results
-            known=known,
-        )
-    )
     plain = asked_as(format, settings.evaluation)
-    return exam, compare(
-        model, questions, row, exam.replies, known, number, plain=plain, format=format, decoding=decoding
+    try:
+        exam = run_exam(
+            examine(
+                model,
+                questions,
+                row,
+                judge,
+                format=format,
+                evaluation=settings.evaluation,
+                decoding=decoding,
+                prompts_at_once=MOST,  # whatever memory is free: the same settings give the same results
+                known=known,
+            )
+        )
+        pairing = compare(
+            model, questions, row, exam.replies, known, number, plain=plain, format=format, decoding=decoding
+        )
+    except NoVerdict:
+        raise
+    except NotFinite as error:
+        if row.patch is None:
+            raise
+        # Vanilla's own prediction may be no number either: then this raises as well, and the case fails.
+        return _examined(model, judge, questions, settings, known, number, VANILLA, _no_numbers(row, error))
+    return ExamRecord(
+        error=refused,
+        patch=row.patch.identifier if row.patch else None,
+        exam_seconds=exam.seconds,
+        pairing=pairing,
+        replies=tuple(reply_record(reply) for reply in exam.replies),
     )
 
 

@@ -116,6 +116,8 @@ def test_an_open_page_learns_that_its_model_is_calibrated_without_being_loaded_a
     assert update["routed"].interactive and len(update["routed"].choices) == 3
     assert "Made from 1 harmful questions" in seen(update["routing-note"]) and "Detector:" in seen(update["detected"])
     assert update["methods-routed"].interactive and "only where harm" in update["methods-routed"].info
+    (routed,) = (one for one in event.outputs if one.elem_id == "methods-routed")
+    assert routed.value is True and "value" not in update["methods-routed"].constructor_args, "a choice stays"
     assert "Press Locate" in update["locate-reading"], "nothing is measured on this page"
 
 

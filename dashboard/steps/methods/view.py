@@ -174,7 +174,7 @@ class MethodsRoom(Room):
                 elem_id="methods-way",
             )
             self.routed = gr.Checkbox(
-                False,
+                True,
                 label=ROUTED_TOO,
                 info=self._said_of_routed(),
                 interactive=self.context.detector is not None,
@@ -373,9 +373,7 @@ class MethodsRoom(Room):
         return {self.routed: self._state_of_routed(session)}
 
     def _state_of_routed(self, _session: Session) -> Any:
-        if self.context.detector is None:
-            return gr.Checkbox(value=False, interactive=False, info=self._said_of_routed())
-        return gr.Checkbox(interactive=True, info=self._said_of_routed())
+        return gr.Checkbox(interactive=self.context.detector is not None, info=self._said_of_routed())
 
     def _said_of_routed(self) -> str:
         return LINE_MORE if self.context.detector is not None else NO_DETECTOR + to_calibrate(self.model)

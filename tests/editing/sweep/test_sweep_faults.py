@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import real_tokenizers
 import tiny_models
 import torch
-from sweep_helpers import SHORT, finished, loader, record, swept, write_cases
+from sweep_helpers import BRIEF, SHORT, finished, huge, loader, record, refusing, swept, write_cases
 
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
@@ -28,12 +27,6 @@ from inspector.safeedit.sets import Fact, HarmlessPrompt
 
 REFUSED, BROKEN = 1, 2
 """Cases whose edit is refused, and in whose edit the fault happens."""
-BRIEF: dict[str, Any] = {
-    "changes": {"steps": 2, "harmless_prompts": 1, "harmless_tokens": 2, "companions": 1},
-    "size": Size(transfer=0, harmless=1, facts=1, passages=0),
-    "max_new_tokens": 6,
-}
-"""The settings of :data:`sweep_helpers.SHORT`, and one further question in an edit that acts where harm is detected."""
 
 
 def fault(monkeypatch, error: BaseException) -> None:
@@ -49,12 +42,6 @@ def fault(monkeypatch, error: BaseException) -> None:
         return (yield from own(model, case, block, settings, **options))
 
     monkeypatch.setitem(METHODS, "dinm", method.__class__(**{**vars(method), "run": run}))
-
-
-def refusing(*given, **options):
-    """Refuse every edit; a generator as every method's run is."""
-    raise RefusedEdit("This edit would let the unsafe answer gain. Choose another layer.")
-    yield
 
 
 MEMORY = {
@@ -289,13 +276,6 @@ def test_a_measurement_of_an_edit_that_is_not_finite_counts_as_refused(tmp_path,
     results = swept(tmp_path / "out", cases)
     assert [result.status for result in results] == ["done", "refused", "refused"]
     assert "not a finite number" in results[BROKEN].record.error and results[BROKEN].replies
-
-
-def huge(model, case, block, settings, **options):
-    """DINM's edit, but for a patch with which float16 overflows."""
-    made = yield from METHODS["dinm"].run(model, case, block, settings, **options)
-    delta = replace(made.patch.deltas[0], left=torch.full(made.patch.deltas[0].shape, 6e4))
-    return replace(made, patch=replace(made.patch, deltas=(delta,)))
 
 
 @pytest.mark.parametrize("vanilla", ["shared", "paired"])

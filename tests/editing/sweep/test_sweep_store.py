@@ -179,3 +179,4 @@ def test_a_case_from_before_its_toxic_layer_was_written_can_be_read(tmp_path):
     (found,) = store.results()
     store.close()
     assert found.record == CaseRecord(block=1, patch="aaaa") and toxic_layers([found]) == {}
+    assert found.routed is None

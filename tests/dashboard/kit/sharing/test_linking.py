@@ -253,7 +253,7 @@ PICKED = {
         "methods_train_on": "with 8 others",
         "methods_size": "Quick",
         "methods_way": "as in the paper",
-        "methods_routed": True,
+        "methods_routed": False,
         "methods_tokens": 64,
     },
     "why": {
@@ -270,10 +270,7 @@ PICKED = {
 
 
 @pytest.mark.parametrize("view", PICKED)
-def test_what_was_picked_in_a_view_stands_there_for_another_visitor(page, visitor, view, monkeypatch):
-    monkeypatch.setattr(
-        page.context, "detector", detector_of(page.context.model)
-    )  # without one no method is routed, and the view says so
+def test_what_was_picked_in_a_view_stands_there_for_another_visitor(page, visitor, view):
     picked = PICKED[view]
     assert all(getattr(page.parts, name).value != value for name, value in picked.items())
     visitor.screen.update({page.name(part): v for part, v in _filled(page, offered_cases()[0]).items()})

@@ -32,7 +32,9 @@ pytestmark = pytest.mark.usefixtures("model")
 
 
 @pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
-def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, request, monkeypatch, threshold, fires):
+def test_routed_lines_stand_beside_the_plain_ones_unless_unticked_and_load_as_routed(
+    detecting, request, monkeypatch, threshold, fires
+):
     def as_given(_model, given, *_further):  # what fires is decided by the detector alone
         yield from ()
         return given
@@ -41,7 +43,7 @@ def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, 
     page, made = detecting
     object.__setattr__(made, "threshold", threshold)
     visitor = Visitor(page, request.node.name)
-    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L", "Self-Reminder"]}, methods_routed=True)
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L", "Self-Reminder"]})
     assert titles(visitor.screen["methods_table"]) == ["FT-L", "Self-Reminder", "FT-L, routed"]
     plain, _, routed = visitor.session.slot(Compared).contest.standings
     assert all(reply.held_back is not fires for reply in routed.exam.replies)
@@ -195,7 +197,7 @@ def test_a_routed_line_is_measured_where_its_plain_one_was_not(detecting, reques
     monkeypatch.setattr("editing.gate.choice.for_case", lambda _model, given, *_further: given_back(given))
     page, made = detecting
     visitor = Visitor(page, request.node.name)
-    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L"]})
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L"]}, methods_routed=False)
     known = visitor.session.slot(Compared).contest
     (plain,) = known.standings
     settings = methods.exam_settings("Brief", 2, "same prompts")
@@ -221,3 +223,5 @@ def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detectin
 def test_routed_lines_are_off_with_their_reason_where_there_is_no_detector(visitor):
     switch = visitor.page.parts.methods_routed
     assert not switch.interactive and calibrate_command(visitor.page.context.model) in switch.info
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L"]})
+    assert titles(visitor.screen["methods_table"]) == ["FT-L"]
