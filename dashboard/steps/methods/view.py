@@ -89,7 +89,7 @@ class MethodsRoom(Room):
         self.table = gr.Dataframe(
             headers=list(words.HEADERS),
             interactive=False,
-            max_height=330,
+            max_height=460,
             wrap=True,
             show_label=False,
             buttons=[],
