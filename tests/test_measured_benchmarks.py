@@ -306,7 +306,8 @@ def suffixes() -> Iterator[str]:
     own, suffix = ("vanilla", "none"), ("vanilla", "the paper's S")
     weights, both = ("edited", "none"), ("edited", "the paper's S")
     reminder = ("vanilla", "Self-Reminder's"), ("edited", "Self-Reminder's")
-    yield f"{WORDS[results.edits_of(text)]} edits of weights, one a category, and 16 harmless prompts"
+    (harmless,) = re.findall(r"edits \(cases .*\), (\d+) harmless prompts", text)
+    yield f"{WORDS[results.edits_of(text)]} edits of weights, one a category, and {harmless} harmless prompts"
     alone, with_suffix, with_weights, with_both = of("DG-Avg", own, suffix, weights, both)
     yield (
         f"DG-Avg is {alone} % by the model itself, {with_suffix} % with the suffix, {with_weights} % with the edited "
@@ -319,6 +320,12 @@ def suffixes() -> Iterator[str]:
     (low, high), (other_low, other_high) = ends
     assert max(low, other_low) < min(high, other_high)
     yield "These intervals overlap, so which of the two changes them more is not shown"
+    second = ("vanilla", "the paper's second"), ("edited", "the paper's second")
+    defended, refused = of("DG-Avg", *second), of("over-refusal", *second)
+    yield (
+        f"defends {defended[0]} % alone and {defended[1]} % with the weights, and declines {refused[0]} and "
+        f"{refused[1]} % of harmless prompts; a reminder"
+    )
     defended, refused = of("DG-Avg", *reminder), of("over-refusal", *reminder, own, weights)
     yield (
         f"defends {defended[0]} % alone and {defended[1]} % with the weights, and declines {refused[0]} and "
