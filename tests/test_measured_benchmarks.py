@@ -41,7 +41,7 @@ def test_the_speed_of_an_edit_in_the_table_is_that_of_the_result():
     line = r"^ +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +(\S+) +([\d.]+) "
     plain, half = (re.findall(line, part, re.MULTILINE) for part in text.split("base bfloat16"))
     rows = table(BENCHMARKS, "| edited layer |")
-    assert len(rows) == len(plain) == len(half) == 4
+    assert len(rows) == len(plain) == len(half) == 6
     for row, one, other in zip(rows, plain, half, strict=True):
         block, slow, tail, times, _, difference, _ = one
         expected = [block, "0", "29", slow, tail, times, f"{float(difference):g}", other[2], other[4], other[6]]
