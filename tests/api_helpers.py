@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from dashboard_helpers import free_port, tiny_model
@@ -32,9 +34,23 @@ def serve(example_folder: Path, read_only: bool = False, shelf: Shelf | None = N
     app.close(verbose=False)
 
 
+class PatientClient(Client):
+    """A client that sends nothing while the stream of what it has had is closing.
+
+    gradio_client counts an event that is sent between the server's end of a stream and its own reading of that end
+    as one of the old stream, and cancels it.
+    """
+
+    def send_data(self, *args: Any, **kwargs: Any) -> str:
+        end = time.monotonic() + 5
+        while self.stream_open and not self.pending_event_ids and time.monotonic() < end:
+            time.sleep(0.005)
+        return super().send_data(*args, **kwargs)
+
+
 def connect(app: gr.Blocks) -> Client:
     """Return a new client, which is a new visitor."""
-    return Client(app.local_url, verbose=False, analytics_enabled=False)
+    return PatientClient(app.local_url, verbose=False, analytics_enabled=False)
 
 
 def case(number: int) -> tuple[str, str, str, str]:

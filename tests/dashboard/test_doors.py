@@ -14,9 +14,9 @@ import gradio as gr
 import gradio.routes
 import httpx
 import pytest
+from api_helpers import connect
 from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, tiny_model
 from example_helpers import served_example, short_examples
-from gradio_client import Client
 
 from benchmarks.start import WEIGHTS
 from dashboard import scripts
@@ -237,7 +237,7 @@ def result_of(web: httpx.Client, name: str, *data: Any) -> Any:
 
 def test_named_endpoints_work_through_the_documented_queue_call_and_through_the_client(app, web):
     assert result_of(web, "status")[0]["model"] == "tiny-llama"
-    client = Client(app.local_url, verbose=False, analytics_enabled=False)
+    client = connect(app)
     texts = texts_of(bundled_cases()[0])
     case = texts.question, texts.template, texts.safe, texts.unsafe
     last = list(client.submit(*case, 1, "corrected", 2, api_name="/edit"))[-1]
@@ -248,7 +248,7 @@ def test_named_endpoints_work_through_the_documented_queue_call_and_through_the_
 
 
 def test_more_posts_without_a_session_than_are_kept_do_not_make_an_edit_vanish(app, web):
-    client = Client(app.local_url, verbose=False, analytics_enabled=False)
+    client = connect(app)
     client.predict(api_name="/undo")
     assert client.predict(api_name="/status")["weights"] == "vanilla"
 

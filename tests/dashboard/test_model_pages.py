@@ -14,6 +14,7 @@ import by_hand
 import gradio as gr
 import httpx
 import pytest
+from api_helpers import PatientClient
 from attack_helpers import HTML, Served, call, opened, press, serve, told
 from dashboard_helpers import SHORT_GATE, model_at_rest, save_listed, tiny_model
 from gradio_client import Client
@@ -107,7 +108,7 @@ def choose(served: Served, web: httpx.Client, page: str, label: Any, **typed: An
 
 
 def client_of(url: str) -> Client:
-    return Client(url, verbose=False, analytics_enabled=False)
+    return PatientClient(url, verbose=False, analytics_enabled=False)
 
 
 def weights(client: Client) -> str:
