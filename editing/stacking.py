@@ -200,6 +200,11 @@ class StackExam:
         """The :attr:`inspector.model.Row.key` of the stack as it was examined."""
         return self.first[1].key
 
+    @property
+    def evaluation(self) -> Evaluation:
+        """How both weights were asked (:data:`inspector.safeedit.exam.EVALUATIONS`)."""
+        return self.first[0].evaluation
+
     @staticmethod
     def scores(exams: tuple[ExamResult, ExamResult]) -> tuple[dict[str, Score], dict[str, Score]]:
         """Return the scores of a case by name: without the edit on top, and with both."""
@@ -219,7 +224,7 @@ class StackExam:
         kept = [_told(self.first, score) for score in ("harmless KL", "over-refusal")]
         return (
             f"Edit {self.top} changes {'; '.join(told)}. Against vanilla, harmless prompts: "
-            f"{', '.join(value for value in kept if value)}. Asked: {EVALUATIONS[self.first[0].evaluation]}."
+            f"{', '.join(value for value in kept if value)}. Asked: {EVALUATIONS[self.evaluation]}."
             f"{not_asked(self.too_long)}"
         )
 

@@ -17,6 +17,20 @@ WAYS: dict[str, Evaluation] = {"same prompts": "same", "as in the paper": "paper
 """How the two weights are asked, by its name on the screen: see :data:`inspector.safeedit.exam.EVALUATIONS`."""
 
 
+def evaluation_of(way: str) -> Evaluation:
+    """Return how both weights are asked.
+
+    Args:
+        way: One of :data:`WAYS`.
+
+    Raises:
+        CaseError: It is none.
+    """
+    if way not in WAYS:
+        raise CaseError(f"Unknown way of asking '{way}'. Choose one of: {', '.join(WAYS)}.")
+    return WAYS[way]
+
+
 def decoding_from(values: Mapping[str, Any]) -> Decoding:
     """Build the decoding from the page's values.
 

@@ -18,6 +18,7 @@ from inspector.likelihood import Likelihood, likelihoods
 from inspector.model import VANILLA, Answers, Decoding, Detector, InspectedModel, PromptFormat, encode, stream
 from inspector.model.patches.routing import scores
 from inspector.safeedit import Case
+from inspector.safeedit.exam import Evaluation
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Verdict, verdicts
 from inspector.shift import Shift, activation_shift
@@ -275,17 +276,21 @@ def detected(
 
 
 def curve(
-    model: InspectedModel, session: Session, budgets: Budgets
+    model: InspectedModel, session: Session, budgets: Budgets, evaluation: Evaluation = "same"
 ) -> Generator[Preparation, None, StrengthCurve | None]:
     """Measure defence against damage over the live edit's strength; kept with the visitor unless it was cancelled.
 
     Args:
         budgets: The gate's, within which a strength may be suggested.
+        evaluation: Whether vanilla is asked with the suffix, too (:data:`inspector.safeedit.exam.EVALUATIONS`).
+
+    Raises:
+        CaseError: No edit is live.
     """
     live = session.live
     if live is None:
         raise CaseError("No edit is live, so there is no strength to choose. Press Operate first.")
-    settings = StrengthSettings(**CURVE, budgets=budgets)
+    settings = StrengthSettings(**CURVE, budgets=budgets, evaluation=evaluation)
     made = yield from strength_curve(model, session.row, live.case, settings, cancel=session.cancelled.is_set)
     if made is not None:
         session.slot(Measured).curve = made

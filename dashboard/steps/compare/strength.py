@@ -14,6 +14,7 @@ from dashboard.kit.drawing.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.running.run import Throttle, drain
 from dashboard.kit.sessions.session import Session
+from dashboard.kit.sessions.values import WAYS, evaluation_of
 from dashboard.steps.compare import figures, run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Measured
@@ -42,7 +43,15 @@ class StrengthPart(Room):
         session = self.context.example.session
         curve = session.slot(Measured).curve
         gr.HTML(heading(3, "Strength", "defence against damage, 0 to 1.5"))
-        with gr.Row():
+        with gr.Row(equal_height=True):
+            self.way = gr.Radio(
+                list(WAYS),
+                value=next(iter(WAYS)),
+                label="Asked",
+                info="Every strength alike, or 0, vanilla, without the suffix",
+                elem_id="curve-way",
+                min_width=280,
+            )
             self.measure = gr.Button(size="sm", elem_id="curve-measure", min_width=140, **state_of_measure(session))
             self.take = gr.Button(size="sm", elem_id="curve-take", min_width=140, **state_of_take(session))
         self.curve_plot = plot(figures.strength_curve(curve), "strength-curve", "Defence and damage over the strength")
@@ -55,6 +64,7 @@ class StrengthPart(Room):
 
     def hear(self) -> None:
         """Follow the live weights."""
+        self.context.carry(way=self.way)
         self.bus.hear(News.ENDED, self.on_ended, outputs=self.drawn)
         self.context.lock(self.measure, lambda session: gr.update(**state_of_measure(session)))
         self.context.lock(self.take, lambda session: gr.update(**state_of_take(session)))
@@ -68,7 +78,7 @@ class StrengthPart(Room):
         """
         clock = self.bus.offered("clock").outputs[0]
         press = self.context.press
-        read = self.bus.offered("gate settings").inputs
+        read = [self.way, *self.bus.offered("gate settings").inputs]
         press(
             self.measure.click, self.on_curve, clock=clock, inputs=read, outputs=self.drawn, starting="Strength curve"
         )
@@ -97,7 +107,8 @@ class StrengthPart(Room):
         def draw(event: Preparation) -> Update:
             return {clock: progress_bar(event.message, event.fraction)} if redraw.due() else {}
 
-        made = yield from drain(run.curve(self.model, session, budgets), draw)
+        curve = run.curve(self.model, session, budgets, evaluation_of(values[self.way]))
+        made = yield from drain(curve, draw)
         said = "Stopped: no curve was measured." if made is None else "The strength curve is measured; see Details."
         yield {clock: message(said)}
 

@@ -13,6 +13,7 @@ from dashboard.kit.drawing.html import message
 from dashboard.kit.room import Room
 from dashboard.kit.running.run import Throttle, drain
 from dashboard.kit.sessions.session import LiveEdit, Session
+from dashboard.kit.sessions.values import WAYS, evaluation_of
 from dashboard.steps.operate import gating
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.gating import Gated, Made
@@ -64,15 +65,23 @@ class GatePart(Room):
                     elem_id=f"gate-{name.replace('_', '-')}",
                 )
                 setattr(self, f"allowed_{name}", part)
+            self.stack_way = gr.Radio(
+                list(WAYS),
+                value=next(iter(WAYS)),
+                label="Two stacked edits, asked",
+                info="Vanilla with the suffix, too, or without it; the gate asks alike",
+                elem_id="stack-way",
+            )
 
     @property
     def named(self) -> dict[str, Any]:
-        """The fields of the budgets, by their names on the page."""
-        return {name: getattr(self, name) for name in (f"allowed_{entry.name}" for entry in fields(Budgets))}
+        """The fields of the budgets and of the exam of a stack, by their names on the page."""
+        budgets = {name: getattr(self, name) for name in (f"allowed_{entry.name}" for entry in fields(Budgets))}
+        return {**budgets, "stack_way": self.stack_way}
 
     @property
     def fields(self) -> list[Any]:
-        """The fields of the budgets."""
+        """The fields of :attr:`named`."""
         return [*self.named.values()]
 
     @property
@@ -107,6 +116,7 @@ class GatePart(Room):
         self.context.press(
             self.keep.click,
             self.on_keep,
+            inputs=[self.stack_way],
             starting="Keeping the edit",
             brief=True,
             follows=self.stack_exam,
@@ -132,9 +142,11 @@ class GatePart(Room):
 
     def stack_exam(self, session: Session, values: Values) -> Iterator[Update] | None:
         """Measure what an edit on top of another does to the first, once it was kept by hand."""
-        kept = session.slot(Gated)
-        due = kept.below is not None and kept.stack is None and not session.cancelled.is_set()
-        return self._stack_examined(session, values) if due else None
+        return self._stack_examined(session, values) if self._stack_exam_due(session, values) else None
+
+    def _stack_exam_due(self, session: Session, values: Values) -> bool:
+        """Tell whether it is to be measured, asked as the page says."""
+        return gating.stack_exam_due(session, evaluation_of(values[self.stack_way])) and not session.cancelled.is_set()
 
     def _stack_examined(self, session: Session, values: Values) -> Iterator[Update]:
         (clock,) = self.bus.offered("clock").outputs
@@ -143,13 +155,15 @@ class GatePart(Room):
         yield {clock: words.stack_ended(session)}
 
     def on_examine(self, session: Session, values: Values) -> Iterator[Update]:
-        """Ask the gate about the edit that waits, or about the live one."""
+        """Ask the gate about the edit that waits, or about the live one, then examine a stack if it is due."""
         (clock,) = self.bus.offered("clock").outputs
         run = gating.examine_now(self.model, session, self.settings(values), self.context.detector)
         became_live: bool = yield from drain(run, self.drawing(clock))
         yield {**self.on_ended(session, values), clock: message(ended_words(session))}
         if became_live:
             yield from self.told(session, values)
+        elif self._stack_exam_due(session, values):
+            yield from self.stacked(session, values)
 
     def drawing(self, clock: Any) -> Any:
         """Return what shows the gate's progress on the clock."""
@@ -193,13 +207,14 @@ class GatePart(Room):
     def told(self, session: Session, values: Values) -> Iterator[Update]:
         """Tell that other weights are live; then, for an edit on top, measure what it does to the first."""
         yield from self.bus.tell(News.LIVE, session, values)
-        if session.slot(Gated).below is not None and not session.cancelled.is_set():
+        if self._stack_exam_due(session, values):
             yield from self.stacked(session, values)
 
     def stacked(self, session: Session, values: Values) -> Iterator[Update]:
         """Measure what the live edit does to the one that it was made on, and show it."""
         (clock,) = self.bus.offered("clock").outputs
-        yield from drain(gating.stack_exam(self.model, session), self.drawing(clock))
+        run = gating.stack_exam(self.model, session, evaluation_of(values[self.stack_way]))
+        yield from drain(run, self.drawing(clock))
         yield self.on_ended(session, values)
 
 

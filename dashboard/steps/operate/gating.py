@@ -18,7 +18,7 @@ from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
-from inspector.safeedit.exam import Progress
+from inspector.safeedit.exam import Evaluation, Progress
 
 EXAM: dict[str, Any] = {"harmless": HARMLESS, "questions": QUESTIONS, "max_new_tokens": 32}
 """Size of the small exam on the page: that of :class:`editing.gate.gate.GateSettings`."""
@@ -251,10 +251,18 @@ def examine_now(
     return False
 
 
-def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation, None, StackExam | None]:
+def stack_exam(
+    model: InspectedModel, session: Session, evaluation: Evaluation = "same"
+) -> Generator[Preparation, None, StackExam | None]:
     """Measure what the live edit, made on top of another, does to that one's scores; kept unless it was cancelled.
 
     Each is asked as it acts, or acted, when it is live: at its strength, and where its detector fires if it has one.
+
+    Args:
+        evaluation: Whether vanilla is asked with the suffix, too (:data:`inspector.safeedit.exam.EVALUATIONS`).
+
+    Raises:
+        CaseError: The live edit was made on top of none.
     """
     kept, live = session.slot(Gated), session.live
     if kept.below is None or live is None:
@@ -264,6 +272,7 @@ def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation
         (kept.below.edit.case, live.case),
         replace(kept.below.row, detector=kept.below.detector),
         session.row,
+        evaluation=evaluation,
         cancel=session.cancelled.is_set,
         **STACK_EXAM,
     )
@@ -271,6 +280,15 @@ def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation
     if measured is not None:
         kept.stack = measured
     return measured
+
+
+def stack_exam_due(session: Session, evaluation: Evaluation) -> bool:
+    """Tell whether a live edit on top of another was not examined as it acts now, asked so."""
+    kept = session.slot(Gated)
+    if kept.below is None or session.live is None:
+        return False
+    known = kept.stack
+    return known is None or known.both != session.row.key or known.evaluation != evaluation
 
 
 def stacked_edits(edit: LiveEdit | None) -> int:

@@ -371,6 +371,9 @@ def stack_reading(session: Session) -> str:
     return reading(whole) if whole else ""
 
 
+MEASURES = "Examine asks the gate again and measures it."
+
+
 def stack_words(session: Session) -> str:
     """Say what the live edit does to the scores of the one that it was made on; nothing for one by itself."""
     kept, count = session.slot(Gated), stacked_edits(session.live)
@@ -378,7 +381,8 @@ def stack_words(session: Session) -> str:
         return ""
     what = f"{count} edits are stacked. What edit {count} does to edit {count - 1}'s scores was"
     if kept.stack is None:
-        return f"{what} not measured."
+        return f"{what} not measured. {MEASURES}"
     if kept.stack.both != session.row.key:
-        return f"{what} measured at another strength, or where it acted otherwise; as the edit acts now it was not."
+        changed = "measured at another strength, or where it acted otherwise; as the edit acts now it was not."
+        return f"{what} {changed} {MEASURES}"
     return f"{count} edits are stacked. {kept.stack.reading}"

@@ -12,7 +12,7 @@ from dashboard.kit.door.handing import handed_out, room_for_files
 from dashboard.kit.drawing import tables
 from dashboard.kit.sessions.acting import detector_of
 from dashboard.kit.sessions.session import Session
-from dashboard.kit.sessions.values import WAYS
+from dashboard.kit.sessions.values import evaluation_of
 from editing import Preparation
 from editing.rounding import row_told
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
@@ -133,8 +133,7 @@ def stress(
         raise CaseError("No edit is live, so there is nothing to score. Press Operate first.")
     if size not in SIZES:
         raise CaseError(f"Unknown size '{size}'. Choose one of: {', '.join(SIZES)}.")
-    if evaluation not in WAYS:
-        raise CaseError(f"Unknown way of asking '{evaluation}'. Choose one of: {', '.join(WAYS)}.")
+    way = evaluation_of(evaluation)
     session.limits.require_decoding(decoding)
     source = "" if attacks == NO_ATTACKS else attacks or ""
     if source:
@@ -149,7 +148,7 @@ def stress(
         (session.row,) if other is None else (session.row, other),
         judge if other is None else Remembered(judge),
         format=live.format,
-        evaluation=WAYS[evaluation],
+        evaluation=way,
         decoding=decoding,
         cancel=session.cancelled.is_set,
         heard=heard,

@@ -325,6 +325,31 @@ def test_a_cancelled_exam_of_a_stack_leaves_the_one_before(visitor):
     assert run(made) is None and before is not None and kept.stack is before
 
 
+def test_a_stack_is_examined_anew_by_examine_where_it_acts_or_is_asked_otherwise(visitor, monkeypatch):
+    """Not where it is known: the gate alone is asked then."""
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0, stack_way="as in the paper")
+    kept = visitor.session.slot(Gated)
+    assert kept.stack.evaluation == "paper" and "Asked: as in the paper" in visitor.screen["stack"]
+    visitor.do("on_examine", **BRIEF, stack_way="as in the paper")
+    known = kept.stack
+    visitor.do("on_examine", **BRIEF, stack_way="as in the paper")
+    assert kept.stack is known, "as it acts and as it was asked"
+    visitor.do("on_examine", **BRIEF, stack_way="same prompts")
+    assert kept.stack.evaluation == "same" and "Asked: as in the paper" not in visitor.screen["stack"]
+    visitor.session.scale(0.5)
+    visitor.do("on_examine", **BRIEF)
+    assert kept.stack.both == visitor.session.row.key
+    monkeypatch.setattr(gating, "examine_stack", lambda *_, **__: pytest.fail("no stack"))
+    visitor.do("on_edit", **BRIEF, on_top=False, block=0)
+    visitor.do("on_examine", **BRIEF)
+
+
+def test_an_unknown_way_of_asking_a_stack_is_refused(visitor):
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0)
+    with pytest.raises(gr.Error, match="Unknown way of asking"):
+        visitor.do("on_examine", **BRIEF, stack_way="loudly")
+
+
 def test_a_new_page_s_buttons_say_what_they_say_after_any_run(visitor):
     named = ("examine", "measure", "take")
     at_first = [visitor.page.roles[name].value for name in named]

@@ -75,6 +75,17 @@ CUT_AND_WHOLE = Answers(("Well, first you", "I will not."), ((1, 2), (3,)), (Non
 """A vanilla answer of two tokens that was cut, an edited one that has ended by itself."""
 
 
+def test_a_strength_curve_may_be_asked_as_in_the_paper(visitor, monkeypatch):
+    monkeypatch.setattr(comparing, "CURVE", {"harmless": 1, "max_new_tokens": 3})
+    visitor.do("on_curve")
+    assert visitor.session.slot(Measured).curve.evaluation == "same"
+    visitor.do("on_curve", way="as in the paper")
+    assert visitor.session.slot(Measured).curve.evaluation == "paper"
+    assert "Asked: as in the paper" in visitor.screen["curve_reading"]
+    with pytest.raises(gr.Error, match="Unknown way of asking"):
+        visitor.do("on_curve", way="loudly")
+
+
 @pytest.mark.parametrize("typed", [{}, {"ask_what": OWN_PROMPT, "own_text": "Hello?"}], ids=["case", "own text"])
 def test_of_two_answers_only_the_one_that_was_cut_is_said_to_be(visitor, monkeypatch, typed):
     monkeypatch.setattr(comparing, "stream", lambda *_: iter([CUT_AND_WHOLE]))
