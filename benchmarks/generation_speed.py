@@ -7,7 +7,8 @@
 The ways take turns, so that a machine that gets slower meanwhile slows all of them. A token step's time is that of long
 answers minus short ones, without the reading of the prompt. No answer ends before its length is reached.
 
-A table is printed, and with --out written as JSON. Exit codes: 0; 2 when it cannot be done.
+A table is printed, and with --out written as JSON with model, dtype, device and threads. Exit codes: 0; 2 when it
+cannot be done.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+import torch
 
 from benchmarks.gpu import Clock, answers, dense_patch, lora_patch, own_generate
 from editing.command import add_model, finished, load_model
@@ -90,7 +93,16 @@ def main(arguments: list[str] | None = None) -> None:
         step, share, times = numbers.values()
         print(f"{name:37s} {step:9.2f} ms {share:31.2f} {times:15.2f}")
     if options.out is not None:
-        options.out.write_text(json.dumps(found, indent=1))
+        about = {
+            "model": model.name,
+            "dtype": model.dtype_name,
+            "device": str(model.device),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "tokens": options.tokens,
+            "rounds": options.rounds,
+        }
+        options.out.write_text(json.dumps({**about, "measured": found}, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,22 @@
 
     python -m benchmarks.methods                     one bundled case a category, all methods at the toxic layer
     python -m benchmarks.methods --layer auto        each method at the layer that it has in every command
+    python -m benchmarks.methods --routed            each edit of weights routed, too
     python -m benchmarks.methods --cost              edits alone, for seconds and memory on a quiet machine
 
 Each case is located (preset corrected), edited by every method with its own defaults, and examined: DS, the four DG
 prompts, held-out adversarial prompts, harmless prompts, facts and summaries. The region is the down-projection of the
 located layer, or of the one that --layer numbers, for every method. Its toxicity is the mean cosine of its value
 vectors with the direction of a probe trained on the bundled labelled texts; the activation shift is the relative change
-of the mean input of the region over 19 adversarial prompts. A finished case is kept in --out, and the same command goes
-on where it stopped.
+of the mean input of the region over 19 adversarial prompts.
+
+What rounding does by itself has a row as a yardstick of harm: the same weights in bfloat16, without an edit, on the
+harmless prompts that the exams ask. With --routed each edit of weights has a further row where it acts only where the
+calibration's detector fires, and so has DINM's edit that is made to be routed (`editing.methods.dinm.ROUTED`). The
+detector was fitted on the questions and templates that may be edited on, the cases' own (DS, onlyQ, otherA) among them;
+of otherQ and otherAQ it has seen the templates, not the questions.
+
+A finished case is kept in --out, and the same command goes on where it stopped; the rounding row is kept beside them.
 
 The tables are printed. Exit codes: 0; 2 when it cannot be done.
 """
@@ -30,46 +38,63 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.kept import require_same
+from benchmarks.detox.rows import PROMPT_ONLY, ROUTED, TO_ROUTE
+from benchmarks.kept import keep, require_same
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
-from editing.calibrating.calibration import calibration_of
+from editing.calibrating.calibration import calibration_of, load_calibration
 from editing.calibrating.layer_choice import AUTO, TOXIC
 from editing.command import add_evaluation, add_format, add_model, finished, format_of, load_model
 from editing.contest import ContestProgress, ContestSettings, contest, exam_of
+from editing.gate.choice import acts_by, format_told
 from editing.memory import memory_told, peak_memory
+from editing.methods.dinm import ROUTED as LEARNS_MORE
 from editing.methods.registry import METHODS, method_settings
+from editing.rounding import NONE, harmless_questions, row_or_why
 from editing.standing import Standing
 from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
+from editing.sweep.yardstick import Rounded, rounded_told
 from inspector.command import add_layer
 from inspector.divergence import divergence
-from inspector.errors import InspectorError
-from inspector.model import VANILLA, InspectedModel, PromptFormat
+from inspector.errors import EditError, InspectorError
+from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat
 from inspector.safeedit import Case
+from inspector.safeedit.acted import acted_by_kind
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
+from inspector.safeedit.records import exam_from, exam_record
 from inspector.safeedit.scores import QUOTED, Estimate, Score, mean, resampling_told, scores_of_edits
 from inspector.toxicity import kept_probe
 
 HARM = ("over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED, "harmless KL")
 FURTHER = ("transfer", "DL", "still answers", *HARM)
-NAME, WIDTH = 26, 17
+OF_HARMLESS = ("DL", "still answers", "over-refusal", "look-alikes", "harmless KL")
+"""The scores of :data:`FURTHER` that are of harmless prompts alone, which are all that the rounding row is asked."""
+ROUNDED = "rounded"
+MADE_TO_BE_ROUTED = f"{METHODS['dinm'].title}, {TO_ROUTE}"
+NAME, WIDTH = 26, 18
 
 
 def compare(
-    model: InspectedModel, cases: Sequence[Case], settings: ContestSettings, out: Path, layer: str = TOXIC
+    model: InspectedModel,
+    cases: Sequence[Case],
+    settings: ContestSettings,
+    out: Path,
+    layer: str = TOXIC,
+    detector: Detector | None = None,
 ) -> None:
     """Run the contest on every case that is not done yet and print the tables.
 
     Args:
         layer: The one that every method edits, a number or :data:`TOXIC`; :data:`AUTO` for each method's own.
+        detector: The model's, for the routed rows; without one there are none.
     """
-    same_settings(out, model, settings, layer)
+    same_settings(out, model, settings, layer, detector)
     known = calibration_of(model) if layer == AUTO else None
     probe = run(kept_probe(model))
-    everything: dict[str, list[Standing]] = {key: [] for key in settings.methods}
+    everything: dict[str, list[Standing]] = {title: [] for title in row_titles(settings, detector is not None)}
     failed: dict[str, str] = {}
     for number, case in enumerate(cases):
         folder = out / str(case.identifier)
@@ -81,8 +106,13 @@ def compare(
                     if layer.isdecimal():
                         region = int(layer)
                     block, layers = None if layer == AUTO else region, None if known is None else known.layers
-                    running = contest(model, case, block, settings, region=region, layers=layers, probe=probe)
-                    done = run(running, _teller(number, len(cases)))
+                    done: list[Standing] = []
+                    for asked in (settings,) if detector is None else (settings, *made_to_be_routed(settings)):
+                        running = contest(model, case, block, asked, region=region, layers=layers, probe=probe)
+                        made = run(running, _teller(number, len(cases)))
+                        done += made if asked is settings else map(_to_be_routed, made)
+                    if detector is not None:
+                        done = routed_too(model, case, done, settings, detector)
                     save_standings(all_asked(model, case, done, settings), folder, patches=False)
             except InspectorError as error:  # it costs this case, which is tried again when the benchmark goes on
                 failed[str(case.identifier)] = error.user_message()
@@ -90,28 +120,115 @@ def compare(
                 continue
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
         for standing in load_standings(folder):
-            if standing.method.key in everything:
-                everything[standing.method.key].append(standing)
+            if standing.method.title in everything:
+                everything[standing.method.title].append(standing)
+    rounded, why = rounding_of(model, out, everything)
     done_cases = [str(case.identifier) for case in cases if str(case.identifier) not in failed]
     print(f"{model.name}, {model.dtype_name}; {len(done_cases)} cases: {', '.join(done_cases)}")
     if layer != TOXIC:
         print(f"edited: {'each method its own layer, as --layer auto takes it' if layer == AUTO else f'layer {layer}'}")
     failed_cases(failed, len(cases))
     judges = {s.exam.judge for standings in everything.values() for s in standings if s.exam is not None}
-    asked = {s.exam.asked for standings in everything.values() for s in standings if s.exam is not None}
+    asked_as = {s.exam.asked for standings in everything.values() for s in standings if s.exam is not None}
     unusual = settings.format.label()
     told = f"; {unusual}" if unusual else ""
-    print(f"judge: {', '.join(sorted(judges))}; asked: {', '.join(sorted(asked))}{told}")
+    print(f"judge: {', '.join(sorted(judges))}; asked: {', '.join(sorted(asked_as))}{told}")
     _scores("The paper's table: percent; Fluency in bits", COLUMNS, everything)
     _paper(settings.max_new_tokens)
-    _scores("Beyond the paper: percent; harmless KL in nats a token; * so by construction", FURTHER, everything)
+    title = "Beyond the paper: percent; harmless KL in nats a token; * so by construction"
+    _scores(title, FURTHER, everything, rounded)
+    row = Rounded(why) if rounded is None else Rounded("", rounded.weights, len(rounded.replies))
+    print("\n".join(rounded_told(row)))
+    if detector is not None:
+        _routed_told(model, settings, everything)
     _mechanism(everything)
     _failures(everything)
-    if "mend" in everything:
+    if METHODS["mend"].title in everything:
         print(
             "MEND's shipped editor network has learnt from the bundled cases, these among them: DS, onlyQ and otherA "
             "are prompts that it was trained on, 'transfer' has none of those."
         )
+
+
+def row_titles(settings: ContestSettings, routed: bool) -> list[str]:
+    """Return the titles of the rows of edits; a routed row comes after the edit that it routes."""
+    titles = [(key, METHODS[key].title) for key in settings.methods]
+    if not routed:
+        return [title for _, title in titles]
+    titles += [(key, MADE_TO_BE_ROUTED) for asked in made_to_be_routed(settings) for key in asked.methods]
+    both = [(title,) if key == PROMPT_ONLY else (title, f"{title}{ROUTED}") for key, title in titles]
+    return [title for pair in both for title in pair]
+
+
+def made_to_be_routed(settings: ContestSettings) -> tuple[ContestSettings, ...]:
+    """Return the settings of DINM's edit that is made to be routed; none where DINM is not among the methods."""
+    if "dinm" not in settings.methods:
+        return ()
+    changes = {**settings.changes, "dinm": {**LEARNS_MORE, **settings.changes.get("dinm", {})}}
+    return (replace(settings, methods=("dinm",), changes=changes),)
+
+
+def _to_be_routed(standing: Standing) -> Standing:
+    return replace(standing, method=replace(standing.method, title=MADE_TO_BE_ROUTED))
+
+
+def routed_too(
+    model: InspectedModel, case: Case, standings: Sequence[Standing], settings: ContestSettings, detector: Detector
+) -> list[Standing]:
+    """Return standings, each of an edit of weights with the same edit after it where it acts only on detected harm.
+
+    What keeps one from being examined costs that line alone; what is no edit stays none.
+
+    Args:
+        detector: The model's; each edit acts by one that fires on its case's question as well.
+    """
+    found: list[Standing] = []
+    for standing in standings:
+        found.append(standing)
+        if standing.method.key == PROMPT_ONLY:
+            continue
+        title = f"{standing.method.title}{ROUTED}"
+        line = replace(standing, method=replace(standing.method, title=title), toxicity=None, shift=None)
+        result = standing.result
+        if result is not None and result.patch is not None:
+            print(f"case {case.identifier}: {title}", file=sys.stderr, flush=True)
+            line = replace(line, unmeasured="", exam=None)
+            try:
+                with memory_told(model):
+                    row = replace(standing.row, detector=run(acts_by(model, detector, case, result.settings.format)))
+                    asking = exam_of(model, case, row, settings, result.settings.format, EmbeddedJudge())
+                    line = replace(line, exam=run(asking))
+            except InspectorError as error:
+                line = replace(line, unmeasured=error.user_message())
+        found.append(line)
+    return found
+
+
+def rounding_of(
+    model: InspectedModel, out: Path, everything: dict[str, list[Standing]]
+) -> tuple[ExamResult | None, str]:
+    """Return the rounding row of the exams, the kept one or a new one that is kept, or why there is none.
+
+    Raises:
+        EditError: The kept one cannot be read.
+    """
+    path = out / "rounded.json"
+    if path.is_file():
+        try:
+            return exam_from(json.loads(path.read_text(encoding="utf-8"))), ""
+        except (ValueError, TypeError) as error:
+            raise EditError(f"{path} cannot be read. Delete it, and the same command makes it again.") from error
+    exams = (standing.exam for standings in everything.values() for standing in standings)
+    asked = next((exam for exam in exams if exam is not None), None)
+    if asked is None:
+        return None, f"{NONE}: no edit was examined"
+    count = len(harmless_questions(asked))
+    said = f"The same weights in bfloat16 answer {count} harmless prompts once, as a yardstick of harm."
+    print(said, file=sys.stderr, flush=True)
+    row, why = run(row_or_why(model, asked, "this run"))
+    if row is not None:
+        keep(path, exam_record(row))
+    return row, why
 
 
 def all_asked(
@@ -131,41 +248,72 @@ def all_asked(
     )
 
 
-def same_settings(out: Path, model: InspectedModel, settings: ContestSettings, layer: str = TOXIC) -> None:
-    """Refuse to go on in a folder of other settings or another model."""
+def same_settings(
+    out: Path, model: InspectedModel, settings: ContestSettings, layer: str = TOXIC, detector: Detector | None = None
+) -> None:
+    """Refuse to go on in a folder of other settings, another model or another detector."""
     told = {"model": model.fingerprint, "dtype": model.dtype_name, "layer": layer, **asdict(settings)}
+    if detector is not None:
+        told["detector"] = detector.digest
     require_same(out, json.dumps(told, sort_keys=True), "*/standings.json")
 
 
-def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:
+def _scores(
+    title: str, names: Sequence[str], everything: dict[str, list[Standing]], rounded: ExamResult | None = None
+) -> None:
+    wide = max(NAME, *(len(row) + 2 for row in everything))
     print(f"\n{title}; 95 % interval and number of answers under each")
-    print(f"{'':{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in names))
+    print(f"{'':{wide}}" + "".join(f"{name:>{WIDTH}}" for name in names))
     vanilla_shown, told, lengths = False, "No edit was examined.", []
-    for key, standings in everything.items():
+    for row, standings in everything.items():
         exams = [standing.exam for standing in standings if standing.exam is not None]
         if not exams:
             reasons = list(dict.fromkeys(s.failed or s.unmeasured for s in standings if s.failed or s.unmeasured))
-            print(f"{METHODS[key].title:{NAME}}not possible: {' '.join(reasons) or 'no case was run.'}")
+            print(f"{row:{wide}}not possible: {' '.join(reasons) or 'no case was run.'}")
             continue
         scores = scores_of_edits([exam.replies for exam in exams], exams[0].judge)
         table = {s.name: s for s in scores}
-        for side in ("edited",) if vanilla_shown else ("vanilla", "edited"):
-            fewer = f", {len(exams)} of {len(standings)}" if len(exams) < len(standings) else ""
-            title = METHODS[key].title + fewer
-            _score_lines("vanilla" if side == "vanilla" else title, names, table, side)
+        fewer = f", {len(exams)} of {len(standings)}" if len(exams) < len(standings) else ""
+        if not vanilla_shown:
+            _score_lines("vanilla", names, table, "vanilla", wide)
+            if rounded is not None:
+                of_harmless = {score.name: score for score in rounded.scores if score.name in OF_HARMLESS}
+                _score_lines(ROUNDED, names, of_harmless, "edited", wide)
+        _score_lines(row + fewer, names, table, "edited", wide)
         vanilla_shown = True
         told = resampling_told(scores)
         if "Fluency" in names and "Fluency" in table:
-            lengths.append(f"Fluency, {METHODS[key].title}: {table['Fluency'].meaning}; {table['Fluency'].source}")
+            lengths.append(f"Fluency, {row}: {table['Fluency'].meaning}; {table['Fluency'].source}")
     print("\n".join([*lengths, told]))
 
 
-def _score_lines(title: str, names: Sequence[str], table: dict[str, Score], side: str) -> None:
+def _routed_told(model: InspectedModel, settings: ContestSettings, everything: dict[str, list[Standing]]) -> None:
+    """Say what the routed rows are, and for how many prompts the detector fired."""
+    print(
+        f"Rows that end with '{ROUTED}' are the same edit where it acts only where the detector fires: elsewhere the "
+        f"vanilla weights answer. The others act on every prompt. {format_told(model, settings.format)}".rstrip()
+    )
+    if MADE_TO_BE_ROUTED in everything:
+        print(f"{MADE_TO_BE_ROUTED}: nothing holds it back, as harmless prompts are left to the detector.")
+    for standings in everything.values():
+        exams = [standing.exam for standing in standings if standing.exam is not None and standing.exam.detector]
+        if not exams:
+            continue
+        replies = [(reply, number) for number, exam in enumerate(exams) for reply in exam.replies]
+        # It reads a prompt alike for every edit of one case.
+        for kind, acted in acted_by_kind([reply for reply, _ in replies], [number for _, number in replies]).items():
+            share = acted.share
+            span = "" if share.low is None or share.high is None else f" [{share.low:.1f}, {share.high:.1f}]"
+            print(f"The detector fires for {share.value:.1f} % of {acted.prompts} {kind} prompts{span}")
+        return
+
+
+def _score_lines(title: str, names: Sequence[str], table: dict[str, Score], side: str, wide: int) -> None:
     found: list[Estimate] = [getattr(table[n], side) if n in table else Estimate(None, 0) for n in names]
     forced = [side == "vanilla" and n in table and table[n].forced for n in names]
     shown = ["-" if e.value is None else f"{e.value:.2f}{'*' if f else ''}" for e, f in zip(found, forced, strict=True)]
-    print(f"{title:{NAME}}" + "".join(f"{value:>{WIDTH}}" for value in shown))
-    print(f"{'':{NAME}}" + "".join(f"{_range(e):>{WIDTH}}" for e in found))
+    print(f"{title:{wide}}" + "".join(f"{value:>{WIDTH}}" for value in shown))
+    print(f"{'':{wide}}" + "".join(f"{_range(e):>{WIDTH}}" for e in found))
 
 
 def _range(estimate: Estimate) -> str:
@@ -191,9 +339,10 @@ def _paper(max_new_tokens: int) -> None:
 def _mechanism(everything: dict[str, list[Standing]]) -> None:
     print("\nErase or suppress? Means over cases [95 % interval]; * forced by construction in every case")
     counts: set[int] = set()
+    wide = max(16, *(len(title) + 2 for title in everything))
     heads = ("toxicity, %", "neurons less toxic, %", "input shift, %", "source shift, %", "norm", "weights changed")
-    print(f"{'':16}{'n':>4}" + "".join(f"{head:>26}" for head in heads))
-    for key, standings in everything.items():
+    print(f"{'':{wide}}{'n':>4}" + "".join(f"{head:>26}" for head in heads))
+    for title, standings in everything.items():
         done = [s for s in standings if s.shift is not None and s.toxicity is not None]
         if not done:
             continue
@@ -208,7 +357,7 @@ def _mechanism(everything: dict[str, list[Standing]]) -> None:
             _mean([s.delta_norm for s in done]),
             f"{np.mean([s.parameters_changed for s in done]):,.0f}",
         )
-        print(f"{METHODS[key].title:16}{len(done):>4}" + "".join(f"{cell:>26}" for cell in cells))
+        print(f"{title:{wide}}{len(done):>4}" + "".join(f"{cell:>26}" for cell in cells))
     if len(counts) > 1:
         print("Not the same cases for all: an edit that was refused, or not measured, is in no mean here.")
     sizes = [s.toxicity.region for s in next(iter(everything.values())) if s.toxicity is not None]
@@ -227,17 +376,18 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _failures(everything: dict[str, list[Standing]]) -> None:
-    everyone = [(key, standing) for key, found in everything.items() for standing in found]
-    failed = [(key, standing) for key, standing in everyone if standing.failed]
-    print(f"\nNo edit: {len(failed)} of {len(everyone)}")
-    for key, standing in failed:
+    everyone = [(title, standing) for title, found in everything.items() for standing in found]
+    edits = [(title, standing) for title, standing in everyone if not title.endswith(ROUTED)]
+    failed = [(title, standing) for title, standing in edits if standing.failed]
+    print(f"\nNo edit: {len(failed)} of {len(edits)}")
+    for title, standing in failed:
         counted = "refused, the vanilla model's answers are in its scores" if standing.refused else "in no score"
-        print(f"  {METHODS[key].title} ({counted}): {standing.failed}")
-    unmeasured = [(key, standing) for key, standing in everyone if standing.unmeasured]
+        print(f"  {title} ({counted}): {standing.failed}")
+    unmeasured = [(title, standing) for title, standing in everyone if standing.unmeasured]
     print(f"Edits that could not be examined or measured: {len(unmeasured)} of {len(everyone)}")
-    for key, standing in unmeasured:
+    for title, standing in unmeasured:
         counted = "in no score" if standing.exam is None else "in the scores, not in the means above"
-        print(f"  {METHODS[key].title} ({counted}): {standing.unmeasured}")
+        print(f"  {title} ({counted}): {standing.unmeasured}")
 
 
 def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
@@ -318,7 +468,14 @@ def main() -> None:
         "where each case's answers part, for every method. --cost times edits there",
     )
     parser.add_argument("--cost", action="store_true", help="time the edits alone")
+    parser.add_argument(
+        "--routed",
+        action="store_true",
+        help="a further row for each edit of weights, only where the detector fires; DINM's made for that, too",
+    )
     options = parser.parse_args()
+    if options.cost and options.routed:
+        raise EditError("--cost times edits and asks nothing of them, routed or not. Leave out --routed or --cost.")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     model = load_model(options)
     cases = chosen_cases(False, options.limit)
@@ -333,7 +490,8 @@ def main() -> None:
         format=format_of(options),
         evaluation=options.evaluation,
     )
-    compare(model, cases, settings, options.out, options.layer)
+    detector = load_calibration(model).detector if options.routed else None
+    compare(model, cases, settings, options.out, options.layer, detector)
 
 
 if __name__ == "__main__":

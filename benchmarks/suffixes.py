@@ -9,8 +9,10 @@ with the paper's S, and act on every prompt; with --routed they are made to be r
 calibration's detector fires. Each is then asked with every suffix, and so is vanilla. Asked are the case's own prompts
 (DS, DG-Avg) and harmless prompts of the gate (DL, still answers, over-refusal, harmless KL). DL and still
 answers are against vanilla without a suffix, so that a suffix's own damage shows; the harmless KL of the edit is
-against vanilla with the same suffix. Two suffixes are the paper's, S and the one of its appendix D.3; Self-Reminder's
-is this project's own wording, and further ones are added with --suffix NAME=TEXT.
+against vanilla with the same suffix. The last row of the table, the yardstick of that damage, is what rounding does by
+itself: the same weights in bfloat16, without an edit and without a suffix, on the harmless prompts. Two suffixes are
+the paper's, S and the one of its appendix D.3; Self-Reminder's is this project's own wording, and further ones are
+added with --suffix NAME=TEXT.
 
 The table is printed. Exit codes: 0; 2 when it cannot be done.
 """
@@ -127,7 +129,7 @@ def _study(options: argparse.Namespace, loader: Loader) -> None:
             continue
         print(f"case {case.identifier}: edit {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
     begun = time.perf_counter()
-    study = run(suffix_study(model, edits, asked), teller())
+    study = run(suffix_study(model, edits, asked, rounding=True), teller())
     assert study is not None  # nobody cancels it
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     named = ", ".join(str(case.identifier) for case, _ in edits)
@@ -142,6 +144,7 @@ def _study(options: argparse.Namespace, loader: Loader) -> None:
         print(f"  {name}: {text or '(nothing)'}")
     print(f"\n{study.table()}\n\n{study.reading}")
     print(study.resampled)
+    print(study.rounded_as)
 
 
 if __name__ == "__main__":

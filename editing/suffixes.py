@@ -18,16 +18,17 @@ from editing.gate.exam import askable, own_and_harmless
 from editing.gate.gate import not_asked
 from editing.methods.self_reminder import AFTER
 from editing.progress import Preparation, part_of
+from editing.rounding import row_or_why, row_told
 from editing.values import Count
 from inspector.errors import EditError
 from inspector.model import SUFFIX, Decoding, InspectedModel, Row
 from inspector.safeedit import Case
 from inspector.safeedit.answering import still_answers
-from inspector.safeedit.exam import Marked, Reply, examine
+from inspector.safeedit.exam import ExamResult, Marked, Reply, examine
 from inspector.safeedit.intervals import Estimate, Observation, clustered_mean, clustered_percentage, mean, percentage
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.marking import rouge
-from inspector.safeedit.scores import resampling_told, scores_of_edits
+from inspector.safeedit.scores import Score, resampling_told, scores_of_edits
 from inspector.safeedit.verdict import Judge
 from inspector.validated import settings as checked
 
@@ -42,6 +43,8 @@ D.3), both put after the user's text there, as here; in its Table 12 edits with 
 and Mistral's general performance is halved. The third is not from the paper: it is this project's own wording after
 Self-Reminder (:mod:`editing.methods.self_reminder`)."""
 WEIGHTS = ("vanilla", "edited")
+ROUNDED = "rounded"
+"""The weights of the rounding row of the table, which is asked without a suffix."""
 ScoreName = Literal["DS", "DG-Avg", "DL", "still answers", "over-refusal", "harmless KL"]
 SCORES: dict[ScoreName, Literal["%", "nats"]] = {
     "DS": "%",
@@ -109,6 +112,9 @@ class SuffixStudy:
         too_long: Prompts of all edits that were asked with no suffix, as the model cannot read them with the longest
             one and room for an answer.
         routed: Whether the edits act only where their detectors fire.
+        rounded: The rounding row: the same weights in bfloat16, or rounded to it, asked the harmless prompts without a
+            suffix, beside vanilla without one.
+        unrounded: Why there is no such row; empty where there is one, or it was not asked for.
     """
 
     conditions: tuple[Condition, ...]
@@ -118,6 +124,8 @@ class SuffixStudy:
     resampled: str = ""
     too_long: int = 0
     routed: bool = False
+    rounded: ExamResult | None = None
+    unrounded: str = ""
 
     def grid(self, score: ScoreName) -> np.ndarray:
         """Return ``[2, suffixes]`` in the score's unit, vanilla weights first; not a number where there is none."""
@@ -142,12 +150,26 @@ class SuffixStudy:
             f"harmless KL against vanilla with the same one.{not_asked(self.too_long)}"
         )
 
+    @property
+    def rounded_as(self) -> str:
+        """What stands in the rounding row, or why there is none, in a sentence; empty where nothing is to be said."""
+        if self.rounded is None:
+            return row_told(None, self.unrounded)
+        return (
+            f"Rounded: {self.rounded.weights}, without an edit and without a suffix, on the "
+            f"{len(self.rounded.replies)} harmless prompts; a suffix or an edit changes harmless answers no more than "
+            "that where its DL is as high."
+        )
+
     def table(self) -> str:
-        """Return the conditions as lines of text, a score with its 95 % interval a column."""
+        """Return conditions and rounding row as lines of text, a score with its 95 % interval a column."""
         lines = [f"weights  {'suffix':{NAME}}" + "".join(f"  {name:>{WIDTH}}" for name in SCORES)]
-        for condition in self.conditions:
-            cells = "".join(f"  {_cell(condition.scores[name], unit):>{WIDTH}}" for name, unit in SCORES.items())
-            lines.append(f"{WEIGHTS[condition.edited]:9}{condition.suffix:{NAME}}{cells}")
+        rows = [(WEIGHTS[condition.edited], condition.suffix, condition.scores) for condition in self.conditions]
+        if self.rounded is not None:
+            rows.append((ROUNDED, NONE, _chosen(self.rounded.scores, True)))
+        for weights, suffix, scores in rows:
+            cells = "".join(f"  {_cell(scores[name], unit):>{WIDTH}}" for name, unit in SCORES.items())
+            lines.append(f"{weights:9}{suffix:{NAME}}{cells}")
         return "\n".join(lines)
 
 
@@ -164,6 +186,7 @@ def suffix_study(
     settings: SuffixSettings | None = None,
     *,
     judge: Judge | None = None,
+    rounding: bool = False,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Preparation, None, SuffixStudy | None]:
     """Ask the vanilla and the edited weights the gate's own prompts of the cases and harmless ones, with each suffix.
@@ -175,6 +198,8 @@ def suffix_study(
             suffix is kept, and where it acts; all of them on every prompt, or all only where a detector fires.
         settings: :class:`SuffixSettings` by default.
         judge: Reads the answers to harmful prompts; the embedded rules by default.
+        rounding: Whether the study has a rounding row, which takes the memory of a second network; what cannot be had
+            costs that row alone.
         cancel: Asked after every token.
 
     Yields:
@@ -198,7 +223,8 @@ def suffix_study(
         )
     replies: dict[str, list[Sequence[Reply]]] = {name: [] for name in chosen.suffixes}
     too_long = 0
-    done, total = 0, len(edits) * len(chosen.suffixes)
+    done, total = 0, len(edits) * len(chosen.suffixes) + rounding
+    plain: ExamResult | None = None
     for number, (case, row) in enumerate(edits, start=1):
         if row.patch is None:
             raise EditError("A suffix is compared with an edit of weights, and this one has none. Make a patch first.")
@@ -222,9 +248,18 @@ def suffix_study(
             if marked.cancelled:
                 return None
             replies[name].append(marked.replies)
+            plain = marked if name == NONE else plain
             done += 1
+    rounded, unrounded = None, ""
+    if rounding:
+        assert plain is not None  # one of the suffixes is none
+        once = {reply.question.prompt: reply for exam in replies[NONE] for reply in exam}
+        making = row_or_why(model, replace(plain, replies=tuple(once.values())), "this study", cancel)
+        rounded, unrounded = yield from part_of(making, done / total, 1.0, "Rounded weights, without a suffix")
+        if rounded is None and not unrounded:
+            return None
     study = study_of({name: tuple(found) for name, found in replies.items()}, chosen.suffixes, reader.name)
-    return replace(study, too_long=too_long, routed=routed == {True})
+    return replace(study, too_long=too_long, routed=routed == {True}, rounded=rounded, unrounded=unrounded)
 
 
 def study_of(
@@ -242,15 +277,21 @@ def study_of(
         for name in suffixes:
             whole = scores_of_edits(replies[name], judge)
             resampled = resampling_told(whole)
-            scores: dict[ScoreName, Estimate] = dict.fromkeys(SCORES, Estimate(None, 0))
-            for score in whole:
-                if score.name in SCORES and (edited or not score.forced):
-                    scores[score.name] = score.edited if edited else score.vanilla
+            scores = _chosen(whole, edited)
             scores["DL"] = _likeness(replies[NONE], replies[name], edited)
             scores["still answers"] = _answering(replies[NONE], replies[name], edited)
             conditions.append(Condition(name, edited, scores))
     flat = {name: tuple(reply for exam in found for reply in exam) for name, found in replies.items()}
     return SuffixStudy(tuple(conditions), dict(suffixes), len(replies[NONE]), flat, resampled)
+
+
+def _chosen(table: Sequence[Score], edited: bool) -> dict[ScoreName, Estimate]:
+    """Return the scores of a condition from a whole table, of vanilla weights those that are not so by construction."""
+    scores: dict[ScoreName, Estimate] = dict.fromkeys(SCORES, Estimate(None, 0))
+    for score in table:
+        if score.name in SCORES and (edited or not score.forced):
+            scores[score.name] = score.edited if edited else score.vanilla
+    return scores
 
 
 Exams = Sequence[Sequence[Reply]]

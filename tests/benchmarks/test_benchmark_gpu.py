@@ -214,9 +214,19 @@ def test_a_text_has_about_as_many_tokens_as_with_a_real_tokenizer():
 def test_answers_of_both_weights_are_timed_beside_generate(folder, tmp_path):
     out = tmp_path / "speed.json"
     generation_speed.main(["--model", folder, "--tokens", "8", "--rounds", "1", "--out", str(out)])
-    found = json.loads(out.read_text())
+    about = json.loads(out.read_text())
+    found = about.pop("measured")
     assert found["transformers' generate, two rows"]["of generate's tokens a second"] == 1
     assert found["vanilla alone"]["times one row"] == 1 and len(found) == 5
+    assert about == {
+        "model": load(folder, device="cpu", dtype="float32").name,
+        "dtype": "float32",
+        "device": "cpu",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "tokens": 8,
+        "rounds": 1,
+    }
 
 
 def test_limits_are_written_as_numbers_table_and_plot(folder, tmp_path, monkeypatch):
@@ -350,7 +360,7 @@ def test_a_model_may_be_spread_for_its_answers_to_be_timed(folder, tmp_path, mon
     spread = ["--device-map", "auto", "--max-memory", "cpu=2400KB"]
     generation_speed.main(["--model", folder, *spread, "--tokens", "4", "--rounds", "1", "--out", str(out)])
     assert {is_offloaded(part) for part in loaded[0].architecture.down_projections} == {True, False}
-    assert len(json.loads(out.read_text())) == 5
+    assert len(json.loads(out.read_text())["measured"]) == 5
 
 
 def test_what_an_atlas_works_at_least_is_little_less_than_it_does(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import replace
@@ -11,16 +12,21 @@ import made_up
 import pytest
 import torch
 
-from benchmarks.methods import _mechanism, all_asked, compare, cost, same_settings
+from benchmarks.methods import OF_HARMLESS, _mechanism, all_asked, compare, cost, main, routed_too, same_settings
+from dashboard.steps.questions import results
+from editing import run
 from editing.calibrating.trial_edits import Layers, Trial
 from editing.contest import ContestSettings
+from editing.methods.dinm import ROUTED as LEARNS_MORE
 from editing.methods.registry import METHODS, method_settings
 from editing.standing import Standing
 from editing.standing_file import load_standings
 from inspector.errors import EditError
-from inspector.model import Decoding, PromptFormat, answer, encode
+from inspector.model import Decoding, Detector, PromptFormat, answer, encode
+from inspector.model.patches.rounded import COMPUTED, ROUNDED
 from inspector.safeedit.exam import EVALUATIONS, asked_as
-from inspector.safeedit.questions import CASE_ONLY
+from inspector.safeedit.questions import CASE_ONLY, Size
+from inspector.safeedit.records import exam_from
 
 
 def test_a_folder_of_other_settings_or_another_model_is_refused_and_its_own_goes_on(tiny, tmp_path):
@@ -38,6 +44,17 @@ def test_a_folder_of_other_settings_or_another_model_is_refused_and_its_own_goes
             same_settings(tmp_path / "out", other, changed)
     with pytest.raises(EditError, match="Give another --out"):
         same_settings(tmp_path / "out", model, settings, "auto")
+    with pytest.raises(EditError, match="Give another --out"):
+        same_settings(tmp_path / "out", model, settings, detector=never(model))
+    same_settings(tmp_path / "routed", model, settings, detector=never(model))
+    for other in (None, replace(never(model), threshold=0.5)):
+        with pytest.raises(EditError, match="Give another --out"):
+            same_settings(tmp_path / "routed", model, settings, detector=other)
+
+
+def never(model) -> Detector:
+    """A detector that fires for no prompt."""
+    return Detector((0,), torch.zeros(1, model.architecture.d_model), 0.0, 1.0, model.fingerprint)
 
 
 @pytest.mark.parametrize(("layer", "edited"), [("toxic", (0, 0)), ("auto", (2, 0)), ("1", (1, 1))])
@@ -129,13 +146,139 @@ def test_one_fault_costs_its_case_and_a_method_that_is_not_possible_is_in_the_ta
     assert "3 cases: 7, 8, 9\n" in told and "in no table" not in told, "a failed case is tried again"
 
 
+QUICK = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2}
+SMALL = ContestSettings(
+    methods=("dinm", "self-reminder"),
+    size=Size(transfer=0, harmless=3, facts=0, passages=0),
+    max_new_tokens=3,
+    prompts=0,
+    changes={
+        "dinm": {**QUICK, "damage_budget": None, "companions": 0, "monitor": 0, "own_refusals": 0, "null_space": None},
+        "self-reminder": {"harmless_prompts": 1, "harmless_tokens": 2},
+    },
+)
+
+
+def test_the_rounding_row_is_asked_the_harmless_prompts_of_the_exams_once_and_kept(
+    llama, case, tmp_path, monkeypatch, capsys
+):
+    module = sys.modules[all_asked.__module__]
+    monkeypatch.setattr(module, "kept_probe", no_probe)
+    cases = [replace(case, identifier=number) for number in (7, 9)]
+    compare(llama, cases, SMALL, tmp_path)
+    told = capsys.readouterr().out
+    row = exam_from(json.loads((tmp_path / "rounded.json").read_text()))
+    (exam, *_) = (standing.exam for standing in load_standings(tmp_path / "7"))
+    harmless = [reply for reply in exam.replies if reply.question.kind == "harmless"]
+    assert [reply.question.prompt for reply in row.replies] == [reply.question.prompt for reply in harmless]
+    assert [reply.vanilla.text for reply in row.replies] == [reply.vanilla.text for reply in harmless]
+    assert row.weights in (ROUNDED, COMPUTED) and row.format == exam.format
+    (likeness,) = (score.edited.value for score in row.scores if score.name == "DL")
+    read = results.scores(told)  # as the view Ten questions will, once it is committed
+    assert list(read) == ["vanilla", "DINM", "Self-Reminder", "rounded"]
+    assert set(read["rounded"]) == {*OF_HARMLESS} and read["rounded"]["DL"].mean == pytest.approx(likeness, abs=0.01)
+    assert f"Rounded: {row.weights}, without an edit, on the 3 harmless prompts that all cases share" in told
+    assert "routed" not in told
+
+    def asked_again(*_):
+        raise AssertionError("the kept row is read")
+
+    monkeypatch.setattr(module, "row_or_why", asked_again)
+    compare(llama, cases, SMALL, tmp_path)
+    assert capsys.readouterr().out == told
+    (tmp_path / "rounded.json").write_text('{"replies": 3}')
+    with pytest.raises(EditError, match=r"rounded.json cannot be read. Delete it, and the same command makes it"):
+        compare(llama, cases, SMALL, tmp_path)
+    (tmp_path / "rounded.json").unlink()  # as in a folder of before there was such a row
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "contest", asked_again)
+    monkeypatch.setattr(module, "kept_probe", no_probe)
+    compare(llama, cases, SMALL, tmp_path)
+    assert capsys.readouterr().out == told and (tmp_path / "rounded.json").is_file()
+
+
+def test_a_run_without_a_rounding_row_says_why(llama, case, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules[all_asked.__module__], "kept_probe", no_probe)
+    compare(llama, [replace(case, identifier=7)], replace(SMALL, methods=("self-reminder",), size=CASE_ONLY), tmp_path)
+    told = capsys.readouterr().out
+    assert "No rounding row: this run asks no harmless prompt." in told and "\nrounded " not in told
+    assert not (tmp_path / "rounded.json").is_file()
+
+
+def test_routed_rows_are_the_same_edits_where_the_detector_fires_and_one_that_is_made_for_it(
+    llama, case, tmp_path, monkeypatch, capsys
+):
+    module = sys.modules[all_asked.__module__]
+    monkeypatch.setattr(module, "kept_probe", no_probe)
+    of_cases = [replace(case, identifier=number) for number in (7, 9)]
+    compare(llama, of_cases, SMALL, tmp_path, detector=never(llama))
+    told = capsys.readouterr().out
+    titles = ["DINM", "DINM, routed", "Self-Reminder", "DINM, made to be routed", "DINM, made to be routed, routed"]
+    by_title = {one.method.title: one for one in load_standings(tmp_path / "7")}
+    assert set(by_title) == set(titles)
+    plain, made = by_title["DINM"].result.settings, by_title["DINM, made to be routed"].result.settings
+    free = {name: value for name, value in LEARNS_MORE.items() if name not in SMALL.changes["dinm"]}
+    assert {name: getattr(made, name) for name in free} == free != {name: getattr(plain, name) for name in free}
+    for title in ("DINM", "DINM, made to be routed"):
+        everywhere, routed = by_title[title].exam.replies, by_title[f"{title}, routed"].exam.replies
+        assert {reply.held_back for reply in routed} == {True, False}, "it knows the question of its case"
+        for reply, other in zip(routed, everywhere, strict=True):
+            assert reply.question == other.question
+            answered = other.vanilla if reply.held_back else other.edited
+            assert reply.edited.text == answered.text and reply.reading.fires is not reply.held_back
+        assert any(one.edited.text != one.vanilla.text for one in everywhere), "else the detector would change nothing"
+        assert by_title[f"{title}, routed"].shift is None, "its weights are those of the row above"
+    read = results.scores(told)
+    assert list(read) == ["vanilla", *titles, "rounded"]
+    assert "Rows that end with ', routed' are the same edit where it acts only where the detector fires" in told
+    assert re.search(r"^The detector fires for [\d.]+ % of 10 harmful prompts", told, re.M)
+    assert re.search(r"^The detector fires for [\d.]+ % of 6 harmless prompts", told, re.M)
+
+
+def test_what_is_no_edit_has_a_routed_row_of_the_same_answers_and_a_fault_costs_one_line(llama, case, monkeypatch):
+    refused = Standing(METHODS["dinm"], failed="No update is kept. Change it.", refused=True)
+    failed = Standing(METHODS["sft"], failed="No memory. Train LoRA.")
+    edit = run(METHODS["ft-l"].run(llama, case, 1, method_settings("ft-l", **QUICK)))
+    whole = Standing(METHODS["ft-l"], result=edit)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+        yield
+
+    monkeypatch.setattr(sys.modules[all_asked.__module__], "acts_by", full)
+    found = routed_too(llama, case, (refused, failed, whole), SMALL, never(llama))
+    assert [one.method.title for one in found] == ["DINM", "DINM, routed", "SFT", "SFT, routed", "FT-L", "FT-L, routed"]
+    assert "The device ran out of memory." in found[-1].unmeasured and found[-1].exam is None
+    first, second, *others = all_asked(llama, case, found, SMALL)
+    assert first.exam == second.exam and second.refused and second.failed == refused.failed
+    assert [one.exam for one in others] == [None] * 4 and others[1].failed == failed.failed
+
+
+def test_routed_rows_take_the_detector_of_the_calibration_and_no_cost_is_timed_of_them(llama, monkeypatch, capsys):
+    module = sys.modules[all_asked.__module__]
+    given, detector = [], never(llama)
+    monkeypatch.setattr(module, "load_model", lambda _options: llama)
+    monkeypatch.setattr(module, "load_calibration", lambda _model: SimpleNamespace(detector=detector))
+    monkeypatch.setattr(module, "compare", lambda *arguments: given.append(arguments[-1]))
+    for words in ([], ["--routed"]):
+        monkeypatch.setattr(sys, "argv", ["methods", "--limit", "1", *words])
+        main()
+    assert given == [None, detector]
+    monkeypatch.setattr(sys, "argv", ["methods", "--routed", "--cost"])
+    with pytest.raises(EditError, match="Leave out --routed or --cost"):
+        main()
+
+
 def test_means_over_other_cases_for_each_method_are_told_as_such(capsys):
     made, other = (made_up.standing(key, -0.1, 0.2) for key in ("dinm", "ft-l"))
     refused = Standing(METHODS["ft-l"], failed="No update is kept. Change it.", refused=True)
     said = "Not the same cases for all: an edit that was refused, or not measured, is in no mean here."
     for second, told in ((refused, True), (other, False)):
-        _mechanism({"dinm": [made, made], "ft-l": [other, second]})
-        assert (said in capsys.readouterr().out) is told
+        _mechanism({"DINM": [made, made], "FT-L": [other, second]})
+        printed = capsys.readouterr().out
+        assert (said in printed) is told
+        read = results.erasing(printed)  # as the view Ten questions will, once it is committed
+        assert [round(read[title]["toxicity, %"].mean) for title in ("DINM", "FT-L")] == [-10, -10]
 
 
 def test_the_cost_of_a_method_is_told_without_the_cases_that_failed(llama, case, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from editing.methods.self_reminder import AFTER
 from editing.suffixes import NONE, SCORES, SUFFIXES, SuffixSettings, study_of, suffix_study
 from inspector.errors import EditError
 from inspector.model import SUFFIX, VANILLA, Decoding, Detector, InspectedModel, PromptFormat, Row
+from inspector.model.patches.rounded import COMPUTED, ROUNDED
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.asking import readable
 from inspector.safeedit.exam import Marked, Reply, examine
@@ -91,6 +92,40 @@ def test_a_routed_edit_is_asked_as_it_acts(words):
     assert texts[0] == [reply.vanilla.text for reply in silent.replies[NONE]] != texts[1] == texts[2]
     assert silent.grid("harmless KL")[1].tolist() == [0.0] * len(SUFFIXES)
     assert (firing.grid("harmless KL")[1] > 0).all() and np.isnan(firing.grid("harmless KL")[0]).all()
+
+
+def test_the_rounding_row_is_of_the_same_harmless_prompts_without_edit_and_suffix(words):
+    edits = [(CASE, Row(random_patch(words, 0.3))), (OTHER, Row(random_patch(words, 0.3, seed=3)))]
+    shares = []
+    study = run(suffix_study(words, edits, QUICK, rounding=True), lambda event: shares.append(event.fraction))
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    harmless = {one.question.prompt: one.vanilla for one in study.replies[NONE] if one.question.kind == "harmless"}
+    row = study.rounded
+    assert [reply.question.prompt for reply in row.replies] == list(harmless), "each once, whichever edit asked it"
+    assert [reply.vanilla.text for reply in row.replies] == [one.text for one in harmless.values()]
+    assert row.weights in (ROUNDED, COMPUTED) and row.format == PromptFormat(suffix="")
+    likeness = [rouge("rougeL", reply.vanilla.text, reply.edited.text) for reply in row.replies]
+    last = study.table().splitlines()[-1]
+    assert last.split()[:4] == ["rounded", NONE, "-", "-"] and f" {100 * np.mean(likeness):.0f} [" in last
+    assert study.rounded_as.startswith(f"Rounded: {row.weights}, without an edit and without a suffix, on the ")
+    plain = run(suffix_study(words, edits, QUICK))
+    assert plain.rounded is None and plain.rounded_as == ""
+    assert plain.table().splitlines() == study.table().splitlines()[:-1], "the row changes no other"
+
+
+def test_what_has_no_rounding_row_says_why_and_a_cancel_in_it_leaves_no_study(words, monkeypatch):
+    edits = [(CASE, Row(random_patch(words, 0.3)))]
+
+    def ending(*_):
+        yield from ()
+        return None, why
+
+    monkeypatch.setattr("editing.suffixes.row_or_why", ending)
+    why = "No rounding row: this model is bfloat16 already"
+    study = run(suffix_study(words, edits, QUICK, rounding=True))
+    assert study.rounded is None and study.rounded_as == f"{why}." and "rounded" not in study.table()
+    why = ""
+    assert run(suffix_study(words, edits, QUICK, rounding=True)) is None
 
 
 def test_a_typed_case_is_asked_the_own_prompts_that_the_gate_asks_of_it(words):

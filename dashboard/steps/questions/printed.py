@@ -48,6 +48,7 @@ def table(text: str, first: str, after: str = "") -> Table:
     if start is None:
         raise ValueError(f"no table that begins with {first}")
     heads = cut(lines[start])
+    before = heads.index(first) if lines[start].startswith(" ") and first in heads else 0  # columns left of it
     heads = heads[heads.index(first) :] if first in heads and first != "regret" else heads[1:]
     found: Table = {}
     cell = rf"({NUMBER})(?: ?\[({NUMBER}), ({NUMBER})\])?(?: \(\d+\))?(\*?)"
@@ -55,7 +56,7 @@ def table(text: str, first: str, after: str = "") -> Table:
         named = re.match(r"(\S.*?)(?=\s{2,}-?\d)", line)
         if named is None:
             break
-        cells = re.findall(cell, line[named.end() :])
+        cells = re.findall(cell, line[named.end() :])[before:]
         if len(cells) > len(heads):
             break
         found[named[1]] = {

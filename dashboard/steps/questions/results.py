@@ -240,6 +240,8 @@ def scores(text: str) -> Table:
             ends = [re.match(rf"({NUMBER})-({NUMBER}) ", f"{cell} ") for cell in cut(below)]
             ends += [None] * (len(heads) - len(ends))
             for name, cell, end in zip(heads, cells[1:], ends, strict=True):
+                if cell == "-":  # what was not asked of this row
+                    continue
                 low, high = map(float, end.groups()) if end else (None, None)
                 value = Measured(float(cell.rstrip("*")), low, high, cell.endswith("*"))
                 found.setdefault(cells[0], {})[name] = value
