@@ -209,26 +209,29 @@ def atlas_gflop(model: InspectedModel, case: Case, settings: AtlasSettings) -> f
 
     Every block's tails: the safe answer forward and backward in every update but the first, whose gradients come from
     one pass for all blocks; then all texts forward, the harmless ones once more for a trial of the step size. Before
-    that one pass over all texts.
+    that one pass over all texts. What texts share at their beginning counts once.
     """
     text, form = case.adversarial_prompt, settings.format
     asked = settings.harmless_prompts, settings.harmless_tokens
-    safe, unsafe = (_worked([encode(model, text, answer, form)]) for answer in (case.safe, case.unsafe))
+    answers = [encode(model, text, answer, form) for answer in (case.safe, case.unsafe)]
+    safe, both = _worked(answers[:1]), _worked(answers)
     answered = run(harmless_answers(model, case, *asked, form))
     harmless = _worked(answered or [])
     trials = 1 + (settings.learning_rate is None)
     tails = sum(
-        (2 * settings.steps - 1) * tail_gflop(model, block, safe)
-        + tail_gflop(model, block, unsafe)
+        2 * (settings.steps - 1) * tail_gflop(model, block, safe)
+        + tail_gflop(model, block, both)
         + trials * tail_gflop(model, block, harmless)
         for block in range(model.blocks)
     )
-    passes = pass_gflop(model, safe.positions + unsafe.positions + harmless.positions, 0)
+    passes = pass_gflop(model, both.positions + harmless.positions, 0)
     return tails + passes + 2 * pass_gflop(model, safe.positions, safe.counted)
 
 
 def _worked(texts: list[Encoded]) -> Worked:
-    return Worked(sum(len(text.tokens) for text in texts), sum(len(text.response) for text in texts))
+    """Return what the tails of texts run; a beginning that several share counts once."""
+    places = {text.tokens[:end] for text in texts for end in range(1, len(text.tokens) + 1)}
+    return Worked(len(places), sum(len(text.response) for text in texts))
 
 
 def calibrating(model: InspectedModel) -> Iterator[Measured]:

@@ -42,17 +42,20 @@ class AtlasTails:
     ) -> None:
         self.model = model
         self.safe = Tails(model, [safe.tokens], [safe.predicting], blocks)
-        self.unsafe = Tails(model, [unsafe.tokens], [unsafe.predicting], blocks)
-        self.harmless = Tails(model, [e.tokens for e in harmless], [e.predicting for e in harmless], blocks)
+        self.both = _alike(model, (safe, unsafe), blocks)
+        self.harmless = _alike(model, harmless, blocks)
         device = model.architecture.head_device  # where the logits are: no copy a step
         self.safe_labels, self.unsafe_labels = (torch.tensor(one.response, device=device) for one in (safe, unsafe))
         last = blocks[-1]
         whole = {last: master_weight(model, last)}
-        self.before = (
-            float(likelihood(_run(self.safe, whole)[last], self.safe_labels)),
-            float(likelihood(_run(self.unsafe, whole)[last], self.unsafe_labels)),
-        )
+        safe_before, unsafe_before = self.likelihoods(_run(self.both, whole)[last])
+        self.before = (float(safe_before), float(unsafe_before))
         self.vanilla = _run(self.harmless, whole)[last].log_softmax(dim=-1)
+
+    def likelihoods(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean log-probability of the safe and of the unsafe answer from the logits of both, nats."""
+        safe, unsafe = logits.split([len(self.safe_labels), len(self.unsafe_labels)])
+        return likelihood(safe, self.safe_labels), likelihood(unsafe, self.unsafe_labels)
 
 
 class Group:
@@ -204,6 +207,11 @@ def likelihood(logits: Tensor, labels: Sequence[int] | Tensor) -> Tensor:
     return token_log_probabilities(logits, labels).mean()
 
 
+def _alike(model: InspectedModel, texts: Sequence[Encoded], blocks: Sequence[int]) -> Tails:
+    """Return the tails of texts that begin alike."""
+    return Tails(model, [text.tokens for text in texts], [text.predicting for text in texts], blocks, alike=True)
+
+
 def _run(tails: Tails, weights: dict[int, Tensor]) -> dict[int, Tensor]:
     return tails.logits({block: tails.changed(block, with_weight(weight)) for block, weight in weights.items()})
 
@@ -212,12 +220,11 @@ def _run(tails: Tails, weights: dict[int, Tensor]) -> dict[int, Tensor]:
 def measured(model: InspectedModel, tails: AtlasTails, weights: dict[int, Tensor]) -> list[Entry]:
     """Measure the edits of some blocks; the edited matrices by block."""
     with model.lock:
-        safe, unsafe, harmless = (_run(each, weights) for each in (tails.safe, tails.unsafe, tails.harmless))
+        answers, harmless = (_run(each, weights) for each in (tails.both, tails.harmless))
     numbers: list[Tensor] = []
     for block, weight in weights.items():
         cost = not_negative(kl_by_token(tails.vanilla, harmless[block].log_softmax(dim=-1)))
-        answers = likelihood(safe[block], tails.safe_labels), likelihood(unsafe[block], tails.unsafe_labels)
-        numbers += [*answers, cost, (weight - master_weight(model, block)).norm()]
+        numbers += [*tails.likelihoods(answers[block]), cost, (weight - master_weight(model, block)).norm()]
     rows = gathered(numbers).view(-1, 4).tolist()  # one wait for the device
     return [
         Entry(block=block, safe=safe, unsafe=unsafe, kl=kl, delta_norm=norm)

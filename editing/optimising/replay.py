@@ -118,7 +118,7 @@ class TailReplay:
     ) -> None:
         self._block = model.architecture.check_block(block)
         self._model = model
-        self._tails = Tails(model, sequences, counted, [block], keep=keep)
+        self._tails = Tails(model, sequences, counted, [block], keep=keep, alike=True)
 
     def logits(self, weight: Tensor) -> Tensor:
         """See :class:`Replay`."""

@@ -8,7 +8,7 @@ position of a causal model looks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +57,13 @@ class Observed:
     residual: dict[int, Tensor] = field(default_factory=dict)
 
 
-def observed(model: InspectedModel, ids: Tensor, blocks: Sequence[int], cached: bool | None = None) -> Observed:
+def observed(
+    model: InspectedModel,
+    ids: Tensor,
+    blocks: Sequence[int],
+    cached: bool | None = None,
+    arguments: Mapping[str, Tensor] | None = None,
+) -> Observed:
     """Run the vanilla model over token ids ``[sequences, tokens]`` and keep what chosen blocks got and gave.
 
     The caller holds the lock. Calls are kept of all blocks from the lowest chosen one on. Blocks above the highest one
@@ -66,6 +72,7 @@ def observed(model: InspectedModel, ids: Tensor, blocks: Sequence[int], cached: 
     Args:
         cached: Give the pass a cache: without one transformers looks for packed sequences, for which it waits for the
             device. On CUDA by default.
+        arguments: What the network is called with beside the ids (:class:`~inspector.model.passes.packed.Packed`).
     """
     architecture = model.architecture
     found, lowest, highest = Observed(), min(blocks), max(blocks)
@@ -86,7 +93,7 @@ def observed(model: InspectedModel, ids: Tensor, blocks: Sequence[int], cached: 
             stack.enter_context(observe_inputs([j for j in joins if j is not None], keep(found.residual)))
         cached = ids.device.type == "cuda" if cached is None else cached
         cache = DynamicCache() if cached else None
-        model.network(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        model.network(input_ids=ids, past_key_values=cache, use_cache=cache is not None, **(arguments or {}))
     found.calls = {lowest + number: _without_cache(call) for number, call in calls.items()}
     return found
 

@@ -22,6 +22,7 @@ from inspector.model.memory.halving import when_memory_runs_out
 from inspector.model.memory.recent import Recent, named
 from inspector.model.offloaded import held
 from inspector.model.passes.captured import batch_of, copied, observed, replayed
+from inspector.model.passes.packed import packed
 
 Change = Callable[[nn.Module, Tensor], Tensor]
 """From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
@@ -91,6 +92,9 @@ class Tails:
         counted: Positions of each sequence whose logits are wanted.
         blocks: The blocks that may be changed; all by default.
         counted_only: A change at the last block sees the counted positions only: nothing looks at the others.
+        alike: Texts that begin alike share a row, in which that is computed once
+            (:func:`inspector.model.passes.packed.packed`): many edits' own answers follow one prompt. :meth:`inner` is
+            of rows, then.
         keep: Keep what the pass shows for later tails of the same texts, positions and blocks: many edits meet them.
     """
 
@@ -102,20 +106,23 @@ class Tails:
         blocks: Sequence[int] | None = None,
         counted_only: bool = True,
         keep: bool = False,
+        alike: bool = False,
     ) -> None:
         architecture = model.architecture
         self._model = model
         self.blocks = tuple(sorted(architecture.check_block(b) for b in (blocks or range(model.blocks))))
         self._lowest = self.blocks[0]
-        self._counted = Counted(counted)
-        self._sequences = len(sequences)
+        rows = packed(model, sequences, counted) if alike else None
+        self._counted = Counted(counted if rows is None else rows.counted)
+        self._sequences = len(sequences) if rows is None else len(rows.ids)
         texts = named(*(tuple(map(tuple, each)) for each in (sequences, counted)))
-        asked = (self.blocks, counted_only, texts)
+        asked = (self.blocks, counted_only, rows is not None, texts)
         with model.lock:
             known = _KEPT.setdefault(model, Recent(MOST_KEPT))
             shown = known.get(asked)
             if shown is None:
-                shown = self._capture(batch_of(model, sequences), counted_only)
+                ids = batch_of(model, sequences) if rows is None else rows.ids
+                shown = self._capture(ids, counted_only, None if rows is None else rows.arguments)
             if keep:
                 known[asked] = shown
                 while len(known) > 1 and sum(map(_bytes_of, known.values())) > MOST_BYTES:
@@ -131,11 +138,11 @@ class Tails:
         self._counted.place(architecture.head_device)
 
     @torch.no_grad()
-    def _capture(self, ids: Tensor, counted_only: bool) -> _Shown:
+    def _capture(self, ids: Tensor, counted_only: bool, arguments: Mapping[str, Tensor] | None) -> _Shown:
         architecture = self._model.architecture
-        seen = replayed(self._model, ids)
+        seen = replayed(self._model, ids) if arguments is None else None
         known: dict[int, Tensor] = {}
-        shown = observed(self._model, ids, self.blocks) if seen is None else seen
+        shown = observed(self._model, ids, self.blocks, arguments=arguments) if seen is None else seen
         needed = range(self._lowest, self._model.blocks)
         self._calls = {number: without_states(shown.calls[number]) for number in needed}
         inner = {block: shown.inner[block] for block in self.blocks}
@@ -191,7 +198,7 @@ class Tails:
         return self._residual[block] + written
 
     def inner(self, block: int) -> Tensor:
-        """Return what enters a block's down-projection, ``[sequences, tokens, d_ff]`` (see ``counted_only``)."""
+        """Return what enters a down-projection, ``[sequences, tokens, d_ff]`` (see ``counted_only``, ``alike``)."""
         return self._inner[block]
 
     def changed(self, block: int, change: Change) -> Tensor:

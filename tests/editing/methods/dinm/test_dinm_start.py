@@ -104,9 +104,9 @@ def test_what_edits_of_a_block_share_is_read_for_the_first_one_and_no_bit_of_the
     monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 10_000)
     passes: list[tuple[int, ...]] = []
 
-    def counted(model, ids, blocks) -> Observed:
+    def counted(model, ids, blocks, **further) -> Observed:
         passes.append(tuple(blocks))
-        return observed(model, ids, blocks)
+        return observed(model, ids, blocks, **further)
 
     monkeypatch.setattr("inspector.model.passes.tails.observed", counted)
     settings = small(steps=1, constraint_weight=0.0, companions=6, harmless_at_once=2)
