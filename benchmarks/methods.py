@@ -339,27 +339,35 @@ def _paper(max_new_tokens: int) -> None:
 def _mechanism(everything: dict[str, list[Standing]]) -> None:
     print("\nErase or suppress? Means over cases [95 % interval]; * forced by construction in every case")
     counts: set[int] = set()
+    some_refused = False
     wide = max(16, *(len(title) + 2 for title in everything))
     heads = ("toxicity, %", "neurons less toxic, %", "input shift, %", "source shift, %", "norm", "weights changed")
     print(f"{'':{wide}}{'n':>4}" + "".join(f"{head:>26}" for head in heads))
     for title, standings in everything.items():
-        done = [s for s in standings if s.shift is not None and s.toxicity is not None]
-        if not done:
+        if title.endswith(ROUTED):  # measured with the row that it routes
             continue
-        counts.add(len(done))
+        done = [s for s in standings if s.shift is not None and s.toxicity is not None]
+        unchanged = [0.0 for standing in standings if standing.refused]
+        count = len(done) + len(unchanged)
+        if not count:
+            continue
+        counts.add(count)
+        some_refused = some_refused or bool(unchanged)
         toxicities, shifts = [s.toxicity for s in done if s.toxicity], [s.shift for s in done if s.shift]
-        untouched, still = all(t.forced for t in toxicities), all(s.forced for s in shifts)
+        untouched, still = (bool(found) and all(one.forced for one in found) for found in (toxicities, shifts))
         cells = (
-            _mean([100 * t.region.change for t in toxicities]) + ("*" if untouched else ""),
-            _mean([100 * t.less_toxic for t in toxicities]) + ("*" if untouched else ""),
-            _mean([100 * s.mean_input_shift for s in shifts]) + ("*" if still else ""),
-            _mean([100 * s.source_shift for s in shifts]) + ("*" if still else ""),
-            _mean([s.delta_norm for s in done]),
-            f"{np.mean([s.parameters_changed for s in done]):,.0f}",
+            _mean([100 * t.region.change for t in toxicities] + unchanged) + ("*" if untouched else ""),
+            _mean([100 * t.less_toxic for t in toxicities] + unchanged) + ("*" if untouched else ""),
+            _mean([100 * s.mean_input_shift for s in shifts] + unchanged) + ("*" if still else ""),
+            _mean([100 * s.source_shift for s in shifts] + unchanged) + ("*" if still else ""),
+            _mean([s.delta_norm for s in done] + unchanged),
+            f"{np.mean([s.parameters_changed for s in done] + unchanged):,.0f}",
         )
-        print(f"{title:{wide}}{len(done):>4}" + "".join(f"{cell:>26}" for cell in cells))
+        print(f"{title:{wide}}{count:>4}" + "".join(f"{cell:>26}" for cell in cells))
+    if some_refused:
+        print("A refused edit leaves the vanilla weights: it counts as no change.")
     if len(counts) > 1:
-        print("Not the same cases for all: an edit that was refused, or not measured, is in no mean here.")
+        print("Not the same cases for all: an edit that was not measured is in no mean here.")
     sizes = [s.toxicity.region for s in next(iter(everything.values())) if s.toxicity is not None]
     if sizes:
         print(

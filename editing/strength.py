@@ -35,6 +35,8 @@ from inspector.validated import settings as checked
 
 ALIKE = " The gate asks both weights with the same prompts."
 """Said after the gate's word where the curve was asked otherwise."""
+TOGETHER = " Gains and costs are of suffix and edit together; the budgets are meant for the edit alone."
+"""Said of a curve that was asked as in the paper."""
 SEVEN = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
@@ -222,7 +224,7 @@ class StrengthCurve:
     @property
     def reading(self) -> str:
         """Say which strength is worth choosing, how it was asked, what the gate says, what was not asked."""
-        asked = f" Asked: {EVALUATIONS[self.evaluation]}."
+        asked = f" Asked: {EVALUATIONS[self.evaluation]}.{TOGETHER if self.evaluation == 'paper' else ''}"
         return self._advice + asked + self._gate_said + not_asked(self.too_long)
 
     @property

@@ -17,7 +17,7 @@ import torch
 
 from inspector.attribution import block_attribution, direct_logit_attribution, mlp_writers
 from inspector.causal import knock_out_mlps
-from inspector.divergence import Padding, check_padding, divergence
+from inspector.divergence import Padding, divergence
 from inspector.errors import ArchitectureError, CaseError, NotFinite
 from inspector.margin import answer_pair, mlp_trace
 from inspector.model.counted import token_log_probabilities
@@ -28,11 +28,12 @@ from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 from inspector.toxicity import Labelled, Probe, kept_probe, neuron_toxicity
 from inspector.validated import Array
+from inspector.validated import settings as checked
 
 Measuring = Generator[float, None, "np.ndarray | None"]
 
 
-@dataclass(frozen=True)
+@checked(CaseError)
 class Setup:
     """What all locators share.
 
@@ -42,9 +43,6 @@ class Setup:
         probe: The toxicity probe; without it the one of ``labelled`` is read or trained.
         labelled: Texts of the toxicity probe; the bundled ones by default.
         cancel: Asked between steps; ``True`` ends the measurement.
-
-    Raises:
-        CaseError: The padding side is unknown.
     """
 
     format: PromptFormat = PromptFormat()
@@ -52,9 +50,6 @@ class Setup:
     probe: Probe | None = None
     labelled: Labelled | None = None
     cancel: Callable[[], bool] = lambda: False
-
-    def __post_init__(self) -> None:
-        check_padding(self.padding)
 
 
 @dataclass(frozen=True)

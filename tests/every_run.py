@@ -47,6 +47,11 @@ def held_back_on_top(visitor: Visitor) -> None:
     visitor.do("on_edit", **{**STRICT, "max_new_tokens": 2}, on_top=True)
 
 
+def stacked(visitor: Visitor) -> None:
+    """An edit on top of another, and what it does to that one measured with the same prompts."""
+    visitor.do("on_edit", **SHORT, on_top=True)
+
+
 def two_edits(visitor: Visitor) -> None:
     """Two edits of the visitor's own, the second one live."""
     for block in (0, 1):
@@ -150,6 +155,7 @@ RUNS = {  # by their handler, with what they are about where one has two
     "on_keep": Run(ANSWER, held_back, switches=True),
     "on_keep, on top": Run(ANSWER, held_back_on_top, switches=True),
     "on_examine": Run(SHORT, asks=True),
+    "on_examine, on top": Run({**SHORT, "stack_way": "as in the paper"}, stacked, asks=True),
     "on_ask": Run(ANSWER),
     "on_strength": Run({**ANSWER, "strength": 0.5}, switches=True),
     "on_undo": Run(ANSWER, two_edits, switches=True),

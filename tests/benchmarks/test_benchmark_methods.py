@@ -271,14 +271,31 @@ def test_routed_rows_take_the_detector_of_the_calibration_and_no_cost_is_timed_o
 
 def test_means_over_other_cases_for_each_method_are_told_as_such(capsys):
     made, other = (made_up.standing(key, -0.1, 0.2) for key in ("dinm", "ft-l"))
-    refused = Standing(METHODS["ft-l"], failed="No update is kept. Change it.", refused=True)
-    said = "Not the same cases for all: an edit that was refused, or not measured, is in no mean here."
-    for second, told in ((refused, True), (other, False)):
+    unmeasured = Standing(METHODS["ft-l"], unmeasured="A score is not a number.")
+    said = "Not the same cases for all: an edit that was not measured is in no mean here."
+    for second, told in ((unmeasured, True), (other, False)):
         _mechanism({"DINM": [made, made], "FT-L": [other, second]})
         printed = capsys.readouterr().out
         assert (said in printed) is told
         read = results.erasing(printed)  # as the view Ten questions will, once it is committed
         assert [round(read[title]["toxicity, %"].mean) for title in ("DINM", "FT-L")] == [-10, -10]
+
+
+def test_a_refused_edit_is_in_the_means_as_no_change_and_in_those_of_no_routed_row(capsys):
+    made, other = (made_up.standing(key, -0.1, 0.2) for key in ("dinm", "ft-l"))
+    refused = Standing(METHODS["ft-l"], failed="No update is kept. Change it.", refused=True)
+    other = replace(other, parameters_changed=10)
+    rows = {"DINM": [made, made], "FT-L": [other, refused], "SFT": [refused, refused], "FT-L, routed": [refused]}
+    _mechanism(rows)
+    printed = capsys.readouterr().out
+    read = results.erasing(printed)
+    assert [round(read[title]["toxicity, %"].mean) for title in ("DINM", "FT-L", "SFT")] == [-10, -5, 0]
+    assert re.search(r"^FT-L +2 .* 5$", printed, re.MULTILINE) and "routed" not in printed
+    assert not re.search(r"^SFT.*\*", printed, re.MULTILINE), "nothing is so by construction"
+    assert "A refused edit leaves the vanilla weights: it counts as no change." in printed
+    assert "Not the same cases" not in printed
+    _mechanism({"DINM": [made]})
+    assert "A refused edit" not in capsys.readouterr().out
 
 
 def test_the_cost_of_a_method_is_told_without_the_cases_that_failed(llama, case, monkeypatch, capsys):

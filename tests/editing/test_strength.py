@@ -234,6 +234,8 @@ def test_what_the_gate_refuses_is_not_suggested_nor_more_of_it():
     )
     otherwise = replace(refused, evaluation="paper").reading
     assert otherwise.endswith("of no other strength. The gate asks both weights with the same prompts.")
+    both = "Gains and costs are of suffix and edit together; the budgets are meant for the edit alone."
+    assert f"Asked: {EVALUATIONS['paper']}. {both} The gate, which" in otherwise and both not in refused.reading
     alone = replace(made((40, 40, 100, 100), (0, 0.01, 0.05, 0.08)), judged=refused.judged)
     assert alone.suggestion is None and f"keep vanilla, or make another edit.{ASKED} The gate, which" in alone.reading
     useless = replace(curve, judged=Judged(1.0, (PASSES, check("gain", 0, 1, 13, least=True))))

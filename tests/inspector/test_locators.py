@@ -353,8 +353,25 @@ def test_unknown_names_are_refused_before_anything_is_measured(llama, case):
 
 
 def test_a_padding_side_that_no_locator_knows_is_refused():
-    with pytest.raises(CaseError, match=r"Unknown padding side 'middle'\. Valid sides: right, left\."):
+    with pytest.raises(CaseError, match=r"The setting padding = 'middle' is unknown\. Valid values: right, left\."):
         Setup(padding="middle")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"format": "plain"}, "format"),
+        ({"probe": 3}, "probe"),
+        ({"cancel": True}, "cancel"),
+        ({"side": "left"}, "side"),
+    ],
+)
+def test_a_setup_is_checked_when_it_is_made_and_keeps_what_it_is_given(wrong, told):
+    with pytest.raises(CaseError, match=told):
+        Setup(**wrong)
+    texts, never = labelled(), lambda: False
+    made = Setup(PromptFormat(""), "left", labelled=texts, cancel=never)
+    assert made.labelled is texts and made.cancel is never and made.format == PromptFormat("")
 
 
 def test_a_case_without_answers_is_refused(llama, case):

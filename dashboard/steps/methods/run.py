@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.kit.sessions.typed import Texts, case_of
-from dashboard.kit.sessions.values import WAYS
+from dashboard.kit.sessions.values import evaluation_of
 from dashboard.steps.methods.further import ROUTED, can_be_routed, of_own_patches
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
@@ -85,10 +85,10 @@ def run_contest(
         ("size", size, SIZES),
         ("scope", scope, SCOPES),
         ("training set", train_on, TRAIN_ON),
-        ("way of asking", way, WAYS),
     ):
         if value not in known:
             raise CaseError(f"Unknown {name} '{value}'. Choose one of: {', '.join(known)}.")
+    evaluation = evaluation_of(way)
     session.limits.require_tokens(tokens)
     unknown = [title for title in titles if title not in TITLES]
     if unknown:
@@ -101,7 +101,7 @@ def run_contest(
         size=SIZES[size],
         max_new_tokens=max(1, min(1024, tokens)),
         format=texts.format,
-        evaluation=WAYS[way],
+        evaluation=evaluation,
     )
     session.limits.require_prompts(len(make_exam(case, settings.size)))
     for key in settings.methods:
@@ -198,8 +198,12 @@ def _detector_record(exam: ExamResult | None) -> dict[str, Any]:
 
 
 def exam_settings(size: str, tokens: int, way: str) -> ContestSettings:
-    """Return the settings of the exam that a run's edits get."""
-    return ContestSettings(size=SIZES[size], max_new_tokens=max(1, min(1024, tokens)), evaluation=WAYS[way])
+    """Return the settings of the exam that a run's edits get.
+
+    Raises:
+        CaseError: The way is unknown.
+    """
+    return ContestSettings(size=SIZES[size], max_new_tokens=max(1, min(1024, tokens)), evaluation=evaluation_of(way))
 
 
 def patch_of(

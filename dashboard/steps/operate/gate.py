@@ -1,4 +1,4 @@
-"""The gate on the page: its line under the vital signs, its buttons, its budgets."""
+"""The gate on the page: its line under the vital signs, its buttons, its settings and those of the exam of a stack."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from editing.gate.budgets import Budgets
 from editing.gate.gate import GateSettings
 from inspector.errors import CaseError
 from inspector.model import Row
-from inspector.safeedit.exam import Progress
+from inspector.safeedit.exam import Evaluation, Progress
 from inspector.safeedit.marking import KL_MEAN
 
 BUDGETS = {
@@ -53,7 +53,7 @@ class GatePart(Room):
         self.gate = gr.HTML(said, elem_id="gate")
 
     def build_settings(self) -> None:
-        """Lay the budgets out."""
+        """Lay the budgets out, and how two stacked edits are asked."""
         given = Budgets()
         with gr.Row():
             for name, unit in BUDGETS.items():
@@ -69,7 +69,8 @@ class GatePart(Room):
                 list(WAYS),
                 value=next(iter(WAYS)),
                 label="Two stacked edits, asked",
-                info="Vanilla with the suffix, too, or without it; the gate asks alike",
+                info="From the next On top, Keep or Examine on: vanilla with the suffix, too, or without it; the gate "
+                "asks alike",
                 elem_id="stack-way",
             )
 
@@ -101,6 +102,14 @@ class GatePart(Room):
         if empty is not None:
             raise CaseError(f"The gate's budget '{words.CHIPS[empty]}' is empty. Give it a value under All settings.")
         return gating.settings_of(Budgets(**given))
+
+    def evaluation(self, values: Values) -> Evaluation:
+        """Return how two stacked edits are asked.
+
+        Raises:
+            CaseError: The way is unknown.
+        """
+        return evaluation_of(values[self.stack_way])
 
     def hear(self) -> None:
         """Say after each run what the gate says now."""
@@ -134,6 +143,7 @@ class GatePart(Room):
 
     def on_keep(self, session: Session, values: Values) -> Iterator[Update]:
         """Make the refused edit live, recorded as kept by hand."""
+        self.evaluation(values)  # what cannot be asked afterwards is said before
         live = gating.keep(session)
         yield self.on_ended(session, values)
         yield from self.bus.tell(News.LIVE, session, values)
@@ -146,24 +156,27 @@ class GatePart(Room):
 
     def _stack_exam_due(self, session: Session, values: Values) -> bool:
         """Tell whether it is to be measured, asked as the page says."""
-        return gating.stack_exam_due(session, evaluation_of(values[self.stack_way])) and not session.cancelled.is_set()
+        return gating.stack_exam_due(session, self.evaluation(values)) and not session.cancelled.is_set()
 
     def _stack_examined(self, session: Session, values: Values) -> Iterator[Update]:
         (clock,) = self.bus.offered("clock").outputs
         yield {clock: message(words.STACK_NEXT)}
-        yield from self.stacked(session, values)
-        yield {clock: words.stack_ended(session)}
+        measured = yield from self.stacked(session, values)
+        yield {clock: words.stack_ended(True, measured)}
 
     def on_examine(self, session: Session, values: Values) -> Iterator[Update]:
-        """Ask the gate about the edit that waits, or about the live one, then examine a stack if it is due."""
+        """Ask the gate about the edit that waits, or about the live one, then what it does to the one below, if due."""
         (clock,) = self.bus.offered("clock").outputs
+        self.evaluation(values)
+        waited = session.slot(Gated).held is not None
         run = gating.examine_now(self.model, session, self.settings(values), self.context.detector)
         became_live: bool = yield from drain(run, self.drawing(clock))
         yield {**self.on_ended(session, values), clock: message(ended_words(session))}
         if became_live:
-            yield from self.told(session, values)
-        elif self._stack_exam_due(session, values):
-            yield from self.stacked(session, values)
+            yield from self.bus.tell(News.LIVE, session, values)
+        if (became_live or not waited) and self._stack_exam_due(session, values):
+            measured = yield from self.stacked(session, values)
+            yield {clock: words.stack_ended(False, measured)}
 
     def drawing(self, clock: Any) -> Any:
         """Return what shows the gate's progress on the clock."""
@@ -183,12 +196,17 @@ class GatePart(Room):
         return (yield from drain(run, self.drawing(clock)))
 
     def settled(self, session: Session, values: Values, made: Made) -> Iterator[Update]:
-        """Take or hold back an examined edit; whoever hears of live edits hears of it if it is accepted."""
+        """Take or hold back an examined edit; whoever hears of live edits hears of it if it is accepted.
+
+        For an edit on top, what it does to the first is measured then.
+        """
         (clock,) = self.bus.offered("clock").outputs
         live = gating.settle(session, made)
         yield self.on_ended(session, values)
         if live:
-            yield from self.told(session, values)
+            yield from self.bus.tell(News.LIVE, session, values)
+            if self._stack_exam_due(session, values):
+                yield from self.stacked(session, values)
             yield {clock: words.finished(made.edit.result)}
         else:
             yield {clock: words.refused(made.edit.result, session.row)}
@@ -200,22 +218,18 @@ class GatePart(Room):
             row: Its weights as they were brought, strength and detector included; without them it acts as the visitor
                 wants it to, else as the gate takes it.
         """
+        self.evaluation(values)
         brought = Made(edit) if row is None else Made(edit, detector=row.detector, as_saved=row)
         made = yield from self.examined(session, values, brought)
         yield from self.settled(session, values, made)
 
-    def told(self, session: Session, values: Values) -> Iterator[Update]:
-        """Tell that other weights are live; then, for an edit on top, measure what it does to the first."""
-        yield from self.bus.tell(News.LIVE, session, values)
-        if self._stack_exam_due(session, values):
-            yield from self.stacked(session, values)
-
-    def stacked(self, session: Session, values: Values) -> Iterator[Update]:
-        """Measure what the live edit does to the one that it was made on, and show it."""
+    def stacked(self, session: Session, values: Values) -> Generator[Update, None, bool]:
+        """Measure and show what the live edit does to the one that it was made on; tells whether that ended whole."""
         (clock,) = self.bus.offered("clock").outputs
-        run = gating.stack_exam(self.model, session, evaluation_of(values[self.stack_way]))
-        yield from drain(run, self.drawing(clock))
+        run = gating.stack_exam(self.model, session, self.evaluation(values))
+        measured = yield from drain(run, self.drawing(clock))
         yield self.on_ended(session, values)
+        return measured is not None
 
 
 def ended_words(session: Session) -> str:

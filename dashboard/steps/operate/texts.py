@@ -348,21 +348,28 @@ def kept_by_hand(live: LiveEdit) -> str:
 
 STACK_NEXT = "Kept by hand. Its effect on the first edit is examined next"
 STAYS_KEPT = "The edit that you have kept stays live."
+WORD_STANDS = "The gate's word on the edit stands below."
 
 
-def stack_ended(session: Session) -> str:
-    """Return the clock after what a kept edit does to the one below it was examined."""
-    if session.slot(Gated).stack is None:
-        whole = f"Stopped before its end. {STAYS_KEPT} What it does to the first one's scores was not measured."
-        return message(f"Stopped. {STAYS_KEPT}", whole)
-    whole = "Kept by hand and live. What it does to the first edit's scores stands in the head of the vital signs."
-    return message("Kept by hand. Its effect on the first edit stands above.", whole)
+def stack_ended(by_hand: bool, measured: bool) -> str:
+    """Return the clock after the exam of what an edit does to the one below it.
+
+    Args:
+        by_hand: It followed on Keep it anyway, else on Examine.
+        measured: It has come to its end.
+    """
+    done, stays = ("Kept by hand", STAYS_KEPT) if by_hand else ("Examined", WORD_STANDS)
+    if not measured:
+        whole = f"Stopped before its end. {stays} Half an exam says nothing about the first edit's scores."
+        return message(f"Stopped. {stays}", whole)
+    whole = f"{done}. What it does to the first edit's scores stands in the head of the vital signs."
+    return message(f"{done}. Its effect on the first edit stands above.", whole)
 
 
 def stack_line(session: Session) -> str:
-    """Say in the head that edits are stacked, with what is known of it behind; nothing for one by itself."""
+    """Say in the head that edits are stacked, behind it what is known of it, or how to measure it; nothing for one."""
     whole, count = stack_words(session), stacked_edits(session.live)
-    return brief(f"{count} edits are stacked", whole) if whole else ""
+    return brief(f"{count} edits are stacked", f"{whole}{_how_to_measure(session)}") if whole else ""
 
 
 def stack_reading(session: Session) -> str:
@@ -372,6 +379,7 @@ def stack_reading(session: Session) -> str:
 
 
 MEASURES = "Examine asks the gate again and measures it."
+WAITS = "While another edit waits, Examine is about that one."
 
 
 def stack_words(session: Session) -> str:
@@ -381,8 +389,18 @@ def stack_words(session: Session) -> str:
         return ""
     what = f"{count} edits are stacked. What edit {count} does to edit {count - 1}'s scores was"
     if kept.stack is None:
-        return f"{what} not measured. {MEASURES}"
+        return f"{what} not measured."
     if kept.stack.both != session.row.key:
-        changed = "measured at another strength, or where it acted otherwise; as the edit acts now it was not."
-        return f"{what} {changed} {MEASURES}"
+        return f"{what} measured at another strength, or where it acted otherwise; as the edit acts now it was not."
     return f"{count} edits are stacked. {kept.stack.reading}"
+
+
+def _how_to_measure(session: Session) -> str:
+    """Say how to measure a stack as it acts now; empty where it was."""
+    kept, count = session.slot(Gated), stacked_edits(session.live)
+    if kept.below is None:
+        why = "as other weights were live in between or a file brought the stack"
+        return f" Examine cannot measure it, {why}. To measure it, make edit {count} again on top of edit {count - 1}."
+    if kept.stack is not None and kept.stack.both == session.row.key:
+        return ""
+    return f" {MEASURES if kept.held is None else WAITS}"

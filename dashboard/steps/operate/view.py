@@ -74,7 +74,7 @@ class OperateRoom(Room):
         self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="cancel", min_width=100)
 
     def build_settings(self) -> None:
-        """Lay every setting out, then the gate's budgets."""
+        """Lay every setting out, then those of the gate and of the exam of two stacked edits."""
         self.setting.build()
         self.gating.build_settings()
 
@@ -202,6 +202,7 @@ class OperateRoom(Room):
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)
+        self.gating.evaluation(values)
         picked = self.bus.offered("layer by hand").call(session) == block
         unchanged = None if picked else run.why_no_layer(self.context.layers, settings)
         if unchanged is not None:

@@ -344,10 +344,94 @@ def test_a_stack_is_examined_anew_by_examine_where_it_acts_or_is_asked_otherwise
     visitor.do("on_examine", **BRIEF)
 
 
-def test_an_unknown_way_of_asking_a_stack_is_refused(visitor):
-    visitor.do("on_edit", **BRIEF, on_top=True, block=0)
+@pytest.mark.parametrize("handler", ["on_edit", "on_examine", "on_keep", "on_method_load"])
+def test_an_unknown_way_of_asking_a_stack_is_refused_before_anything_is_done(visitor, handler):
+    if handler == "on_keep":
+        refused(visitor)
+    live, held = visitor.session.live, visitor.session.slot(Gated).held
     with pytest.raises(gr.Error, match="Unknown way of asking"):
-        visitor.do("on_examine", **BRIEF, stack_way="loudly")
+        visitor.do(handler, **BRIEF, methods_picked="FT-L", stack_way="loudly")
+    assert visitor.session.live is live and visitor.session.slot(Gated).held is held
+    assert_idle(visitor)
+
+
+def test_of_a_stack_whose_lower_edit_is_not_known_any_more_the_page_says_how_to_measure_it(visitor, monkeypatch):
+    for block in (0, 1):
+        visitor.do("on_edit", **BRIEF, on_top=True, block=block)
+    visitor.do("on_undo")
+    said = seen(visitor.screen["stack"])
+    assert "What edit 2 does to edit 1's scores was not measured. Examine cannot measure it" in said
+    assert "make edit 2 again on top of edit 1" in said and words.MEASURES not in said
+    monkeypatch.setattr(gating, "examine_stack", lambda *_, **__: pytest.fail("no stack"))
+    visitor.do("on_examine", **BRIEF)
+    assert seen(visitor.screen["clock"]).startswith("The gate has examined the edit")
+    assert seen(visitor.screen["stack"]) == said
+
+
+def test_examine_asks_about_an_edit_that_waits_and_leaves_a_live_stack_alone(visitor, monkeypatch):
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0)
+    visitor.do("on_edit", **STRICT, on_top=False)
+    visitor.do("on_strength", strength=0.5)
+    said = seen(visitor.screen["stack"])
+    assert "While another edit waits, Examine is about that one." in said and words.MEASURES not in said
+    monkeypatch.setattr(gating, "examine_stack", lambda *_, **__: pytest.fail("it is not asked about"))
+    visitor.do("on_examine", **STRICT)
+    assert visitor.session.slot(Gated).held is not None and edits_in(visitor.session.live.patch) == 2
+    assert seen(visitor.screen["clock"]).startswith("The gate has examined the edit")
+    assert_idle(visitor)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["live", "waiting"])
+def test_examine_ends_with_what_came_of_the_exam_of_a_stack(visitor, waits):
+    visitor.do("on_edit", **(STRICT if waits else BRIEF), on_top=True, block=0)
+    assert (visitor.session.slot(Gated).held is not None) is waits
+    examining, standing = visitor.press("on_examine", **BRIEF, stack_way="as in the paper"), []
+    for _ in examining:
+        standing.append(seen(visitor.standing("clock")))
+    kept = visitor.session.slot(Gated)
+    assert kept.stack.evaluation == "paper" and any("Exam 1 of 4" in one for one in standing)
+    assert standing[-1].startswith("Examined. Its effect on the first edit stands above.")
+    assert_idle(visitor)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["live", "waiting"])
+def test_a_cancel_of_the_exam_of_a_stack_that_follows_on_examine_says_that_it_stopped(visitor, waits):
+    visitor.do("on_edit", **(STRICT if waits else BRIEF), on_top=True, block=0)
+    examining = visitor.press("on_examine", **BRIEF, stack_way="as in the paper")
+    while "Exam 1 of 4" not in seen(visitor.standing("clock")):
+        next(examining)
+    kept = visitor.session.slot(Gated)
+    live, before = visitor.session.live, kept.stack
+    visitor.do("on_cancel")
+    list(examining)
+    assert seen(visitor.screen["clock"]).startswith("Stopped. The gate's word on the edit stands below.")
+    assert visitor.session.live is live and live.patch.settings[RECORD]["passed"] and kept.stack is before
+    assert_idle(visitor)
+
+
+def test_a_cancel_of_the_exam_that_follows_on_keep_says_so_where_an_older_one_is_known(visitor):
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0)
+    visitor.do("on_examine", **STRICT)
+    kept = visitor.session.slot(Gated)
+    before, keeping = kept.stack, visitor.press("on_keep", stack_way="as in the paper")
+    while words.STACK_NEXT not in seen(visitor.standing("clock")):
+        next(keeping)
+    visitor.do("on_cancel")
+    list(keeping)
+    assert "Stopped before its end. The edit that you have kept stays live." in visitor.screen["clock"]
+    assert before is not None and kept.stack is before
+    assert_idle(visitor)
+
+
+def test_a_report_says_how_a_stack_was_asked_and_names_no_button_that_measures_it(visitor):
+    visitor.do("on_edit", **BRIEF, on_top=True, block=0, stack_way="as in the paper")
+    (part,) = parts(Visit(visitor.session))
+    assert "Asked: as in the paper" in seen("".join(part.readings))
+    visitor.session.scale(0.5)
+    (part,) = parts(Visit(visitor.session))
+    (said,) = (one for one in map(seen, part.readings) if "edits are stacked" in one)
+    assert "as the edit acts now it was not." in said and "Examine" not in said
+    assert words.MEASURES in seen(words.stack_line(visitor.session))
 
 
 def test_a_new_page_s_buttons_say_what_they_say_after_any_run(visitor):

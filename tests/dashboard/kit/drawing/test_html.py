@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import asdict, replace
 from html import escape
@@ -238,6 +239,8 @@ def test_what_the_clock_says_that_matters_is_one_line(session):
     kept = operate_texts.kept_by_hand(session.live).split("</summary>")[0]
     lines = [seen(refused), seen(kept), Place(11, 345.0, False).text(), Place(11, 345.0, True).text()]
     lines += [case_texts.DOUBTFUL[0], case_texts.MEANWHILE[0], operate_texts.STACK_NEXT]
+    for by_hand, measured in itertools.product((True, False), repeat=2):
+        lines.append(seen(operate_texts.stack_ended(by_hand, measured).split("</summary>")[0]))
     sources = "".join(Path(source).read_text("utf-8") for source in EDITS_SAY)
     preparing = re.findall(r'Preparation\("([^"]+)"', sources)
     assert len(preparing) >= len(EDITS_SAY)

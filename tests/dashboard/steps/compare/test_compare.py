@@ -14,6 +14,7 @@ from dashboard_helpers import QUICK, assert_idle, seen
 
 from dashboard.kit.drawing.answers import both_answers
 from dashboard.kit.live import ended
+from dashboard.kit.sharing.parts import Visit
 from dashboard.steps.compare import figures, report
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
@@ -81,7 +82,9 @@ def test_a_strength_curve_may_be_asked_as_in_the_paper(visitor, monkeypatch):
     assert visitor.session.slot(Measured).curve.evaluation == "same"
     visitor.do("on_curve", way="as in the paper")
     assert visitor.session.slot(Measured).curve.evaluation == "paper"
-    assert "Asked: as in the paper" in visitor.screen["curve_reading"]
+    (part,) = (part for part in report.parts(Visit(visitor.session)) if part.title == "What the edit changed")
+    for said in (visitor.screen["curve_reading"], part.figures[-1].reading):
+        assert "Asked: as in the paper" in said
     with pytest.raises(gr.Error, match="Unknown way of asking"):
         visitor.do("on_curve", way="loudly")
 

@@ -18,10 +18,12 @@ from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.methods import figures as methods_figures
 from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
+from dashboard.steps.methods.run import exam_settings
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.methods.view import LOAD
 from editing.gate.gate import RECORD
 from editing.methods.registry import METHODS
+from inspector.errors import CaseError
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -372,4 +374,12 @@ def test_the_switch_of_the_plane_says_what_it_shows_after_a_cancel_an_error_and_
     assert is_written(visitor), "nothing was done, and the methods before are shown"
     visitor.do("on_method_picked", methods_picked="SFT")
     assert is_written(visitor)
+    assert_idle(visitor)
+
+
+def test_an_unknown_way_of_asking_is_refused_by_a_run_and_by_the_settings_of_its_further_lines(visitor):
+    with pytest.raises(gr.Error, match="Unknown way of asking 'loudly'"):
+        visitor.do("on_methods", **SHORT, methods_way="loudly")
+    with pytest.raises(CaseError, match="Unknown way of asking 'loudly'"):
+        exam_settings("Brief", 2, "loudly")
     assert_idle(visitor)
