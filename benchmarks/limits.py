@@ -2,6 +2,7 @@
 
     python -m benchmarks.limits                      all parts, the embedded model
     python -m benchmarks.limits --parts edit rows    some of them
+    python -m benchmarks.limits --parts compile      what torch.compile brings an edit; needs a C++ compiler
     python -m benchmarks.limits --out results/limits writes limits.json, limits.txt and limits.svg
 
 Everything is measured in one run, so the ratios hold whatever the machine's speed is today. The *plain way* is what the
@@ -68,6 +69,8 @@ from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
 
 PARTS = ("locate", "first", "edit", "atlas", "pair", "stress", "size", "length", "rows", "calibration")
+FURTHER = ("compile",)
+"""Parts that are measured where they are asked for only."""
 SIZES = ("tiny", "small", "medium")
 """Shapes of random models that are edited."""
 STEPS = 10
@@ -193,6 +196,32 @@ def editing(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured
         plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
         limit, expected = edit_limit(model, case, block, of), edit_bytes(model, case, block)
         yield Measured("edit", f"layer {block} of 0-{last}", seconds, plain, limit, peak, expected)
+
+
+def compiling(model: InspectedModel, case: Case, of: Machine, block: int) -> Iterator[Measured]:
+    """Edit a block with the blocks above it compiled, but for the last, beside the same edit without.
+
+    The compilation is in none of them: it stands by itself, as what the first edit takes longer.
+    """
+    edit = partial(edited, model, case, block, TailReplay)
+    edit()  # warm
+    plain = median(edit)
+    above = model.architecture.blocks[block + 1 : -1]
+    try:
+        for each in above:
+            each.forward = torch.compile(each.forward, dynamic=False)
+        first, _ = timed(edit)
+        seconds = median(edit)
+    except RuntimeError as error:
+        told = str(error).strip().splitlines()[0]
+        remedy = "Install a C++ compiler (Debian: g++), or leave compile out of --parts."
+        raise EditError(f"torch.compile failed here ({told}). {remedy}") from error
+    finally:
+        for each in above:
+            vars(each).pop("forward", None)
+    limit = edit_limit(model, case, block, of)
+    yield Measured("compile", f"layer {block}, {len(above)} blocks", seconds, plain, limit)
+    yield Measured("compile", "the compilation", first - seconds)
 
 
 def whole_atlas(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
@@ -341,6 +370,7 @@ def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace
         "length": lambda: lengths(model, of, tuple(options.lengths)),
         "rows": lambda: paired(model, case, of, tuple(options.rows), "rows"),
         "calibration": lambda: calibrating(model),
+        "compile": lambda: compiling(model, case, of, model.blocks // 2),
     }
     found = []
     for part in parts:
@@ -354,7 +384,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model(parser, "cpu", "float32")
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS + FURTHER)
     parser.add_argument("--prompt-tokens", type=int, default=103)
     parser.add_argument("--answer-tokens", type=int, default=68)
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 200])

@@ -56,6 +56,31 @@ def test_locating_is_the_median_of_its_rounds_as_the_plain_way_is(llama, case, m
     assert found.seconds > 0
 
 
+def test_an_edit_is_compared_with_itself_compiled_and_no_block_stays_so(llama, case, monkeypatch):
+    def compiled(forward, **_options):
+        def run(*args, **kwargs):
+            ran.append(forward)
+            return forward(*args, **kwargs)
+
+        return run
+
+    ran: list[object] = []
+    monkeypatch.setattr(limits.torch, "compile", compiled)
+    edit, compilation = limits.compiling(llama, case, limits.Machine(1.0, 1.0), 0)
+    assert edit.setting == f"layer 0, {llama.blocks - 2} blocks" and edit.plain > 0 and edit.limit > 0
+    assert compilation.setting == "the compilation" and len(ran) > 0
+    assert not any("forward" in vars(block) for block in llama.architecture.blocks)
+
+
+def test_where_nothing_can_be_compiled_it_is_said_what_to_do(llama, case, monkeypatch):
+    def failing(*_args, **_options):
+        raise RuntimeError("No working C++ compiler found\nin a long trace")
+
+    monkeypatch.setattr(limits.torch, "compile", failing)
+    with pytest.raises(EditError, match=r"failed here \(No working C\+\+ compiler found\)\. Install a C\+\+ compiler"):
+        list(limits.compiling(llama, case, limits.Machine(1.0, 1.0), 0))
+
+
 def test_a_stress_test_is_answered_in_batches_and_one_by_one(llama, monkeypatch):
     sized = []
 
