@@ -43,15 +43,14 @@ class StrengthPart(Room):
         session = self.context.example.session
         curve = session.slot(Measured).curve
         gr.HTML(heading(3, "Strength", "defence against damage, 0 to 1.5"))
-        with gr.Row(equal_height=True):
-            self.way = gr.Radio(
-                list(WAYS),
-                value=next(iter(WAYS)),
-                label="Asked",
-                info="Every strength alike, or 0, vanilla, without the suffix",
-                elem_id="curve-way",
-                min_width=280,
-            )
+        self.way = gr.Radio(
+            list(WAYS),
+            value=next(iter(WAYS)),
+            label="Asked",
+            info="Every strength alike, or strength 0, vanilla, without the suffix",
+            elem_id="curve-way",
+        )
+        with gr.Row():
             self.measure = gr.Button(size="sm", elem_id="curve-measure", min_width=140, **state_of_measure(session))
             self.take = gr.Button(size="sm", elem_id="curve-take", min_width=140, **state_of_take(session))
         self.curve_plot = plot(figures.strength_curve(curve), "strength-curve", "Defence and damage over the strength")
