@@ -210,8 +210,8 @@ def strength_curve(curve: StrengthCurve | None) -> go.Figure:
     room = 18 if rare else 0  # one more row of the legend
     figure = _axes_of_curve(
         HEIGHT + room,
-        legend={"y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},
-        margin={"l": 46, "r": 50, "t": 30, "b": 78 + room},
+        legend={"y": 0, "yref": "container", "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        margin={"l": 46, "r": 50, "t": 36, "b": 78 + room},
     )
     x = curve.strengths.tolist()
     for values, name, colour, dash, axis in (
@@ -237,7 +237,7 @@ def strength_curve(curve: StrengthCurve | None) -> go.Figure:
     for strength, said, colour in marks:
         figure.add_vline(x=strength, line={"color": colour, "width": 1.5, "dash": "dash"})
         figure.add_annotation(
-            x=strength, y=1, yref="paper", text=f"{said} {strength:g}", showarrow=False, yshift=8, font_size=11
+            x=strength, y=1, yref="paper", text=f"{said} {strength:g}", showarrow=False, yshift=15, font_size=11
         )
     return figure
 
