@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.edit_speed import (
     PLAIN_WAY,
@@ -165,10 +166,11 @@ def locating(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measure
     yield Measured("locate", f"{prompt} prompt tokens", seconds, median(plain), limit, peak, expected)
 
 
-def first_steps(model: InspectedModel, case: Case) -> Iterator[Measured]:
+def first_steps(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
     """Wait for what the page streams first of the edit that Operate makes: the unedited weights' signs, then an update.
 
-    The model is calibrated, if it is, and has made that edit once: only what belongs to the case is done anew.
+    The model is calibrated, if it is, and has made that edit once: only what belongs to the case is done anew. The
+    limit is of the products that are made until then, counted in a round of their own.
     """
     calibration = calibration_of(model)
     block = model.blocks * 2 // 3
@@ -182,9 +184,12 @@ def first_steps(model: InspectedModel, case: Case) -> Iterator[Measured]:
         steps = (event for event in dinm(model, case, block, settings) if isinstance(event, Step))
         rounds.append([time.perf_counter() - begun for _ in islice(steps, 2)])
         steps.close()
-    shown, updated = (statistics.median(times) for times in zip(*rounds[1:], strict=True))
-    yield Measured("first", f"step, layer {block}", shown)
-    yield Measured("first", f"update, layer {block}", updated)
+    steps = (event for event in dinm(model, case, block, settings) if isinstance(event, Step))
+    with FlopCounterMode(display=False) as counted:
+        limits = [of.products(counted.get_total_flops() / 1e9) for _ in islice(steps, 2)]
+    steps.close()
+    for name, times, limit in zip(("step", "update"), zip(*rounds[1:], strict=True), limits, strict=True):
+        yield Measured("first", f"{name}, layer {block}", statistics.median(times), None, limit)
 
 
 def editing(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
@@ -361,7 +366,7 @@ def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace
     print(f"{titled(model, of)}\n{HEAD}", flush=True)
     work: dict[str, Callable[[], Iterator[Measured]]] = {
         "locate": lambda: locating(model, case, of),
-        "first": lambda: first_steps(model, case),
+        "first": lambda: first_steps(model, case, of),
         "edit": lambda: editing(model, case, of),
         "atlas": lambda: whole_atlas(model, case, of),
         "pair": lambda: paired(model, case, of, (2,), "pair"),
