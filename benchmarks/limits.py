@@ -28,9 +28,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -169,8 +169,9 @@ def locating(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measure
 def first_steps(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
     """Wait for what the page streams first of the edit that Operate makes: the unedited weights' signs, then an update.
 
-    The model is calibrated, if it is, and has made that edit once: only what belongs to the case is done anew. The
-    limit is of the products that are made until then, counted in a round of their own.
+    Then for the whole edit. The model is calibrated, if it is, and has made that edit once: only what belongs to the
+    case is done anew. The plain way computes texts that begin alike one by one, all else as ever. The limit is of the
+    products that are made until then, counted in a round of their own.
     """
     calibration = calibration_of(model)
     block = model.blocks * 2 // 3
@@ -178,18 +179,29 @@ def first_steps(model: InspectedModel, case: Case, of: Machine) -> Iterator[Meas
         calibration.teach(model)
         block = block if calibration.layers.recommended is None else calibration.layers.recommended
     settings = attempts(preset("corrected"), None if calibration is None else calibration.detector)[0]
-    rounds = []
-    for _ in range(4):
-        begun = time.perf_counter()
-        steps = (event for event in dinm(model, case, block, settings) if isinstance(event, Step))
-        rounds.append([time.perf_counter() - begun for _ in islice(steps, 2)])
-        steps.close()
-    steps = (event for event in dinm(model, case, block, settings) if isinstance(event, Step))
+
+    def reached(now: Callable[[], float]) -> tuple[float, float, float]:
+        """Return what a clock says at the first step, at the second and at the end."""
+        steps = [now() for event in dinm(model, case, block, settings) if isinstance(event, Step)]
+        return steps[0], steps[1], now()
+
+    def waited(rounds: int) -> list[float]:
+        each = []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            each.append([at - begun for at in reached(time.perf_counter)])
+        return [statistics.median(times) for times in zip(*each, strict=True)]
+
+    waited(1)
+    seconds = waited(3)
+    with patch("inspector.model.passes.tails.shared_rows", lambda *_: None):
+        waited(1)
+        plain = waited(3)
     with FlopCounterMode(display=False) as counted:
-        limits = [of.products(counted.get_total_flops() / 1e9) for _ in islice(steps, 2)]
-    steps.close()
-    for name, times, limit in zip(("step", "update"), zip(*rounds[1:], strict=True), limits, strict=True):
-        yield Measured("first", f"{name}, layer {block}", statistics.median(times), None, limit)
+        work = reached(lambda: counted.get_total_flops() / 1e9)
+    names = ("step", "update", "whole edit")
+    for name, shared, apart, gflop in zip(names, seconds, plain, work, strict=True):
+        yield Measured("first", f"{name}, layer {block}", shared, apart, of.products(gflop))
 
 
 def editing(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:

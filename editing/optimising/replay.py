@@ -102,6 +102,8 @@ class FullReplay:
 class TailReplay:
     """Only what the edited matrix can change: its own product, the blocks above, the counted logits.
 
+    Sequences that begin alike share a row where that pays (:mod:`inspector.model.passes.shared_rows`).
+
     Args: as for :class:`FullReplay`, and
 
         keep: Other edits of the block meet these texts as well: keep what enters the matrix.

@@ -17,10 +17,10 @@ from inspector.model.inspected import InspectedModel
 
 
 class Counted:
-    """Positions of several sequences that were padded on the right into one batch.
+    """Positions of several sequences that were padded on the right into one batch; or of rows that texts share.
 
     Args:
-        positions: The counted positions of each sequence.
+        positions: The counted positions of each sequence, or row; a row may count one more than once.
 
     Attributes:
         lengths: How many of each sequence count.

@@ -31,12 +31,13 @@ def test_a_run_keeps_a_row_a_measurement_with_its_ratio_and_its_share_of_the_lim
     limits.main(["--parts", "locate", "first", "--out", str(tmp_path / "limits")])
     printed = capsys.readouterr().out
     kept = json.loads((tmp_path / "limits.json").read_text())["measured"]
-    assert [row["part"] for row in kept] == ["locate", "first", "first"]
-    locate, shown, updated = kept
+    assert [row["part"] for row in kept] == ["locate", "first", "first", "first"]
+    locate, shown, updated, whole = kept
     assert locate["plain"] > 0 and locate["limit"] > 0 and locate["peak"] is not None and locate["predicted"] > 0
     share = f"{locate['limit'] / locate['seconds']:.0%}"
     assert share in printed and share in (tmp_path / "limits.txt").read_text()
-    assert 0 < shown["limit"] < updated["limit"], "the products until the update are more"
+    assert 0 < shown["limit"] < updated["limit"] < whole["limit"], "the products until then"
+    assert 0 < shown["plain"] < updated["plain"] < whole["plain"]
     assert 0 < shown["seconds"] < updated["seconds"] and shown["setting"].startswith("step, layer ")
     assert (tmp_path / "limits.svg").read_text().lstrip().startswith("<?xml")
 

@@ -72,7 +72,7 @@ def observed(
     Args:
         cached: Give the pass a cache: without one transformers looks for packed sequences, for which it waits for the
             device. On CUDA by default.
-        arguments: What the network is called with beside the ids (:class:`~inspector.model.passes.packed.Packed`).
+        arguments: What the network is called with beside the ids (:class:`~inspector.model.passes.shared_rows.Rows`).
     """
     architecture = model.architecture
     found, lowest, highest = Observed(), min(blocks), max(blocks)

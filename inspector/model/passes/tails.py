@@ -19,10 +19,11 @@ from inspector.model.counted import Counted
 from inspector.model.hooks import block_output, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory.halving import when_memory_runs_out
+from inspector.model.memory.memory_need import bytes_in
 from inspector.model.memory.recent import Recent, named
 from inspector.model.offloaded import held
 from inspector.model.passes.captured import batch_of, copied, observed, replayed
-from inspector.model.passes.packed import packed
+from inspector.model.passes.shared_rows import Alike, counted_in, laid_out, shared_rows
 
 Change = Callable[[nn.Module, Tensor], Tensor]
 """From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
@@ -35,6 +36,8 @@ _CONFIRMED: WeakKeyDictionary[InspectedModel, set[int]] = WeakKeyDictionary()
 """Blocks that can be resumed at their down-projection, by model."""
 _Call = tuple[tuple, dict]
 _ByBlock = dict[int, Tensor]
+_Tiles = dict[tuple[int, int], Tensor]
+"""Recorded tensors repeated, by whose they are and how often."""
 _Shown = tuple[dict[int, _Call], _ByBlock, _ByBlock, _ByBlock]
 """Of one pass: calls, what enters down-projections, what is added to their output, what enters blocks run whole."""
 MOST_KEPT = 24
@@ -93,8 +96,8 @@ class Tails:
         blocks: The blocks that may be changed; all by default.
         counted_only: A change at the last block sees the counted positions only: nothing looks at the others.
         alike: Texts that begin alike share a row, in which that is computed once
-            (:func:`inspector.model.passes.packed.packed`): many edits' own answers follow one prompt. :meth:`inner` is
-            of rows, then.
+            (:mod:`inspector.model.passes.shared_rows`): many edits' own answers follow one prompt. What is said of
+            sequences here is of rows, then.
         keep: Keep what the pass shows for later tails of the same texts, positions and blocks: many edits meet them.
     """
 
@@ -112,20 +115,19 @@ class Tails:
         self._model = model
         self.blocks = tuple(sorted(architecture.check_block(b) for b in (blocks or range(model.blocks))))
         self._lowest = self.blocks[0]
-        rows = packed(model, sequences, counted) if alike else None
-        self._counted = Counted(counted if rows is None else rows.counted)
-        self._sequences = len(sequences) if rows is None else len(rows.ids)
+        rows = shared_rows(model, sequences) if alike else None
+        self._counted = Counted(counted if rows is None else counted_in(rows, counted))
+        self._sequences = len(sequences if rows is None else rows)
         texts = named(*(tuple(map(tuple, each)) for each in (sequences, counted)))
         asked = (self.blocks, counted_only, rows is not None, texts)
         with model.lock:
             known = _KEPT.setdefault(model, Recent(MOST_KEPT))
             shown = known.get(asked)
             if shown is None:
-                ids = batch_of(model, sequences) if rows is None else rows.ids
-                shown = self._capture(ids, counted_only, None if rows is None else rows.arguments)
+                shown = self._read(sequences, rows, counted_only)
             if keep:
                 known[asked] = shown
-                while len(known) > 1 and sum(map(_bytes_of, known.values())) > MOST_BYTES:
+                while len(known) > 1 and sum(map(bytes_in, known.values())) > MOST_BYTES:
                     known.popitem(last=False)
         self._calls: dict[int, _Call]
         self._inner: _ByBlock
@@ -136,6 +138,12 @@ class Tails:
         self._mlp = self._separate_mlp() if self._resumes else None
         self._gathers_last = counted_only and self._resumes and architecture.last_block in self.blocks
         self._counted.place(architecture.head_device)
+
+    def _read(self, sequences: Sequence[Sequence[int]], rows: list[Alike] | None, counted_only: bool) -> _Shown:
+        if rows is None:
+            return self._capture(batch_of(self._model, sequences), counted_only, None)
+        whole = laid_out(self._model, rows)
+        return self._capture(whole.ids, counted_only, whole.arguments)
 
     @torch.no_grad()
     def _capture(self, ids: Tensor, counted_only: bool, arguments: Mapping[str, Tensor] | None) -> _Shown:
@@ -230,13 +238,14 @@ class Tails:
         order = sorted(changed)
         states: Tensor | None = None
         gathered: list[Tensor] = []
+        tiles: _Tiles = {}
         with self._model.lock:
             for number in range(order[0], len(architecture.blocks)):
                 if states is not None:
                     if number == last:
-                        gathered += self._last_block(states)
+                        gathered += self._last_block(states, tiles)
                     else:
-                        args, kwargs = self._repeated(number, states)
+                        args, kwargs = self._repeated(number, states, tiles)
                         states = call_block(architecture.blocks[number], states, args, kwargs)
                 if number in changed:
                     new = changed[number]
@@ -247,11 +256,11 @@ class Tails:
             together = architecture.logits(torch.stack(gathered)).float()
         return dict(zip(order, together, strict=True))
 
-    def _last_block(self, states: Tensor) -> list[Tensor]:
+    def _last_block(self, states: Tensor, tiles: _Tiles) -> list[Tensor]:
         """Run the last block, its MLP on the counted positions only where that can be done."""
         architecture = self._model.architecture
         last = architecture.last_block
-        args, kwargs = self._repeated(last, states)
+        args, kwargs = self._repeated(last, states, tiles)
         if self._mlp is None:
             return self._split(call_block(architecture.blocks[last], states, args, kwargs))
         norm = architecture.part_of_block(last, architecture.paths.after_attention)
@@ -269,28 +278,31 @@ class Tails:
         shares = states.reshape(-1, self._sequences, *states.shape[1:])
         return list(self._counted.of_shares(shares))
 
-    def _repeated(self, number: int, states: Tensor) -> tuple[tuple, dict]:
-        """Return the recorded arguments beside the states of a block's call, for as many changes as share the batch."""
+    def _repeated(self, number: int, states: Tensor, tiles: _Tiles) -> tuple[tuple, dict]:
+        """Return the recorded arguments beside the states of a block's call, for as many changes as share the batch.
+
+        Args:
+            tiles: Those that other blocks were called with, which is the same mask in most; filled.
+        """
         args, kwargs = self._calls[number]
         times = len(states) // self._sequences
         if times == 1 or self._sequences == 1:  # a batch of one broadcasts
             return args, kwargs
-        return _tile(args, self._sequences, times), _tile(kwargs, self._sequences, times)
+        return _tile(args, self._sequences, times, tiles), _tile(kwargs, self._sequences, times, tiles)
 
 
-def _tile(value: Any, rows: int, times: int) -> Any:
+def _tile(value: Any, rows: int, times: int, tiles: _Tiles) -> Any:
     if isinstance(value, Tensor):
-        return torch.cat([value] * times) if value.dim() > 1 and value.shape[0] == rows else value
+        if value.dim() <= 1 or value.shape[0] != rows:
+            return value
+        if (id(value), times) not in tiles:
+            tiles[id(value), times] = torch.cat([value] * times)
+        return tiles[id(value), times]
     if isinstance(value, tuple | list):
-        return type(value)(_tile(entry, rows, times) for entry in value)
+        return type(value)(_tile(entry, rows, times, tiles) for entry in value)
     if isinstance(value, dict):
-        return {key: _tile(entry, rows, times) for key, entry in value.items()}
+        return {key: _tile(entry, rows, times, tiles) for key, entry in value.items()}
     return value
-
-
-def _bytes_of(shown: _Shown) -> int:
-    """Return how much what is kept of a pass takes, but for the arguments of calls, which are small beside it."""
-    return sum(states.nbytes for each in shown[1:] for states in each.values())
 
 
 def _states(call: tuple[tuple, dict]) -> Tensor:

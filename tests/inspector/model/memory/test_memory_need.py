@@ -155,6 +155,13 @@ def test_what_harmless_texts_keep_for_a_whole_edit_is_predicted(middling, block)
     assert kept == pytest.approx(many - few, rel=0.1)
 
 
+@pytest.mark.parametrize("shared", [20, 60])
+def test_texts_that_share_rows_keep_less_than_is_predicted_masks_and_all(middling, shared):
+    texts = [[*range(40, 40 + shared), *range(100 + n, 164 + n - shared)] for n in range(20)]
+    kept = {alike: bytes_in(vars(Tails(middling, texts, [[61, 62]] * 20, [0], alike=alike))) for alike in (True, False)}
+    assert kept[True] < kept[False]
+
+
 @pytest.mark.usefixtures("honest_peaks")
 def test_the_peak_of_reading_is_within_the_stated_factor(middling, case):
     with peak_memory(torch.device("cpu")) as peak:

@@ -15,6 +15,7 @@ import torch
 from inspector.errors import ArchitectureError
 from inspector.model import from_parts
 from inspector.model.memory.halving import let_go
+from inspector.model.memory.memory_need import bytes_in
 from inspector.model.memory.recent import named
 from inspector.model.passes import tails as tails_module
 from inspector.model.passes.captured import observed
@@ -289,9 +290,11 @@ def test_few_texts_are_kept_those_used_last_and_no_longer_than_their_model(llama
         Tails(llama, [[1, 3]], [[0]], [1], keep=True)
         Tails(llama, [[2, token]], [[0]], [1])
     assert len(kept[llama]) == MOST_KEPT and ((1,), True, False, named(((1, 3),), ((0,),))) in kept[llama]
-    monkeypatch.setattr(tails_module, "MOST_BYTES", 3 * 2 * (48 + 32) * 4)
+    each = bytes_in(kept[llama][(1,), True, False, named(((1, 3),), ((0,),))])
+    assert each > 2 * (48 + 32) * 4, "of two tokens what enters the down-projection, what is added to it, and calls"
+    monkeypatch.setattr(tails_module, "MOST_BYTES", 3 * each)
     Tails(llama, [[1, 4]], [[0]], [1], keep=True)
-    assert len(kept[llama]) == 3, "of two tokens each, what enters the down-projection and what is added to it"
+    assert len(kept[llama]) == 3
     made = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "goes")
     Tails(made, [[1, 3]], [[0]], [1], keep=True)
     assert len(kept) == 2
@@ -355,7 +358,8 @@ def test_a_norm_after_the_mlp_runs_under_the_lock_since_it_may_carry_another_vis
 
 def test_what_was_recorded_for_each_sequence_stands_change_after_change():
     rows, shared = torch.tensor([[1, 0], [2, 0], [3, 0]]), torch.arange(3)
-    found, flat = tails_module._tile((rows, shared), 3, 2)
+    tiles: dict[tuple[int, int], torch.Tensor] = {}
+    found, flat = tails_module._tile((rows, shared), 3, 2, tiles)
     assert found[:, 0].tolist() == [1, 2, 3, 1, 2, 3], "as the states of several changes are put together"
     assert flat is shared
-    assert torch.equal(tails_module._tile({"mask": [rows]}, 3, 2)["mask"][0], found)
+    assert tails_module._tile({"mask": [rows]}, 3, 2, tiles)["mask"][0] is found, "once for all blocks"
