@@ -72,22 +72,19 @@ def readings_of(
     """
     used = drawn(texts, formats)
     prompts = [encode(model, sample.text, None, format).prompt for sample, format in zip(texts, used, strict=True)]
-    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
     work = sum(map(len, prompts))
     found: dict[int, Reading] = {}
     done = 0
-    for start in range(0, len(order), AT_ONCE):
-        chosen = order[start : start + AT_ONCE]
-        for place, states in mlp_inputs(model, blocks, [prompts[n] for n in chosen]):
-            number = chosen[place]
-            means = windows(states, WINDOW, STRIDE).flatten(1)
-            model.require_finite("MLP input", [means])
-            held = means.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
-            found[number] = Reading(held, _asking(model, texts[number], used[number], prompts[number], len(held)))
-            done += len(prompts[number])
-        yield done / work
-        if cancel():
-            return None
+    for number, states in mlp_inputs(model, blocks, prompts):
+        means = windows(states, WINDOW, STRIDE).flatten(1)
+        model.require_finite("MLP input", [means])
+        held = means.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
+        found[number] = Reading(held, _asking(model, texts[number], used[number], prompts[number], len(held)))
+        done += len(prompts[number])
+        if len(found) % AT_ONCE == 0 or len(found) == len(prompts):
+            yield done / work
+            if cancel():
+                return None
     return [found[number] for number in range(len(texts))]
 
 

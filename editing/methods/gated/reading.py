@@ -12,7 +12,7 @@ into a row by a direction whose product with any token's input is next to 1: a n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -256,7 +256,7 @@ def _inputs(
         )
         if cancel():
             return None
-        for number, states in mlp_inputs(model, [block], batch):
+        for number, states in _by_length(mlp_inputs(model, [block], batch)):  # in which order places are drawn
             tokens = states[:, 0].cpu().numpy()
             model.require_finite("MLP input", [tokens])
             ends.append(tokens[-positions - answer :])
@@ -287,10 +287,15 @@ def _own_answers(
         yield Preparation(f"Reading the model's own answers for the gates: {start} of {len(answered)}", 0.65)
         if cancel():
             return None
-        for number, states in mlp_inputs(model, [block], [each.tokens for each in batch]):
+        for number, states in _by_length(mlp_inputs(model, [block], [each.tokens for each in batch])):
             found.append(states[len(batch[number].prompt) :, 0].cpu().numpy())
             model.require_finite("MLP input", found[-1:])
     return found
+
+
+def _by_length(read: Iterable[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
+    """Return what was read of texts, the shortest first, whichever were read together."""
+    return sorted(read, key=lambda each: (len(each[1]), each[0]))
 
 
 def _declining(model: InspectedModel, text: str, number: int, format: PromptFormat, answer: int) -> Sequence[int]:

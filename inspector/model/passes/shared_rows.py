@@ -101,11 +101,19 @@ def shared_rows(model: InspectedModel, sequences: Sequence[Sequence[int]]) -> li
         pass that is captured takes ids alone, do not share.
     """
     texts = [tuple(ids) for ids in sequences]
-    plain = model.device.type == "cpu" and model.on_one_device and model.quantisation is None
-    if not plain or len(texts) < 2 or max(map(len, texts)) > _reach(model):
+    if not _is_plain(model) or len(texts) < 2 or max(map(len, texts)) > _reach(model):
         return None
     rows = _cheapest(texts, model)
     return None if rows is None or not _computes_the_same(model) else rows
+
+
+def can_share(model: InspectedModel) -> bool:
+    """Tell whether texts of this model share rows where that pays, see :func:`shared_rows`."""
+    return _is_plain(model) and _reach(model) > 0 and _computes_the_same(model)
+
+
+def _is_plain(model: InspectedModel) -> bool:
+    return model.device.type == "cpu" and model.on_one_device and model.quantisation is None
 
 
 def counted_in(rows: Sequence[Alike], counted: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from inspector.errors import PatchError
+from inspector.model.counted import Counted
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.memory.halving import halved, when_memory_runs_out
 from inspector.model.memory.recent import Recent, named
+from inspector.model.passes.shared_rows import can_share, counted_in, laid_out, shared_rows
 from inspector.model.patches.detector import Detector, DetectorReading
 from inspector.model.patches.patch import VANILLA, Row
 
@@ -125,7 +127,8 @@ def mlp_inputs(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield each prompt's number and ``[tokens, blocks, d_model]`` float32: what enters the blocks' MLPs.
 
-    Prompts of similar length share a batch, whose forward pass ends after the last of the blocks.
+    Prompts that begin alike share rows where that pays (:mod:`inspector.model.passes.shared_rows`), else prompts of
+    similar length a batch; the forward pass ends after the last of the blocks.
     """
     architecture = model.architecture
     entries = [next(iter(architecture.mlp_projections(block).values())) for block in blocks]
@@ -137,14 +140,21 @@ def mlp_inputs(
     )
 
     def entering(chosen: Sequence[int]) -> list[list[Tensor]]:
-        seen: dict[int, Tensor] = {}
+        texts, seen = [prompts[n] for n in chosen], dict[int, Tensor]()
+        lengths = [range(len(text)) for text in texts]
+        rows = shared_rows(model, texts)
+        whole = None if rows is None else laid_out(model, rows)
+        ids = model.batch(*texts) if whole is None else whole.ids
         with torch.no_grad(), model.running(), stopping_before(end), observe_inputs(entries, seen.__setitem__):
-            model.network(input_ids=model.batch(*(prompts[n] for n in chosen)), use_cache=False)
+            model.network(input_ids=ids, use_cache=False, **({} if whole is None else whole.arguments))
         # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
-        states = [seen[n].reshape(len(chosen), -1, seen[n].shape[-1]) for n in range(len(blocks))]
-        return [[each[row, : len(prompts[number])] for each in states] for row, number in enumerate(chosen)]
+        states = [seen[n].reshape(len(ids), -1, seen[n].shape[-1]) for n in range(len(blocks))]
+        counted = Counted(lengths if rows is None else counted_in(rows, lengths))
+        parts = [counted.of(each).split([len(text) for text in texts]) for each in states]
+        return [list(of_text) for of_text in zip(*parts, strict=True)]
 
-    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+    together = can_share(model)
+    order = sorted(range(len(prompts)), key=lambda n: tuple(prompts[n]) if together else (len(prompts[n]),))
     size = prompts_that_fit(model, max(map(len, prompts), default=0), 1, AT_ONCE)
     for start in range(0, len(order), size):
         chosen = order[start : start + size]

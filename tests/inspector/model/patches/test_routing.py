@@ -15,6 +15,8 @@ from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row, an
 from inspector.model.answers.batching import generate, generate_each
 from inspector.model.encoding import Encoded
 from inspector.model.memory import batch_size
+from inspector.model.passes.shared_rows import shared_rows
+from inspector.model.patches import routing
 from inspector.model.patches.detector import Hidden
 from inspector.model.patches.routing import decided, mlp_inputs, scores, windows
 from inspector.safeedit.marking import harmless_kl
@@ -54,6 +56,33 @@ def test_the_scores_of_all_prompts_are_read_off_the_device_at_once(llama, monkey
     assert together == pytest.approx(alone, rel=1e-5) and made.scores([]) == []
 
 
+def test_prompts_that_begin_alike_are_read_in_shared_rows_and_stay_what_they_are(every_model, monkeypatch):
+    """Whichever order they come in; a family that cannot share them reads the same."""
+    begun = tuple(range(20, 28))
+    prompts = [(*begun, *range(40, 46)), (3, 4, 5), (*begun, 50, 51, 52), begun, (*begun, 60)]
+    found, shared = [], []
+    for sharing in (True, False):
+        monkeypatch.setattr(routing, "can_share", lambda _model, sharing=sharing: sharing)
+        monkeypatch.setattr(
+            routing,
+            "shared_rows",
+            lambda *given, sharing=sharing: shared.append(shared_rows(*given)) or shared[-1] if sharing else None,
+        )
+        found.append(dict(mlp_inputs(every_model, BLOCKS, prompts)))
+    assert [len(row.texts) for row in shared[0]] == [1, 4], "those that begin alike stand side by side"
+    for number, prompt in enumerate(prompts):
+        assert found[0][number].shape[0] == len(prompt)
+        assert torch.allclose(found[0][number], found[1][number], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def apart(monkeypatch) -> None:
+    """Let no prompts share a row."""
+    monkeypatch.setattr(routing, "can_share", lambda _model: False)
+    monkeypatch.setattr(routing, "shared_rows", lambda *_: None)
+
+
+@pytest.mark.usefixtures("apart")
 def test_a_detector_reads_as_many_prompts_at_once_as_fit(llama, monkeypatch):
     prompts = [encode(llama, text).prompt for text in TEXTS]
     asked, batch = [], InspectedModel.batch
@@ -88,6 +117,7 @@ def test_a_score_is_that_of_the_highest_window_of_what_enters_the_mlps(model, pr
     assert scores(model, made, prompts) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.usefixtures("apart")
 def test_what_was_read_of_a_prompt_is_read_once_where_it_is_kept(llama):
     prompts = [encode(llama, text).prompt for text in TEXTS]
     torch.manual_seed(0)
