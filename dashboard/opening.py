@@ -206,6 +206,7 @@ h1 { font-size: 1.4rem; margin: 0 0 1rem; }
 #bar { height: .5rem; border: 1px solid var(--line); border-radius: .25rem; overflow: hidden; }
 #fill { height: 100%; width: 0; background: var(--fill); transition: width .3s; }
 .failed #bar { display: none; }
+@media (prefers-reduced-motion: reduce) { #fill { transition: none; } }
 </style></head><body><main><h1>DINM Inspector</h1>
 <p id="said" role="status" aria-live="polite">Starting</p>
 <div id="bar" role="progressbar" aria-label="Loading" aria-valuemin="0" aria-valuemax="100"><div id="fill"></div></div>
