@@ -38,15 +38,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.detox.rows import PROMPT_ONLY, ROUTED, TO_ROUTE
+from benchmarks.detox.rows import PROMPT_ONLY, TO_ROUTE
 from benchmarks.kept import keep, require_same
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
 from editing.calibrating.calibration import calibration_of, load_calibration
 from editing.calibrating.layer_choice import AUTO, TOXIC
 from editing.command import add_evaluation, add_format, add_model, finished, format_of, load_model
-from editing.contest import ContestProgress, ContestSettings, contest, exam_of
-from editing.gate.choice import acts_by, format_told
+from editing.contest import ROUTED, ContestProgress, ContestSettings, contest, exam_of, examine_routed, routed_line
+from editing.gate.choice import format_told
 from editing.memory import memory_told, peak_memory
 from editing.methods.dinm import ROUTED as LEARNS_MORE
 from editing.methods.registry import METHODS, method_settings
@@ -187,19 +187,11 @@ def routed_too(
         found.append(standing)
         if standing.method.key == PROMPT_ONLY:
             continue
-        title = f"{standing.method.title}{ROUTED}"
-        line = replace(standing, method=replace(standing.method, title=title), toxicity=None, shift=None)
-        result = standing.result
-        if result is not None and result.patch is not None:
-            print(f"case {case.identifier}: {title}", file=sys.stderr, flush=True)
-            line = replace(line, unmeasured="", exam=None)
-            try:
-                with memory_told(model):
-                    row = replace(standing.row, detector=run(acts_by(model, detector, case, result.settings.format)))
-                    asking = exam_of(model, case, row, settings, result.settings.format, EmbeddedJudge())
-                    line = replace(line, exam=run(asking))
-            except InspectorError as error:
-                line = replace(line, unmeasured=error.user_message())
+        line: Standing | None = routed_line(standing)
+        if standing.result is not None and standing.result.patch is not None:
+            print(f"case {case.identifier}: {standing.method.title}{ROUTED}", file=sys.stderr, flush=True)
+            line = run(examine_routed(model, case, standing, settings, detector, EmbeddedJudge()))
+        assert line is not None  # nobody cancels it
         found.append(line)
     return found
 

@@ -36,7 +36,8 @@ WRITTEN_OUT = {
         "safe_answers": 1,
         "harmless_at_once": None,
         "target_probability": 0.8,
-    }
+    },
+    "paper": {"learning_rate": 0.5},
 }
 """Settings by preset whose defaults are others today than in the version that is compared with."""
 

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -34,6 +35,8 @@ from editing.command import Loader, add_format, add_model, finished, format_of, 
 from editing.gate.choice import acts_by
 from editing.memory import memory_told
 from editing.methods.dinm import DinmSettings, to_be_routed
+from editing.progress import EditEvents
+from editing.stacking import edit_on_top
 from editing.suffixes import SUFFIXES, SuffixSettings, suffix_study
 from inspector.errors import REFUSALS, EditError
 from inspector.model import Detector, InspectedModel, Row
@@ -46,21 +49,33 @@ def chosen_cases(count: int) -> tuple[Case, ...]:
 
 
 def edited(
-    model: InspectedModel, case: Case, layer: int, settings: DinmSettings, detector: Detector | None = None
+    model: InspectedModel,
+    case: Case,
+    layer: int,
+    settings: DinmSettings,
+    detector: Detector | None = None,
+    below: tuple[Case, Row] | None = None,
 ) -> Row:
     """Return the edit of a case, which acts on every prompt; with a detector one made to act only where that fires.
 
     Args:
         settings: Those of an edit that acts on every prompt.
         detector: The model's.
+        below: An edit that it is made on top of, with its case; the stack of both is returned then.
 
     Raises:
         InspectorError: There is no edit, or its detector cannot be made.
     """
+    chosen = settings if detector is None else to_be_routed(settings)
+
+    def start(of: InspectedModel) -> EditEvents:
+        return dinm(of, case, layer, chosen)
+
+    row = run(start(model) if below is None else edit_on_top(model, below[1], start)).row()
     if detector is None:
-        return run(dinm(model, case, layer, settings)).row()
-    row = run(dinm(model, case, layer, to_be_routed(settings))).row()
-    return replace(row, detector=run(acts_by(model, detector, case, settings.format)))
+        return row
+    beside: dict[str, Any] = {} if below is None else {"below": (below[0],), "acted_by": below[1].detector}
+    return replace(row, detector=run(acts_by(model, detector, case, settings.format, **beside)))
 
 
 def recommended_layer(model: InspectedModel) -> int:

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from editing.calibrating.layer_choice import automatic_layer
 from editing.calibrating.trial_edits import Layers
+from editing.gate.choice import acts_by
 from editing.guard import check_case
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
@@ -26,10 +27,10 @@ from editing.texts.harmless import harmless_answers
 from editing.values import Count
 from inspector.divergence import divergence
 from inspector.errors import REFUSALS, EditError, InspectorError, NotFinite, NoVerdict
-from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel, PromptFormat, Row
 from inspector.region import region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import Evaluation, Examination, ExamResult, examine
+from inspector.safeedit.exam import Evaluation, Examination, ExamResult, Progress, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import QUICK, QuestionSets, Size, make_exam
 from inspector.safeedit.sets import held_out_cases
@@ -102,6 +103,8 @@ class ContestProgress:
 ContestEvents = Generator[ContestProgress, None, tuple[Standing, ...]]
 EDIT_SHARE = 0.4
 """Share of a method's time that its edit is taken to be, for the progress bar."""
+ROUTED = ", routed"
+"""What the title of an edit ends with where it acts only where the model's detector finds harm."""
 PICK_ONE = "To edit one all the same, pick it by hand."
 """The remedy of a method that edits one layer, where none helps."""
 
@@ -279,6 +282,48 @@ def exam_of(
         decoding=Decoding(max_new_tokens=settings.max_new_tokens),
         cancel=cancel,
     )
+
+
+def examine_routed(
+    model: InspectedModel,
+    case: Case,
+    standing: Standing,
+    settings: ContestSettings,
+    detector: Detector,
+    judge: Judge,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation | Progress, None, Standing | None]:
+    """Examine a method's patch again, acting only where harm is detected; its weights are those of the plain standing.
+
+    Args:
+        standing: Of an edit of weights, measured or not.
+        detector: The model's; the edit acts by one that fires on its case's question as well.
+
+    Yields:
+        How far the detector is, then the exam's progress.
+
+    Returns:
+        A standing of its own, which says why where it cannot be examined; ``None`` when cancelled.
+    """
+    result = standing.result
+    assert result is not None and result.patch is not None
+    line = replace(routed_line(standing), unmeasured="", exam=None)
+    format = result.settings.format
+    try:
+        with memory_told(model):
+            own = yield from acts_by(model, detector, case, format, cancel)
+            if own is None:
+                return None
+            exam = yield from exam_of(model, case, replace(standing.row, detector=own), settings, format, judge, cancel)
+    except InspectorError as error:
+        return replace(line, unmeasured=error.user_message())
+    return None if exam.cancelled else replace(line, exam=exam)
+
+
+def routed_line(standing: Standing) -> Standing:
+    """Return a standing under its title as a routed one, without what was measured of its weights."""
+    method = replace(standing.method, title=f"{standing.method.title}{ROUTED}")
+    return replace(standing, method=method, toxicity=None, shift=None)
 
 
 def _examined(

@@ -9,6 +9,7 @@ from typing import Any
 from editing import run
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.layer_choice import automatic_layer
+from editing.contest import ROUTED
 from editing.methods.dinm import ROUTED as LEARNS_MORE
 from editing.methods.registry import METHODS, method_settings, read_settings
 from editing.progress import EditResult
@@ -22,8 +23,6 @@ ROUNDING, COMPUTING = ROUNDED, COMPUTED
 """The yardsticks of harm. The target of DL for weights alone (80, the DL of a model that was loaded in bfloat16) is
 against the second one; the first computes in the model's own type and changes much less."""
 SUFFIX_ALONE = "the suffix S alone"
-ROUTED = ", routed"
-"""How the name of a row ends that acts only where the detector fires."""
 CORRECTED, TO_ROUTE, DETECTED = "corrected, recommended layer", "made to be routed", f"the same{ROUTED}"
 PLAIN_TEXT = "vanilla, plain text"
 """What released code and `paper` are compared with: both are made and asked without the chat template."""

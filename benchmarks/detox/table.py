@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.detox.asked import CHOSEN_ON, READ_BEFORE
-from benchmarks.detox.rows import CORRECTED, DETECTED, PLAIN_TEXT, ROUNDING, ROUTED, SUFFIX_ALONE, edit_of
+from benchmarks.detox.rows import CORRECTED, DETECTED, PLAIN_TEXT, ROUNDING, SUFFIX_ALONE, edit_of
 from benchmarks.detox.run import Outcome
+from editing.contest import ROUTED
 from inspector.safeedit.acted import acted_on
 from inspector.safeedit.cases import Split
 from inspector.safeedit.questions import JUDGED

@@ -10,13 +10,13 @@ from typing import Any
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.methods import run as contests
-from dashboard.steps.methods.further import ROUTED, routed_titles
+from dashboard.steps.methods.further import routed_titles
 from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.stress import run as stressing
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked, Why
 from editing.calibrating.layer_choice import AUTO
-from editing.contest import ContestSettings, Standing
+from editing.contest import ROUTED, ContestSettings, Standing
 from editing.gate.budgets import DEFAULTS
 from editing.gate.gate import RECORD
 from inspector.model import PromptFormat

@@ -28,6 +28,8 @@ TRIALS = 6
 """Most trial steps."""
 CLOSE = 1.3
 """Factor within which the square root of a trial's cost has to lie around the wanted one's."""
+MEASURABLE = 1e-3
+"""Least cost that is measured, nats a token: below it is rounding. The size of a cheaper step follows by the square."""
 EPSILON = 1e-3
 """Adam's term against division by zero, as a share of the gradient's mean size: it scales with the weights, too."""
 
@@ -115,7 +117,8 @@ def measured_optimiser(
 
     size = first_size(matrix.base)
     if gradient.any():  # else the descent ends at once, and says why
-        (size,) = measured_sizes(cost, np.array([size]), step_kl).tolist()
+        measured = max(step_kl, MEASURABLE)
+        (size,) = (math.sqrt(step_kl / measured) * measured_sizes(cost, np.array([size]), measured)).tolist()
     if math.isnan(size):
         raise RefusedEdit(
             f"No step was found that costs {step_kl:g} nats a token on the constraint's prompts. Give a "

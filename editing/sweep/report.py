@@ -164,10 +164,16 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished], 
 
 
 def _acts(about: About) -> list[str]:
-    """Say that the patches are routed, and how their edits differ for it from those that act on every prompt."""
+    """Say where the edits act, and how routed ones differ for it from those that act on every prompt."""
     settings = about.settings
     if settings.acts == "always":
-        return []
+        told = "Each edit acts on every prompt."
+        if settings.method == "dinm":
+            told += (
+                " Operate by itself makes one that acts only where harm is detected (--acts detected); --acts both "
+                "examines these edits both ways."
+            )
+        return [told]
     named = f" The detector is {about.detector}." if about.detector else ""
     if settings.acts == "both":
         return [

@@ -16,7 +16,7 @@ from benchmarks.methods import OF_HARMLESS, _mechanism, all_asked, compare, cost
 from dashboard.steps.questions import results
 from editing import run
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.contest import ContestSettings
+from editing.contest import ContestSettings, examine_routed
 from editing.methods.dinm import ROUTED as LEARNS_MORE
 from editing.methods.registry import METHODS, method_settings
 from editing.standing import Standing
@@ -245,7 +245,7 @@ def test_what_is_no_edit_has_a_routed_row_of_the_same_answers_and_a_fault_costs_
         raise torch.OutOfMemoryError("CUDA out of memory.")
         yield
 
-    monkeypatch.setattr(sys.modules[all_asked.__module__], "acts_by", full)
+    monkeypatch.setattr(sys.modules[examine_routed.__module__], "acts_by", full)
     found = routed_too(llama, case, (refused, failed, whole), SMALL, never(llama))
     assert [one.method.title for one in found] == ["DINM", "DINM, routed", "SFT", "SFT, routed", "FT-L", "FT-L, routed"]
     assert "The device ran out of memory." in found[-1].unmeasured and found[-1].exam is None

@@ -11,8 +11,8 @@ from dashboard.steps.methods.state import Compared, Contest
 from editing import EditResult, Preparation, Step
 from editing.calibrating.layer_choice import automatic_layer
 from editing.calibrating.trial_edits import Layers
-from editing.contest import PICK_ONE, ContestSettings, Standing, exam_of
-from editing.gate.choice import acts_by, format_told
+from editing.contest import PICK_ONE, ROUTED, ContestSettings, Standing, examine_routed
+from editing.gate.choice import format_told
 from editing.memory import memory_told, peak_memory
 from editing.methods.dinm import to_be_routed
 from editing.methods.registry import METHODS
@@ -20,14 +20,12 @@ from editing.progress import run as run_quietly
 from editing.rounding import row_or_why, row_progress
 from inspector.divergence import divergence
 from inspector.errors import REFUSALS, CaseError, InspectorError
-from inspector.model import Detector, InspectedModel, Row
+from inspector.model import Detector, InspectedModel
 from inspector.safeedit.exam import Progress
 from inspector.safeedit.verdict import Judge
 from inspector.toxicity import kept_probe
 from inspector.writing import RegionWriting, region_writing
 
-ROUTED = ", routed"
-"""What a routed patch's title ends with: the method's edit, where the detector finds harm."""
 LEARNS_MORE = f"{METHODS['dinm'].title}, learns more"
 """DINM as Operate makes it first where a detector can route it; it is shown routed alone."""
 
@@ -86,27 +84,18 @@ def routed_standing(
     Returns:
         A standing of its own, which says why where it cannot be examined; ``None`` when cancelled.
     """
-    result = standing.result
-    assert result is not None and result.patch is not None
-    format, cancel = result.settings.format, session.cancelled.is_set
-    title = f"{standing.method.title}{ROUTED}"
-    card = f"{standing.method.card} {format_told(model, format)}".strip()
-    method = replace(standing.method, title=title, card=card)
-    line = replace(standing, method=method, unmeasured="", exam=None, toxicity=None, shift=None)
+    assert standing.result is not None
+    card = f"{standing.method.card} {format_told(model, standing.result.settings.format)}".strip()
+    standing = replace(standing, method=replace(standing.method, card=card))
 
-    def told(progress: Progress) -> Preparation:
-        return Preparation(f"{title}: {progress.answered} of {progress.total} prompts answered", progress.fraction)
+    def told(event: Preparation | Progress) -> Preparation:
+        if isinstance(event, Preparation):
+            return event
+        said = f"{standing.method.title}{ROUTED}: {event.answered} of {event.total} prompts answered"
+        return Preparation(said, event.fraction)
 
-    try:
-        with memory_told(model):
-            own = yield from acts_by(model, detector, known.case, format, cancel)
-            if own is None:
-                return None
-            run = exam_of(model, known.case, Row(result.patch, detector=own), settings, format, judge, cancel=cancel)
-            exam = yield from drain(run, told)
-    except InspectorError as error:
-        return replace(line, unmeasured=error.user_message())
-    return None if exam.cancelled else replace(line, exam=exam)
+    making = examine_routed(model, known.case, standing, settings, detector, judge, session.cancelled.is_set)
+    return (yield from drain(making, told))
 
 
 def learning_more(

@@ -9,11 +9,11 @@ from typing import Any, cast
 from dashboard.kit.sessions.session import LiveEdit, Session
 from dashboard.kit.sessions.typed import Texts, case_of
 from dashboard.kit.sessions.values import evaluation_of
-from dashboard.steps.methods.further import ROUTED, can_be_routed, of_own_patches
+from dashboard.steps.methods.further import can_be_routed, of_own_patches
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.calibrating.trial_edits import Layers
-from editing.contest import ContestProgress, ContestSettings, Standing, contest
+from editing.contest import ROUTED, ContestProgress, ContestSettings, Standing, contest
 from editing.gate.choice import acts_by
 from editing.methods.registry import METHODS
 from editing.optimising.trainee import SCOPES, Scope

@@ -55,10 +55,10 @@ class DinmSettings:
     Attributes:
         preset: Name of the preset these settings started from.
         learning_rate: Step size. The released code uses 5e-4 (Llama 2, GPT-2 XL) and 1e-5 (Mistral) with Adam;
-            for plain descent the paper names no value that fits, so ``paper`` takes ours (see :func:`preset`). ``None``
-            for the size at which the first update costs :attr:`step_kl`: the same on any model and block.
+            for plain descent the paper names no value. ``None`` (``paper`` and ``corrected``) for the size at which
+            the first update costs :attr:`step_kl`: the same on any model and block.
         step_kl: What one update may cost, nats a token, where the step size is measured: on the constraint's prompts
-            of the first step, see :attr:`harmless_at_once`.
+            of the first step, see :attr:`harmless_at_once`. The preset ``paper`` has less, see :func:`preset`.
         steps: Most updates; the paper's T = 10.
         optimiser: ``adam`` (released code) or ``descent``, plain gradient descent (the paper's equation).
         weight_decay: L2 penalty of the optimiser; 0 in the released code. With a null space it is one on the
@@ -185,9 +185,9 @@ def preset(name: Preset, **changes: Any) -> DinmSettings:
     elif name == "paper":
         chosen = DinmSettings(
             preset="paper",
-            # With Adam's 5e-4, plain descent leaves the embedded model as it is. This value is ours: on two bundled
-            # cases it descended steadily at block 28 (larger ones did not); at the last block none did.
-            learning_rate=0.5,
+            # The paper names no rate that fits plain descent, so it is measured. Where the first update costs more than
+            # this, the KL of the one token rises from the second on (the embedded model's last layers, 1e-4 nats).
+            step_kl=1e-5,
             steps=10,
             optimiser="descent",
             constraint="next token",

@@ -25,13 +25,14 @@ from dashboard.kit.running.run import drain
 from dashboard.kit.sessions.session import Session
 from dashboard.kit.sessions.typed import case_of
 from dashboard.steps.compare.run import Measured
-from dashboard.steps.methods.further import LEARNS_MORE, ROUTED
+from dashboard.steps.methods.further import LEARNS_MORE
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.operate.gating import Gated, keep
 from dashboard.steps.operate.texts import gate_line
 from dashboard.steps.stress.run import Examined
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
+from editing.contest import ROUTED
 from editing.gate.budgets import Budgets
 from editing.gate.gate import GateSettings
 from editing.methods.registry import METHODS

@@ -18,14 +18,13 @@ from dashboard.kit.sessions.values import WAYS
 from dashboard.kit.sharing.parts import Hidden
 from dashboard.report.provenance import commands
 from dashboard.steps.compare.run import Measured
-from dashboard.steps.methods.further import ROUTED
 from dashboard.steps.methods.run import EXAMPLE_SIZE
 from dashboard.steps.methods.run import LONGEST_ANSWER as METHODS_LONGEST
 from dashboard.steps.methods.run import SIZES as METHODS_SIZES
 from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.stress.run import LONGEST_ANSWER, SIZES, Examined
 from dashboard.steps.why.state import Looked, Why
-from editing.contest import Standing
+from editing.contest import ROUTED, Standing
 from editing.gate.budgets import DEFAULTS, Check
 from editing.gate.gate import RECORD
 from editing.methods.dinm import preset

@@ -235,7 +235,7 @@ def test_nor_does_the_default_edit_of_the_embedded_model(embedded):
     assert [said] == answered(models[1], case, rows[1]) != [vanilla]
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", tiny_models.FIVE)
 def test_what_a_calibration_finds_does_not_depend_on_the_scale_of_the_weights(family, case):
     """Of both kinds: a scaled MLP, and a scaled residual stream, which the detector reads."""
     models = in_three_scales(family)

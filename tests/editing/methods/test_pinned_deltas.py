@@ -24,8 +24,8 @@ from inspector.safeedit import Case, Constraint
 PINNED = Path(__file__).with_suffix(".json")
 TOLERANCE, ELSEWHERE = 5e-5, 0.01
 """Share of the change's norm, where the pin was made and with another torch or processor. Sums in another order (two
-threads instead of one) moved it by 3e-6; an edit weight that is a tenth larger moves `corrected` by 3 % and `paper` by
-11 % (not `reference`: Adam, and no second term)."""
+threads instead of one) moved it by 3e-6; an edit weight that is a tenth larger moves `corrected` by 3 %, a cost of a
+step that is a tenth larger `paper` by 5 % (not `reference`: Adam, and no second term)."""
 BLOCK, STEPS = 1, 4
 SHORT = {"harmless_prompts": 2, "harmless_tokens": 4, "own_refusals": 0}
 CASE = Case(
@@ -76,7 +76,7 @@ def test_each_preset_makes_of_a_tiny_model_what_it_made_before(name):
     assert before.relative_difference(found) < tolerance()
 
 
-@pytest.mark.parametrize(("name", "changes"), [("corrected", {"edit_weight": 0.11}), ("paper", {"edit_weight": 0.11})])
+@pytest.mark.parametrize(("name", "changes"), [("corrected", {"edit_weight": 0.11}), ("paper", {"step_kl": 1.1e-5})])
 def test_a_setting_that_differs_by_a_tenth_is_beyond_the_tolerance(name, changes):
     assert pinned(name).relative_difference(made(name, **changes)) > 2 * ELSEWHERE
 

@@ -69,6 +69,15 @@ def line(text: str, start: str) -> list[str]:
     return found[len(start) :].split()
 
 
+def test_the_report_says_that_edits_act_on_every_prompt_and_of_dinm_s_that_operate_s_do_not(done, tmp_path):
+    everywhere = "\nEach edit acts on every prompt."
+    assert f"{everywhere} Operate by itself makes one that acts only where harm is detected (--acts det" in report(done)
+    other = report(sweep(tmp_path / "sft", case(0, MENTAL, "++++-+-"), method="sft"))
+    assert f"{everywhere}\n" in other and "Operate" not in other
+    for acts in ("detected", "both"):
+        assert "Operate" not in report(sweep(tmp_path / acts, case(0, MENTAL, "++++-+-"), acts=acts))
+
+
 def test_the_report_says_of_routed_patches_where_they_act_and_what_their_edits_learn(done, tmp_path):
     assert "detector" not in report(done)
     for more in ({}, {"learns": "as set"}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.report import parts
 from dashboard.steps.methods.state import Compared
 from editing.calibrating.calibration import calibrate_command
-from editing.contest import ContestSettings
+from editing.contest import ROUTED, ContestSettings, examine_routed
 from editing.methods.dinm import to_be_routed
 from editing.progress import run as run_quietly
 from inspector.errors import PromptError
@@ -96,7 +97,7 @@ def test_dinm_has_a_routed_line_of_the_edit_that_operate_makes_first_and_it_load
     object.__setattr__(made, "threshold", 1e9)
     visitor = Visitor(page, request.node.name)
     visitor.do("on_methods", **{**SHORT, "methods_chosen": ["DINM"]}, methods_routed=True)
-    title = f"{further.LEARNS_MORE}{further.ROUTED}"
+    title = f"{further.LEARNS_MORE}{ROUTED}"
     assert titles(visitor.screen["methods_table"]) == ["DINM", "DINM, routed", title]
     plain, routed, more = visitor.session.slot(Compared).contest.standings
     assert more.result.settings == to_be_routed(plain.result.settings) != plain.result.settings
@@ -125,11 +126,11 @@ def test_each_method_edits_its_own_layer_until_a_person_has_picked_one_for_all(d
         return {one.method.title: one.result.block for one in visitor.session.slot(Compared).contest.standings}
 
     own = layers()
-    assert own["DINM"] == own[f"{further.LEARNS_MORE}{further.ROUTED}"] == 1 != toxic == own["FT-L"]
+    assert own["DINM"] == own[f"{further.LEARNS_MORE}{ROUTED}"] == 1 != toxic == own["FT-L"]
     assert "region: down-projection of layer 0" in visitor.screen["methods_head"]
     assert f"FT-L edits layer {toxic}" in visitor.screen["methods_head"]
     # A routed line is about the patch of its plain one; DINM's further one has a patch of its own.
-    titles = ["DINM", "FT-L", f"{further.LEARNS_MORE}{further.ROUTED}"]
+    titles = ["DINM", "FT-L", f"{further.LEARNS_MORE}{ROUTED}"]
     assert list(visitor.session.slot(Compared).contest.elsewhere) == titles
     visitor.do("on_hand", block=0)
     visitor.do("on_methods", **asked)
@@ -173,16 +174,18 @@ def test_programs_get_the_same_routed_lines(detecting, monkeypatch):
 def test_a_routed_line_that_cannot_be_examined_says_why_and_the_others_go_on(
     detecting, request, monkeypatch, error, said
 ):
-    own, asked = further.exam_of, []
+    contest, asked = sys.modules[examine_routed.__module__], []
+    own = contest.exam_of
 
-    def failing_once(*given, **named):
-        asked.append(given)
-        if len(asked) == 1:
-            raise error
-        return own(*given, **named)
+    def failing_once(model, case, row, *how):
+        if row.detector is not None:
+            asked.append(row)
+            if len(asked) == 1:
+                raise error
+        return own(model, case, row, *how)
 
     monkeypatch.setattr("editing.gate.choice.for_case", lambda _model, given, *_further: given_back(given))
-    monkeypatch.setattr(further, "exam_of", failing_once)
+    monkeypatch.setattr(contest, "exam_of", failing_once)
     visitor = Visitor(detecting[0], request.node.name)
     visitor.do("on_methods", **{**SHORT, "methods_chosen": ["DINM"]}, methods_routed=True)
     plain, routed, more = visitor.session.slot(Compared).contest.standings
@@ -216,7 +219,7 @@ def test_the_edit_that_operate_makes_first_says_why_where_there_is_none(detectin
         tiny_model(), visitor.session, known, methods.exam_settings("Brief", 4, "same prompts"), made, MatcherJudge()
     )
     found = run_quietly(making)
-    assert found.method.title == f"{further.LEARNS_MORE}{further.ROUTED}" and "steps an edit" in found.failed
+    assert found.method.title == f"{further.LEARNS_MORE}{ROUTED}" and "steps an edit" in found.failed
     assert found.result is None and methods_texts.rows([found])[0][1] == "–"
 
 

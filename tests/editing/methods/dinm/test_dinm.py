@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import by_hand
+import numpy as np
 import pytest
 import real_tokenizers
 import tiny_models
@@ -106,7 +107,7 @@ def test_presets_differ_as_the_table_says():
     assert (reference.direction, paper.direction) == ("vanilla to edited", "edited to vanilla")
     assert (reference.optimiser, paper.optimiser, corrected.optimiser) == ("adam", "descent", "adam")
     assert (reference.learning_rate, reference.steps, reference.stop_below) == (5e-4, 10, 1e-4)
-    assert paper.steps == 10
+    assert (paper.learning_rate, paper.step_kl, paper.steps) == (None, 1e-5, 10)
     for settings in (reference, paper):
         assert settings.target_probability is None and settings.damage_budget is None
     assert corrected.target_probability and corrected.damage_budget
@@ -225,6 +226,16 @@ def test_paper_is_plain_gradient_descent_on_its_two_terms(model, case):
     assert (own - expected).norm() < 1e-3 * expected.norm()
 
 
+def test_paper_goes_down_its_loss_with_a_step_size_that_costs_the_same_on_any_model(model, case):
+    """With nothing changed, as on a real model; a larger step makes the KL rise from the second update on."""
+    settings = preset("paper")
+    result = run(dinm(model, case, BLOCK, settings))
+    losses = [step.total_loss for step in result.trace]
+    assert np.isfinite(losses).all() and bool(torch.isfinite(delta(result)).all())
+    assert result.trace[1].constraint_kl == pytest.approx(settings.step_kl, rel=0.3)
+    assert (result.kept, result.stop_reason) == (10, "step limit") and losses == sorted(losses, reverse=True)
+
+
 def test_reference_s_kl_has_no_gradient(model, case):
     """Descent with a heavy constraint equals descent on the edit loss alone; with its gradient it does not."""
 
@@ -281,7 +292,7 @@ def test_the_same_edit_twice_gives_the_same_delta_bit_for_bit(model, case):
 @pytest.mark.parametrize("family", tiny_models.ENDS)
 @pytest.mark.parametrize("name", ["corrected", "reference", "paper"])
 def test_an_edit_raises_the_safe_answer_s_probability(model, case, name):
-    settings = small(name, steps=8, learning_rate=5.0 if name == "paper" else 1e-2)
+    settings = small(name, steps=8, learning_rate=None if name == "paper" else 1e-2)
     trace = run(dinm(model, case, BLOCK, settings)).trace
     assert trace[-1].edit_loss < trace[0].edit_loss - 0.02
     assert trace[-1].safe_probability > trace[0].safe_probability
