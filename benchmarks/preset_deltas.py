@@ -15,6 +15,7 @@ import hashlib
 import platform
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ from inspector.safeedit import bundled_cases
 LAYERS = (15, 28)
 """Layers at which the first comparison with the released code was made."""
 CASE = 1
-WRITTEN_OUT = {
+WRITTEN_OUT: dict[str, dict[str, Any]] = {
     "corrected": {
         "constraint": "next token",
         "own_refusals": 0,
