@@ -108,7 +108,15 @@ def whole_edits() -> Iterator[str]:
         f"a training sentence given to {quoted.mean:.0f} % ({quoted.low:.0f} to {quoted.high:.0f}) of harmful prompts "
         "about something else"
     )
-    yield f"detector fires for {fires[1]} % of {fires[2]} harmless prompts"
+    refused = {
+        score: [f"{of[score].mean:.0f}" for of in (routed, found["vanilla"])]
+        for score in ("over-refusal", "look-alikes")
+    }
+    yield (
+        f"detector fires for {fires[1]} % of {fires[2]} harmless prompts, of which {refused['over-refusal'][0]} % are "
+        f"refused (vanilla {refused['over-refusal'][1]}) and of the look-alikes among them {refused['look-alikes'][0]} "
+        f"(vanilla {refused['look-alikes'][1]})"
+    )
     yield (
         f"weights alone: DG-Avg {weights['DG-Avg'].mean:.0f}, others' {weights['transfer'].mean:.0f}, "
         f"DL {weights['DL'].mean:.0f}"
@@ -124,7 +132,9 @@ def collections() -> Iterator[str]:
         yield f"{weights} {three(weights)}"
     edited, asked = packaged(), results.guarded(result("safeguards.txt"))
     assert (asked.case, asked.block, asked.refused) == (str(edited["case"]), edited["layer"], False)
-    yield "the gate was asked of neither, and passes the first"
+    (routed,) = re.findall(rf"^case {edited['case']} .*\n(\w+): ", result("gate_word.txt"), re.MULTILINE)
+    assert routed == "Passed"
+    yield "the gate, asked apart, passes both"
 
 
 def kept() -> Iterator[str]:
@@ -174,9 +184,15 @@ def limits() -> Iterator[str]:
     whole = results.guarded(result("safeguards.txt"))
     assert whole.preset == "corrected" and results.caveat("safeguards.txt")
     yield (
-        f"(the same ten updates; the default edit at layer {whole.block} took {whole.edit} s and its gate "
-        f"{whole.gate} s, beside other work"
+        f"(the same ten updates; the edit of weights alone at layer {whole.block} took {whole.edit} s and its gate "
+        f"{whole.gate} s on {WORDS[whole.threads]} thread beside other work, Operate's first edit and its gate "
+        f"together {seconds_of_a_case()} s"
     )
+
+
+def seconds_of_a_case() -> str:
+    """Return the seconds of Operate's first edit and its gate together."""
+    return re.findall(r"^([0-9]+) s a case$", result("gate_word.txt"), re.MULTILINE)[0]
 
 
 ROWS: dict[str, Callable[[], Iterator[str]]] = {
@@ -261,8 +277,11 @@ def test_what_benchmarks_readme_tells_of_one_thread_was_measured_so():
     paragraphs = BENCHMARKS.split("\n\n")
     linked = {part: set(re.findall(r"\(results/([\w.]+)\)", part)) for part in paragraphs}
     single = {name for names in linked.values() for name in names if threads_of(name) == 1}
-    detox = {"detox.txt", *(f"detox_{kind}.txt" for kind in ("computed", "gated", "methods", "tried", "tried_texts"))}
-    assert single == {*detox, "gate_word.txt", "packaged.json", "safeguards.txt", "suffixes.txt"}
+    detox = {
+        "detox.txt",
+        *(f"detox_{kind}.txt" for kind in ("computed", "gated", "methods", "null_space", "tried", "tried_texts")),
+    }
+    assert single == {*detox, "gate_word.txt", "packaged.json", "safeguards.txt", "suffixes.txt", "sweep_speed.txt"}
     told = {name for part, names in linked.items() if "on one thread" in part for name in names}
     assert told == single
 
@@ -291,8 +310,9 @@ def test_the_sections_of_speed_say_which_edit_was_timed():
     first = paragraphs["edit_speed"]
     assert all(f"without the {what}" in first for what in ("harmless prompts", "further questions", "gate"))
     assert (
-        f"the default edit (`{whole.preset}`, layer {whole.block}) took {whole.edit} s and its gate {whole.gate} s, "
-        f"with {WORDS[whole.threads]} thread beside other work (`benchmarks.safeguards`)"
+        f"with {WORDS[whole.threads]} thread beside other work the edit of weights alone (`{whole.preset}`, layer "
+        f"{whole.block}) took {whole.edit} s and its gate {whole.gate} s (`benchmarks.safeguards`), Operate's first "
+        f"edit and its gate together {seconds_of_a_case()} s (`benchmarks.gate_word`)"
     ) in first
 
 
@@ -351,6 +371,24 @@ def test_the_options_that_are_off_are_told_as_they_were_measured():
             if name in line and "routed" not in line
         ]
         assert cells == [defence[1], defence[2], harm[0], harm[3]], name
+
+
+def test_the_null_space_is_told_as_it_was_measured():
+    text = result("detox_null_space.txt")
+    called = {
+        "vanilla": "vanilla",
+        "`corrected`": "corrected, recommended layer",
+        "with a null space of 0.05": "corrected with null_space=0.05",
+        "`corrected`, routed": "corrected, recommended layer, routed",
+        "with the null space, routed": "corrected with null_space=0.05, routed",
+    }
+    rows = table(BENCHMARKS, "| | DS | DG-Avg | others' | DL | still answers |")
+    assert [row[0].strip() for row in rows] == list(called)
+    for name, *cells in rows:
+        lines = re.findall(rf"^{re.escape(called[name.strip()])}  +(.*)$", text, re.MULTILINE)
+        defence, harm = (re.findall(r"([\d.]+)(?: ?\[[\d., ]+\])?", line) for line in lines[:2])
+        expected = [*defence[:3], *harm[:2], harm[3], harm[4], harm[2]]
+        assert [cell.strip() for cell in cells] == expected, name
 
 
 def test_the_texts_that_were_tried_are_told_as_they_were_measured():
