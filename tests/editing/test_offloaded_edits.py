@@ -129,7 +129,9 @@ def test_a_pass_whose_gradients_nobody_takes_is_gone_with_its_logits(family, fol
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_an_atlas_and_a_knock_out_of_neurons_are_the_same(pair, case):
     one, two = (placed_edits.atlas(model, case) for model in pair)
-    assert [vars(entry) for entry in one.entries] == [vars(entry) for entry in two.entries]
+    for entry, other in zip(one.entries, two.entries, strict=True):
+        told, expected = vars(entry), vars(other)  # texts that begin alike share a row in memory alone: a rounding
+        assert told.pop("verdicts") == expected.pop("verdicts") and told == pytest.approx(expected, rel=1e-5)
     neurons = neuron_activity(pair[0], case).pushing(1, 1)
     one, two = (placed_edits.knocked_out(model, case, 1, neurons) for model in pair)
     assert one.identifier == two.identifier

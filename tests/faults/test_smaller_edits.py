@@ -49,6 +49,12 @@ EDITS = {
 }
 
 
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no texts share a row: the memory of these tests is counted in texts."""
+    monkeypatch.setattr("inspector.model.passes.tails.shared_rows", lambda *_: None)
+
+
 @contextmanager
 def room_for(model: InspectedModel, most: int) -> Iterator[list[int]]:
     """Let blocks run out of memory with the gradients of more than so many texts at once; gives how many were tried."""
@@ -90,6 +96,7 @@ def full(patch: pytest.MonkeyPatch, *places: int) -> list[int]:
     return tried
 
 
+@pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_that_does_not_fit_is_made_with_half_as_many_texts_at_once_and_the_same(llama, case, name):
     with room_for(llama, 1000) as seen:
@@ -178,6 +185,23 @@ def test_a_replay_in_halves_gives_logits_and_gradients_of_the_whole_and_waits_fo
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("way", [TailReplay, FullReplay])
+def test_a_replay_in_halves_shares_rows_of_each_half(llama, way):
+    begun = [1, *range(20, 50)]
+    texts = [[*begun, *range(60 + 5 * n, 64 + n + 5 * n)] for n in range(5)]
+    places = [range(len(begun) - 1, len(text) - 1) for text in texts]
+    weight = (1.1 * master_weight(llama, 1)).requires_grad_(True)
+    found = []
+    for replay in (FullReplay(llama, 1, texts, places), HalvedReplay(llama, 1, texts, places, way)):
+        with llama.lock, torch.autograd.set_multithreading_enabled(False):
+            logits = replay.logits(weight)
+            (gradient,) = torch.autograd.grad(logits.square().mean(), weight)
+        found.append((logits.detach(), gradient))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("apart")
 def test_a_replay_in_halves_holds_the_graph_of_one_half_and_runs_it_again_to_its_end(llama):
     """Where weights are fetched for a pass, one that ended early would not give them back."""
     texts, counted = [[1, *range(20, 120)]] * 8, [range(90, 95)] * 8

@@ -120,7 +120,7 @@ def stress(
     """Examine the live edit at the session's strength, in its own prompt format; the result is the session's exam.
 
     Args:
-        evaluation: One of :data:`WAYS`.
+        evaluation: One of :data:`dashboard.kit.sessions.values.WAYS`.
         other: The live edit as it acts elsewhere (:func:`other_way`), which is examined in the same batches. What is
             yielded and returned is of the live one.
         heard: Takes the vanilla answers, for the rounding row (:mod:`dashboard.steps.stress.rounding`).
