@@ -216,7 +216,7 @@ def open_metrics(page: gradio.Blocks, host: str, port: int) -> Callable[[], None
 
 @contextmanager
 def no_interrupt_missed() -> Iterator[None]:
-    """Raise an interrupt again that a package swallowed while it was imported."""
+    """Raise an interrupt again that a package swallowed while it was imported, or made another error of."""
     missed = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -235,6 +235,10 @@ def no_interrupt_missed() -> Iterator[None]:
     sys.unraisablehook = tell_of_others
     try:
         yield
+    except Exception as error:
+        if missed:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
         sys.unraisablehook = tell

@@ -230,6 +230,16 @@ def test_an_interrupt_that_an_import_swallows_still_ends_the_program():
         signal.raise_signal(signal.SIGINT)
 
 
+def test_an_interrupt_of_which_an_import_makes_another_error_ends_the_program():
+    with pytest.raises(KeyboardInterrupt), app.no_interrupt_missed():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("cannot import name 'x'") from error
+    with pytest.raises(ImportError), app.no_interrupt_missed():
+        raise ImportError("cannot import name 'x'")
+
+
 def test_an_interrupt_that_python_drops_in_a_callback_ends_the_program_and_only_other_errors_are_printed(monkeypatch):
     class Gone:
         """Something that weak references can name."""
