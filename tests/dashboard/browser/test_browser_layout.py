@@ -186,6 +186,19 @@ def test_it_fits_where_the_gate_has_refused_and_the_head_names_what_is_kept_all_
     assert_nothing_is_cut(shared)
 
 
+def test_a_long_name_of_what_is_live_gives_way_to_the_head_s_buttons(shared):
+    badge = shared.locator("#live .badge")
+    before = badge.inner_html()
+    long = "live weights: Stacked DINM + DINM @ layers 20 and 21, where harm is detected, at strength 1.25"
+    badge.evaluate("(badge, name) => { badge.innerHTML = `<b>${name}</b>`; }", long)
+    for width in (1280, 1440, 1920):
+        at_width(shared, width)
+        last = shared.locator("#help-switch").bounding_box()
+        assert last is not None and last["x"] + last["width"] <= width, width
+        assert badge.bounding_box()["width"] >= 200, "it still says what is live"
+    badge.evaluate("(badge, html) => { badge.innerHTML = html; }", before)
+
+
 def test_a_search_that_finds_nothing_says_so(shared):
     search, told = shared.get_by_label("Search the examples"), shared.get_by_text("No example has these words")
     search.fill("zebra crossing")
