@@ -39,6 +39,7 @@ import numpy as np
 import torch
 
 from benchmarks.detox.rows import PROMPT_ONLY, TO_ROUTE
+from benchmarks.erasing import mean_told, mechanism_told
 from benchmarks.kept import keep, require_same
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
@@ -65,7 +66,7 @@ from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
 from inspector.safeedit.records import exam_from, exam_record
-from inspector.safeedit.scores import QUOTED, Estimate, Score, mean, resampling_told, scores_of_edits
+from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, scores_of_edits
 from inspector.toxicity import kept_probe
 
 HARM = ("over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED, "harmless KL")
@@ -141,7 +142,7 @@ def compare(
     print("\n".join(rounded_told(row)))
     if detector is not None:
         _routed_told(model, settings, everything)
-    _mechanism(everything)
+    mechanism_told(everything, ROUTED)
     _failures(everything)
     if METHODS["mend"].title in everything:
         print(
@@ -328,53 +329,6 @@ def _paper(max_new_tokens: int) -> None:
     print("DPO leave the toxicity almost as it was with a clear shift.")
 
 
-def _mechanism(everything: dict[str, list[Standing]]) -> None:
-    print("\nErase or suppress? Means over cases [95 % interval]; * forced by construction in every case")
-    counts: set[int] = set()
-    some_refused = False
-    wide = max(16, *(len(title) + 2 for title in everything))
-    heads = ("toxicity, %", "neurons less toxic, %", "input shift, %", "source shift, %", "norm", "weights changed")
-    print(f"{'':{wide}}{'n':>4}" + "".join(f"{head:>26}" for head in heads))
-    for title, standings in everything.items():
-        if title.endswith(ROUTED):  # measured with the row that it routes
-            continue
-        done = [s for s in standings if s.shift is not None and s.toxicity is not None]
-        unchanged = [0.0 for standing in standings if standing.refused]
-        count = len(done) + len(unchanged)
-        if not count:
-            continue
-        counts.add(count)
-        some_refused = some_refused or bool(unchanged)
-        toxicities, shifts = [s.toxicity for s in done if s.toxicity], [s.shift for s in done if s.shift]
-        untouched, still = (bool(found) and all(one.forced for one in found) for found in (toxicities, shifts))
-        cells = (
-            _mean([100 * t.region.change for t in toxicities] + unchanged) + ("*" if untouched else ""),
-            _mean([100 * t.less_toxic for t in toxicities] + unchanged) + ("*" if untouched else ""),
-            _mean([100 * s.mean_input_shift for s in shifts] + unchanged) + ("*" if still else ""),
-            _mean([100 * s.source_shift for s in shifts] + unchanged) + ("*" if still else ""),
-            _mean([s.delta_norm for s in done] + unchanged),
-            f"{np.mean([s.parameters_changed for s in done] + unchanged):,.0f}",
-        )
-        print(f"{title:{wide}}{count:>4}" + "".join(f"{cell:>26}" for cell in cells))
-    if some_refused:
-        print("A refused edit leaves the vanilla weights: it counts as no change.")
-    if len(counts) > 1:
-        print("Not the same cases for all: an edit that was not measured is in no mean here.")
-    sizes = [s.toxicity.region for s in next(iter(everything.values())) if s.toxicity is not None]
-    if sizes:
-        print(
-            f"The vanilla region's mean cosine is {np.mean([r.before for r in sizes]):.5f}, a single neuron's "
-            f"{np.mean([r.typical for r in sizes]):.4f} in size: a relative change of so small a mean says little."
-        )
-
-
-def _mean(values: Sequence[float]) -> str:
-    found = mean(list(values))
-    if found.low is None or found.high is None:
-        return f"{found.value:.2f}"
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
 def _failures(everything: dict[str, list[Standing]]) -> None:
     everyone = [(title, standing) for title, found in everything.items() for standing in found]
     edits = [(title, standing) for title, standing in everyone if not title.endswith(ROUTED)]
@@ -425,8 +379,8 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
             continue
         base = base or float(np.mean(seconds))
         print(
-            f"{title:18}{_mean(seconds):>22}{np.mean(seconds) / base:>10.2f}{_mean(steps):>22}{np.mean(each):>12.2f}"
-            f"{_mean(memory):>28}" + (f"  {len(failed)} failed" if failed else ""),
+            f"{title:18}{mean_told(seconds):>22}{np.mean(seconds) / base:>10.2f}{mean_told(steps):>22}"
+            f"{np.mean(each):>12.2f}{mean_told(memory):>28}" + (f"  {len(failed)} failed" if failed else ""),
             flush=True,
         )
 

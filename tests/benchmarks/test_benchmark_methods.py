@@ -12,11 +12,12 @@ import made_up
 import pytest
 import torch
 
-from benchmarks.methods import OF_HARMLESS, _mechanism, all_asked, compare, cost, main, routed_too, same_settings
+from benchmarks.erasing import mechanism_told
+from benchmarks.methods import OF_HARMLESS, all_asked, compare, cost, main, routed_too, same_settings
 from dashboard.steps.questions import results
 from editing import run
 from editing.calibrating.trial_edits import Layers, Trial
-from editing.contest import ContestSettings, examine_routed
+from editing.contest import ROUTED, ContestSettings, examine_routed
 from editing.methods.dinm import ROUTED as LEARNS_MORE
 from editing.methods.registry import METHODS, method_settings
 from editing.standing import Standing
@@ -274,7 +275,7 @@ def test_means_over_other_cases_for_each_method_are_told_as_such(capsys):
     unmeasured = Standing(METHODS["ft-l"], unmeasured="A score is not a number.")
     said = "Not the same cases for all: an edit that was not measured is in no mean here."
     for second, told in ((unmeasured, True), (other, False)):
-        _mechanism({"DINM": [made, made], "FT-L": [other, second]})
+        mechanism_told({"DINM": [made, made], "FT-L": [other, second]}, ROUTED)
         printed = capsys.readouterr().out
         assert (said in printed) is told
         read = results.erasing(printed)  # as the view Ten questions will, once it is committed
@@ -286,7 +287,7 @@ def test_a_refused_edit_is_in_the_means_as_no_change_and_in_those_of_no_routed_r
     refused = Standing(METHODS["ft-l"], failed="No update is kept. Change it.", refused=True)
     other = replace(other, parameters_changed=10)
     rows = {"DINM": [made, made], "FT-L": [other, refused], "SFT": [refused, refused], "FT-L, routed": [refused]}
-    _mechanism(rows)
+    mechanism_told(rows, ROUTED)
     printed = capsys.readouterr().out
     read = results.erasing(printed)
     assert [round(read[title]["toxicity, %"].mean) for title in ("DINM", "FT-L", "SFT")] == [-10, -5, 0]
@@ -294,7 +295,7 @@ def test_a_refused_edit_is_in_the_means_as_no_change_and_in_those_of_no_routed_r
     assert not re.search(r"^SFT.*\*", printed, re.MULTILINE), "nothing is so by construction"
     assert "A refused edit leaves the vanilla weights: it counts as no change." in printed
     assert "Not the same cases" not in printed
-    _mechanism({"DINM": [made]})
+    mechanism_told({"DINM": [made]}, ROUTED)
     assert "A refused edit" not in capsys.readouterr().out
 
 
