@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.kept import keep
 from editing.standing import Standing
+from inspector.errors import EditError, InspectorError
+from inspector.model import InspectedModel
+from inspector.safeedit import Case
 from inspector.safeedit.scores import mean
+from inspector.toxicity import Probe
+from inspector.validated import read_record
+from inspector.writing import region_writing
 
 
 def mechanism_told(everything: Mapping[str, Sequence[Standing]], routed: str) -> None:
@@ -62,3 +73,98 @@ def mean_told(values: Sequence[float]) -> str:
     if found.low is None or found.high is None:
         return f"{found.value:.2f}"
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the region writes along the toxic direction with one edit of one case.
+
+    All in percent of the mean length of all that the vanilla region writes at a prompt's tokens.
+
+    Attributes:
+        before: At the tokens of the case's adversarial prompts, vanilla.
+        after: The same, edited.
+        answer_before: While it reads the unsafe answer, vanilla; ``None`` where no prompt is followed by one.
+        answer_after: The same, edited.
+    """
+
+    before: float
+    after: float
+    answer_before: float | None
+    answer_after: float | None
+
+
+def written_of(
+    model: InspectedModel, case: Case, standings: Sequence[Standing], probe: Probe, block: int
+) -> dict[str, Written]:
+    """Measure what a block's region writes with each edit of weights, by its title.
+
+    One that cannot be measured is told on the error stream and left out.
+    """
+    found: dict[str, Written] = {}
+    for standing in standings:
+        result = standing.result
+        if result is None or result.patch is None:
+            continue
+        try:
+            one = region_writing(
+                model, case, result.row().always(), probe.direction, block, format=result.settings.format
+            )
+        except InspectorError as error:
+            why = f"case {case.identifier}, {standing.method.title}, what the region writes: {error.user_message()}"
+            print(why, file=sys.stderr, flush=True)
+            continue
+        length = max(float(one.size[0].mean()), 1e-12)
+        read = None if np.isnan(one.answer).all() else [100 * float(np.nanmean(side)) / length for side in one.answer]
+        found[standing.method.title] = Written(*one.shares, *(read or (None, None)))
+    return found
+
+
+def keep_written(path: Path, written: Mapping[str, Written]) -> None:
+    """Keep what was measured of a case; its folder is made where it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keep(path, {title: asdict(one) for title, one in written.items()})
+
+
+def kept_written(path: Path) -> dict[str, Written]:
+    """Return what was kept of a case; nothing where an earlier version finished it.
+
+    Raises:
+        EditError: It cannot be read.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {title: read_record(Written, one) for title, one in kept.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EditError(f"{path} cannot be read. Delete its folder, and the same command makes it again.") from error
+
+
+def writing_told(titles: Sequence[str], cases: Sequence[Mapping[str, Written]]) -> None:
+    """Print the table of what the region writes, a line for each of the titles that was measured in any case."""
+    if not any(cases):
+        return
+    print(
+        "\nWhat the region writes along the toxic direction on the cases' adversarial prompts, percent of the length\n"
+        "of all that it writes; how much less with the edit, there and while it reads the unsafe answer; means over\n"
+        "cases [95 % interval]"
+    )
+    wide = max(16, *(len(title) + 2 for title in titles))
+    print(f"{'':{wide}}{'n':>4}" + "".join(f"{head:>24}" for head in ("vanilla", "edited", "less", "less, answer")))
+    for title in titles:
+        of = [case[title] for case in cases if title in case]
+        if not of:
+            continue
+        answers = [
+            one.answer_before - one.answer_after
+            for one in of
+            if one.answer_before is not None and one.answer_after is not None
+        ]
+        cells = (
+            f"{np.mean([one.before for one in of]):.2f}",
+            f"{np.mean([one.after for one in of]):.2f}",
+            mean_told([one.before - one.after for one in of]),
+            mean_told(answers) if answers else "-",
+        )
+        print(f"{title:{wide}}{len(of):>4}" + "".join(f"{cell:>24}" for cell in cells))

@@ -9,7 +9,8 @@ Each case is located (preset corrected), edited by every method with its own def
 prompts, held-out adversarial prompts, harmless prompts, facts and summaries. The region is the down-projection of the
 located layer, or of the one that --layer numbers, for every method. Its toxicity is the mean cosine of its value
 vectors with the direction of a probe trained on the bundled labelled texts; the activation shift is the relative change
-of the mean input of the region over 19 adversarial prompts.
+of the mean input of the region over 19 adversarial prompts. As that cosine weighs neurons alike, active or not, a table
+says what the region writes along the direction on the cases' adversarial prompts, too.
 
 What rounding does by itself has a row as a yardstick of harm: the same weights in bfloat16, without an edit, on the
 harmless prompts that the exams ask. With --routed each edit of weights has a further row where it acts only where the
@@ -39,7 +40,15 @@ import numpy as np
 import torch
 
 from benchmarks.detox.rows import PROMPT_ONLY, TO_ROUTE
-from benchmarks.erasing import mean_told, mechanism_told
+from benchmarks.erasing import (
+    Written,
+    keep_written,
+    kept_written,
+    mean_told,
+    mechanism_told,
+    writing_told,
+    written_of,
+)
 from benchmarks.kept import keep, require_same
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
@@ -73,7 +82,7 @@ HARM = ("over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED, "harm
 FURTHER = ("transfer", "DL", "still answers", *HARM)
 OF_HARMLESS = ("DL", "still answers", "over-refusal", "look-alikes", "harmless KL")
 """The scores of :data:`FURTHER` that are of harmless prompts alone, which are all that the rounding row is asked."""
-ROUNDED = "rounded"
+ROUNDED, WRITTEN = "rounded", "written.json"
 MADE_TO_BE_ROUTED = f"{METHODS['dinm'].title}, {TO_ROUTE}"
 NAME, WIDTH = 26, 18
 
@@ -96,6 +105,7 @@ def compare(
     known = calibration_of(model) if layer == AUTO else None
     probe = run(kept_probe(model))
     everything: dict[str, list[Standing]] = {title: [] for title in row_titles(settings, detector is not None)}
+    written: list[dict[str, Written]] = []
     failed: dict[str, str] = {}
     for number, case in enumerate(cases):
         folder = out / str(case.identifier)
@@ -112,6 +122,9 @@ def compare(
                         running = contest(model, case, block, asked, region=region, layers=layers, probe=probe)
                         made = run(running, _teller(number, len(cases)))
                         done += made if asked is settings else map(_to_be_routed, made)
+                    keep_written(
+                        folder / WRITTEN, {} if probe is None else written_of(model, case, done, probe, region)
+                    )
                     if detector is not None:
                         done = routed_too(model, case, done, settings, detector)
                     save_standings(all_asked(model, case, done, settings), folder, patches=False)
@@ -120,6 +133,7 @@ def compare(
                 print(f"case {case.identifier} failed: {error.user_message()}", file=sys.stderr, flush=True)
                 continue
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+        written.append(kept_written(folder / WRITTEN))
         for standing in load_standings(folder):
             if standing.method.title in everything:
                 everything[standing.method.title].append(standing)
@@ -143,6 +157,7 @@ def compare(
     if detector is not None:
         _routed_told(model, settings, everything)
     mechanism_told(everything, ROUTED)
+    writing_told([*everything], written)
     _failures(everything)
     if METHODS["mend"].title in everything:
         print(

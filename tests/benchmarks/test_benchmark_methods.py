@@ -9,10 +9,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import made_up
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.erasing import mechanism_told
+from benchmarks.erasing import Written, keep_written, kept_written, mechanism_told, writing_told, written_of
 from benchmarks.methods import OF_HARMLESS, all_asked, compare, cost, main, routed_too, same_settings
 from dashboard.steps.questions import results
 from editing import run
@@ -28,6 +29,7 @@ from inspector.model.patches.rounded import COMPUTED, ROUNDED
 from inspector.safeedit.exam import EVALUATIONS, asked_as
 from inspector.safeedit.questions import CASE_ONLY, Size
 from inspector.safeedit.records import exam_from
+from inspector.writing import region_writing
 
 
 def test_a_folder_of_other_settings_or_another_model_is_refused_and_its_own_goes_on(tiny, tmp_path):
@@ -314,3 +316,47 @@ def test_the_cost_of_a_method_is_told_without_the_cases_that_failed(llama, case,
 def quick_settings(key: str, **changes):
     quick = {"harmless_prompts": 1, "harmless_tokens": 2, "format": PromptFormat("")}
     return method_settings(key, **({} if key == "mend" else {"steps": 1}), **quick, **changes)
+
+
+def test_what_the_region_writes_is_measured_of_edits_kept_and_told(llama, case, tmp_path, monkeypatch, capsys):
+    direction = np.random.default_rng(0).normal(size=llama.architecture.d_model)
+    probe = SimpleNamespace(direction=direction)
+    quick = {"ft-l": QUICK, "self-reminder": {name: QUICK[name] for name in ("harmless_prompts", "harmless_tokens")}}
+    edited = [
+        Standing(METHODS[key], result=run(METHODS[key].run(llama, case, 1, method_settings(key, **changes))))
+        for key, changes in quick.items()
+    ]
+    none = Standing(METHODS["sft"], failed="No memory. Train LoRA.")
+    path = tmp_path / "7" / "written.json"
+    keep_written(path, written_of(llama, case, [*edited, none], probe, 1))
+    kept = kept_written(path)
+    assert list(kept) == ["FT-L"], "the only one with a patch"
+    result = edited[0].result
+    expected = region_writing(llama, case, result.row(), direction, 1, format=result.settings.format)
+    one, size = kept["FT-L"], expected.size[0].mean()
+    assert (one.before, one.after) == pytest.approx(expected.shares)
+    answers = (one.answer_before, one.answer_after)
+    assert answers == pytest.approx([100 * np.nanmean(side) / size for side in expected.answer])
+    assert one.before != one.after and one.answer_before != one.answer_after
+
+    other = Written(one.before + 2, one.after, None, None)
+    writing_told(["DINM", "FT-L"], [kept, {"FT-L": other}])
+    told = capsys.readouterr().out
+    (line,) = [line for line in told.splitlines() if line.startswith("FT-L")]
+    cells = line.split()
+    assert cells[1:4] == ["2", f"{one.before + 1:.2f}", f"{one.after:.2f}"]
+    assert f"{one.before - one.after + 1:.2f} [" in line and "DINM" not in told
+    assert cells[-1] == f"{one.answer_before - one.answer_after:.2f}", "of one case there is no interval"
+
+    def broken(*_, **__):
+        raise EditError("Not a finite number. Leave it.")
+
+    monkeypatch.setattr(sys.modules[written_of.__module__], "region_writing", broken)
+    assert written_of(llama, case, edited, probe, 1) == {}
+    assert "FT-L, what the region writes: Not a finite number. Leave it." in capsys.readouterr().err
+    assert kept_written(tmp_path / "9" / "written.json") == {}
+    writing_told(["FT-L"], [{}])
+    assert capsys.readouterr().out == "", "a folder of before has none"
+    path.write_text('{"FT-L": {"before": "much"}}')
+    with pytest.raises(EditError, match=r"written.json cannot be read. Delete its folder"):
+        kept_written(path)
