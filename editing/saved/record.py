@@ -12,7 +12,7 @@ from editing.gate.gate import RECORD, Acceptance
 from editing.methods.registry import METHODS, Method, method_named
 from editing.progress import STOP_TEXT, EditResult
 from editing.saved.sketch import ReadSketch, add_delta, sketch_of
-from editing.stacking import STACK
+from editing.stacking import STACK, edits_in
 from editing.versions import versions
 from inspector.errors import EditError, PatchError
 from inspector.model import InspectedModel, Patch, Row
@@ -53,6 +53,8 @@ class EditRecord:
         gate: The acceptance gate's word (:meth:`editing.gate.gate.Acceptance.record`); ``None`` where it was not asked.
         sketch: What it takes to hold another patch against this one without its file; ``None`` in earlier records.
         learnt_from: Further cases that it was trained on, in their order; ``None`` in earlier records.
+        below: Cases of the edits that it was made on top of, the earliest first; none in earlier records, and where one
+            of them is not known.
     """
 
     model: str
@@ -78,6 +80,7 @@ class EditRecord:
     gate: dict[str, Any] | None = None
     sketch: ReadSketch | None = None
     learnt_from: tuple[Case, ...] | None = None
+    below: tuple[Case, ...] = ()
 
     @property
     def may_leave(self) -> bool:
@@ -99,6 +102,7 @@ def record_of(
     acceptance: Acceptance | None = None,
     scores: Sequence[Score] = (),
     asked: str = "",
+    below: Sequence[Case] = (),
 ) -> EditRecord:
     """Write the record of an edit.
 
@@ -110,6 +114,7 @@ def record_of(
         acceptance: The gate's word; by default that which stands in the patch's settings.
         scores: What a stress test said of these weights.
         asked: How it asked both weights (:attr:`inspector.safeedit.exam.ExamResult.asked`).
+        below: Cases of the edits that it stands on, the earliest first; kept where all are known.
 
     Raises:
         EditError: The row has no patch, or the method is unknown.
@@ -142,6 +147,7 @@ def record_of(
         gate=None if gate is None else dict(gate),
         sketch=sketch_of(row.patch),
         learnt_from=result.learnt_from,
+        below=tuple(below) if len(below) == edits_in(row.patch) - 1 else (),
     )
 
 
@@ -153,7 +159,7 @@ def check_record(model: InspectedModel, record: EditRecord, patch: Patch) -> Non
 
     Raises:
         PatchError: Its method, its layer, its updates or its end are none that there can be, or not those of the patch;
-            or it was trained on another number of further cases than the patch.
+            or it was trained on another number of further cases than the patch, or stands on another number of edits.
     """
     known = record.method in METHODS and record.stop_reason in STOP_TEXT
     if not known or not 0 <= record.block < model.blocks or record.updates < 1:
@@ -168,6 +174,8 @@ def check_record(model: InspectedModel, record: EditRecord, patch: Patch) -> Non
     told = record.learnt_from
     if told is not None and not stacked and len(told) != further_cases(method, patch):
         raise PatchError("The record keeps other further cases than its patch was trained on. Choose another file.")
+    if record.below and len(record.below) != edits_in(patch) - 1:
+        raise PatchError("The record keeps the cases of other edits than those in its patch. Choose another file.")
 
 
 def further_cases(method: Method, patch: Patch) -> int:

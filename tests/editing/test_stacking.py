@@ -15,6 +15,7 @@ from editing.gate.exam import small_exam
 from editing.knock_out import knock_out
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
+from editing.saved.files import load_edit, save_edit
 from editing.saved.record import check_record, record_of
 from editing.stacking import STACK, carrying, edit_on_top, edits_in, examine_stack, scaled, stacked
 from inspector.errors import EditError, PatchError
@@ -143,6 +144,16 @@ def test_a_stack_names_its_edits_and_can_be_kept_and_stacked_on(llama, case, tmp
         check_record(llama, record, result.patch)
         with pytest.raises(PatchError, match="another layer, method or edit"):
             check_record(llama, replace(record, stacked=False), result.patch)
+    below = [case, other(case)]
+    whole = record_of(llama, case, above, above.row(), method="sft", below=below)
+    assert whole.below == tuple(below)
+    check_record(llama, whole, third)
+    with pytest.raises(PatchError, match="the cases of other edits"):
+        check_record(llama, replace(whole, below=(case,)), third)
+    some = record_of(llama, case, above, above.row(), method="sft", below=below[1:])
+    assert some.below == (), "of the first nothing is known"
+    kept = save_edit(above.row(), whole, tmp_path / "kept")
+    assert load_edit(kept, llama)[1].below == tuple(below)
     for named in HOSTILE_STACKS:
         strange = replace(second, **named(second))
         with pytest.raises(PatchError, match="another layer, method or edit"):

@@ -31,7 +31,8 @@ class LiveEdit:
     Attributes:
         case: The case.
         result: What the method returned.
-        below: Cases of the edits that it was made on top of, the earliest first; of one from a file they are not known.
+        below: Cases of the edits that it was made on top of, the earliest first; a file of an earlier version does
+            not say them.
     """
 
     case: Case

@@ -78,4 +78,4 @@ def brought_in(model: InspectedModel, session: Session) -> tuple[LiveEdit, Row]:
         session.drop_folder(_KIND)
     assert row.patch is not None
     kept.uploaded.add(row.patch.identifier)
-    return LiveEdit(record.case, result), row
+    return LiveEdit(record.case, result, record.below), row

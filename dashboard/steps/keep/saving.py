@@ -110,7 +110,9 @@ def record_for(model: InspectedModel, session: Session, exam: ExamResult | None)
     scores, asked = ((), "") if exam is None or exam.key != session.row.key else (exam.scores, exam.asked)
     key = method_of(live.result.settings)
     assert key is not None
-    return record_of(model, live.case, live.result, session.row, method=key, scores=scores, asked=asked)
+    return record_of(
+        model, live.case, live.result, session.row, method=key, scores=scores, asked=asked, below=live.below
+    )
 
 
 def write(

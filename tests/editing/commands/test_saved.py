@@ -105,12 +105,15 @@ def test_an_edit_on_top_of_a_saved_one_starts_from_it_and_is_saved_as_the_stack(
     code, told, _ = ran(edit, [*on_top, "--out", tmp_path / "both"], words, capsys)
     assert code == 0 and told["stacked"] == 2
     (below, _), (both, record) = (load_edit(Path(one["saved"][0]), words) for one in (first, told))
-    assert record.stacked and record.case == other
+    assert record.stacked and record.case == other and record.below == (CASE,)
     settings = method_settings("dinm", **read_settings("dinm", QUICK[1::2]), format=PromptFormat())
     made = run(edit_on_top(words, below, lambda carrying: dinm(carrying, other, 1, settings)))
     assert made.patch.identifier == both.patch.identifier
     (sum_of,) = both.patch.deltas
     assert not torch.allclose(sum_of.dense(), below.patch.deltas[0].dense())
+    last = [*options, "--case", CASE.identifier, "--on-top", told["saved"][0], "--out", tmp_path / "three"]
+    _, three, _ = ran(edit, last, words, capsys)
+    assert load_edit(Path(three["saved"][0]), words)[1].below == (CASE, other), "a detector reads each one's question"
     code, told, errors = ran(edit, [*on_top, "--plain-text", "--out", tmp_path / "plain"], words, capsys)
     assert (
         code == 2

@@ -39,6 +39,17 @@ def test_a_saved_edit_comes_back_after_a_reload_and_is_held_to_the_gate(visitor,
     assert written(other).exists(), "and it can leave again"
 
 
+def test_a_stack_comes_back_with_the_cases_of_all_its_edits(visitor, page, tmp_path):
+    edit(visitor)
+    edit(visitor, on_top=True)
+    below = visitor.session.live.below
+    assert len(below) == 1
+    file = copied(written(visitor), tmp_path / "edit.zip")
+    other = Visitor(page, "one with a stack")
+    taken_in(other, file)
+    assert other.session.live.below == below, "where it is to act only where harm is detected, its detector reads them"
+
+
 def test_an_edit_that_the_gate_refuses_comes_in_held_back_and_can_be_kept(visitor, page, tmp_path):
     identifier = edit(visitor)
     file = copied(written(visitor), tmp_path / "edit.zip")
