@@ -61,7 +61,9 @@ def _mend(model: InspectedModel, case: Case, block: int) -> tuple[Delta, ...]:
 
 
 def _monitored(model: InspectedModel, case: Case, block: int) -> tuple[Delta, ...]:
-    settings = preset("corrected", **NEVER, monitor=2, contexts=1, own_refusals=1, safe_answers=2)
+    settings = preset(
+        "corrected", **{**NEVER, "damage_budget": 1e6}, monitor=2, contexts=1, own_refusals=1, safe_answers=2
+    )
     return _patch(dinm(model, case, block, settings))
 
 

@@ -237,11 +237,15 @@ ROUTED: dict[str, Any] = {
 is the detector's care, so nothing holds it back (:mod:`benchmarks.detox` shows it on every prompt and routed)."""
 
 
+OF_MONITOR = ("target_probability", "damage_budget")
+"""What a monitor's readings are held to."""
+
+
 def to_be_routed(settings: DinmSettings, by_hand: Collection[str] = ()) -> DinmSettings:
     """Return the settings of an edit that is to act only where harm is detected, so that it may learn more.
 
     What the preset ``corrected`` sets is changed as :data:`ROUTED` says; what differs from the preset, and the paper's
-    presets, stay.
+    presets, stay. With a monitor so do the two limits by which it ends an edit.
 
     Args:
         by_hand: Names of settings that stay even where their value is the preset's: somebody has asked for it.
@@ -249,5 +253,6 @@ def to_be_routed(settings: DinmSettings, by_hand: Collection[str] = ()) -> DinmS
     given = preset("corrected")
     if settings.preset != given.preset:
         return settings
-    free = (name for name in ROUTED if name not in by_hand and getattr(settings, name) == getattr(given, name))
+    kept = {*by_hand, *(OF_MONITOR if settings.monitor else ())}
+    free = (name for name in ROUTED if name not in kept and getattr(settings, name) == getattr(given, name))
     return changed(settings, **{name: ROUTED[name] for name in free})

@@ -29,6 +29,7 @@ from editing.texts.harmless import companions, harmless_answers, own_refusals
 from editing.texts.own_words import safe_in_own_words
 from editing.texts.taught import taught_answers
 from editing.values import LONGEST_COMPANION
+from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.model.encoding import with_suffix
 from inspector.safeedit import Case
@@ -91,6 +92,11 @@ def prepare_answers(
 ) -> Generator[Preparation, None, Terms | None]:
     """Make all terms but the constraint, which says nothing of unedited weights; returns ``None`` when cancelled."""
     text, format = case.adversarial_prompt, settings.format
+    if settings.monitor and settings.target_probability is None and settings.damage_budget is None:
+        raise EditError(
+            "A monitor ends an edit by the target probability and the damage budget, and both are none. Set one of "
+            "them, or set monitor to 0."
+        )
     _own_constraint(model, case, settings)  # for its checks
     yield Preparation("Computing the states that enter the edited matrix", 0.1)
     if cancel():

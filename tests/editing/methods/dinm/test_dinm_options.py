@@ -118,7 +118,7 @@ def test_a_monitor_reads_the_target_in_templates_that_the_edit_is_not_made_with(
 
 
 def test_a_monitor_holds_the_budget_for_harmless_prompts_that_the_edit_is_not_constrained_on(llama, case):
-    free = run(dinm(llama, case, BLOCK, small(monitor=2, steps=4, constraint_weight=0.0)))
+    free = run(dinm(llama, case, BLOCK, small(monitor=2, steps=4, constraint_weight=0.0, damage_budget=1e6)))
     plain = run(dinm(llama, case, BLOCK, small(steps=4, constraint_weight=0.0)))
     assert [s.edit_loss for s in free.trace] == pytest.approx([s.edit_loss for s in plain.trace], abs=LOSS)
     assert all(a.constraint_kl >= b.constraint_kl - 1e-9 for a, b in zip(free.trace, plain.trace, strict=True))
@@ -149,8 +149,10 @@ def test_what_does_not_fit_is_refused_by_name(llama, case):
     for wrong in ({"first_token_weight": 0.5}, {"contexts": -1}, {"monitor": 17}):
         with pytest.raises(EditError, match=next(iter(wrong))):
             DinmSettings(**wrong)
+    with pytest.raises(EditError, match="by the target probability and the damage budget, and both are none"):
+        run(dinm(llama, case, BLOCK, small(monitor=2, target_probability=None, damage_budget=None)))
     with pytest.raises(EditError, match="Set monitor to 0"):
-        run(dinm(llama, replace(case, question=""), BLOCK, small(monitor=2)))
+        run(dinm(llama, replace(case, question=""), BLOCK, small(monitor=2, damage_budget=1.0)))
 
 
 def test_companions_are_bundled_questions_that_fit_most_of_them_in_attacks_and_none_is_scored(llama, monkeypatch):
