@@ -151,6 +151,11 @@ class SuffixStudy:
         )
 
     @property
+    def of_rounded(self) -> dict[ScoreName, Estimate]:
+        """:data:`SCORES` of the rounding row, those of harmless prompts; none has a value where there is no row."""
+        return _chosen(() if self.rounded is None else self.rounded.scores, True)
+
+    @property
     def rounded_as(self) -> str:
         """What stands in the rounding row, or why there is none, in a sentence; empty where nothing is to be said."""
         if self.rounded is None:
@@ -166,7 +171,7 @@ class SuffixStudy:
         lines = [f"weights  {'suffix':{NAME}}" + "".join(f"  {name:>{WIDTH}}" for name in SCORES)]
         rows = [(WEIGHTS[condition.edited], condition.suffix, condition.scores) for condition in self.conditions]
         if self.rounded is not None:
-            rows.append((ROUNDED, NONE, _chosen(self.rounded.scores, True)))
+            rows.append((ROUNDED, NONE, self.of_rounded))
         for weights, suffix, scores in rows:
             cells = "".join(f"  {_cell(scores[name], unit):>{WIDTH}}" for name, unit in SCORES.items())
             lines.append(f"{weights:9}{suffix:{NAME}}{cells}")

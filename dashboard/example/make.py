@@ -289,10 +289,12 @@ class Example:
         yield from ()
 
     def exam(self, session: Session) -> Iterator[str]:
-        """Score the edit on the benchmark's prompts."""
+        """Score the edit on the benchmark's prompts, as it acts and as it does elsewhere."""
         way, attacks = next(iter(WAYS)), stress_run.NO_ATTACKS
-        size = "Full" if self._whole else "Quick"
-        for progress in stress_run.stress(self._model, session, size, EmbeddedJudge(), attacks, way, self._decoding):
+        size, judge = "Full" if self._whole else "Quick", EmbeddedJudge()
+        making = stress_run.other_way(self._model, session, self.store.detector)
+        other = yield from drain(making, lambda event: event.message)
+        for progress in stress_run.stress(self._model, session, size, judge, attacks, way, self._decoding, other):
             yield f"{tens(progress.answered)} of {progress.total} prompts"
         if self._whole:
             for progress in with_rounding(self._model, session):

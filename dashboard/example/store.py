@@ -247,8 +247,8 @@ def _why(session: Session) -> dict[str, Any]:
 def _exam(session: Session) -> dict[str, Any]:
     kept = session.slot(Examined)
     assert kept.exam is not None
-    rounded = None if kept.rounded is None else exam_record(kept.rounded)
-    return {"test": exam_record(kept.exam), "rounded": rounded, "unrounded": kept.unrounded}
+    other, rounded = (None if one is None else exam_record(one) for one in (kept.other, kept.rounded))
+    return {"test": exam_record(kept.exam), "other": other, "rounded": rounded, "unrounded": kept.unrounded}
 
 
 _CONTENT: dict[str, Callable[[Session], Any]] = {
@@ -296,7 +296,7 @@ def _take_probe(session: Session, told: Any, _texts: Texts) -> None:
 def _take_exam(session: Session, told: Any, _texts: Texts) -> None:
     kept = session.slot(Examined)
     kept.exam = exam_from(told["test"])
-    kept.rounded = None if told["rounded"] is None else exam_from(told["rounded"])
+    kept.other, kept.rounded = (None if told.get(one) is None else exam_from(told[one]) for one in ("other", "rounded"))
     kept.unrounded = str(told["unrounded"])
 
 

@@ -172,7 +172,9 @@ SUFFIX_SIZE: dict[str, Any] = {"harmless": 8, "max_new_tokens": 40}
 
 
 def suffixes(model: InspectedModel, session: Session) -> Generator[Preparation, None, SuffixStudy | None]:
-    """Ask the vanilla weights and the live edit, as it acts, with each suffix; kept unless it was cancelled.
+    """Ask the vanilla weights and the live edit, as it acts, with each suffix, and the rounded weights without one.
+
+    It is kept unless it was cancelled.
 
     Raises:
         CaseError: No edit is live.
@@ -181,7 +183,7 @@ def suffixes(model: InspectedModel, session: Session) -> Generator[Preparation, 
     if live is None:
         raise CaseError("No edit is live, so there are no weights to compare with a suffix. Press Operate first.")
     row, settings = session.row, SuffixSettings(**SUFFIX_SIZE)
-    made = yield from suffix_study(model, [(live.case, row)], settings, cancel=session.cancelled.is_set)
+    made = yield from suffix_study(model, [(live.case, row)], settings, rounding=True, cancel=session.cancelled.is_set)
     if made is not None:
         kept = session.slot(Examined)
         kept.study, kept.studied = made, row.key

@@ -13,7 +13,7 @@ from dashboard.kit.sessions.acting import EVERYWHERE, WHERE_HARM
 from dashboard.kit.sessions.session import Session
 from dashboard.steps.stress.run import Examined
 from editing.rounding import row_progress
-from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
+from editing.suffixes import NONE, SCORES, WEIGHTS, ScoreName, SuffixStudy
 from inspector.model import Row
 from inspector.model.patches.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
@@ -241,17 +241,22 @@ def suffix_table(study: SuffixStudy | None) -> str:
     if study is None:
         return ""
     lines = []
-    for condition in study.conditions:
-        cells = "".join(f"<td>{_estimate(condition.scores[name], unit)}</td>" for name, unit in SCORES.items())
-        alone = _condition(condition.edited, condition.suffix)
-        acting = f" {'where harm is detected' if study.routed else 'on every prompt'}" if condition.edited else ""
-        lines.append(
-            f'<tr><th scope="row">{escape(alone)}<span class="note">{WEIGHTS[condition.edited]} weights{acting}, '
-            f"suffix: {escape(condition.suffix)}</span></th>{cells}</tr>"
-        )
+
+    def line(acts: str, weights: str, suffix: str, scores: Mapping[ScoreName, Estimate]) -> str:
+        cells = "".join(f"<td>{_estimate(scores[name], unit)}</td>" for name, unit in SCORES.items())
+        about = f"{escape(weights)}, suffix: {escape(suffix)}"
+        return f'<tr><th scope="row">{escape(acts)}<span class="note">{about}</span></th>{cells}</tr>'
+
+    for one in study.conditions:
+        acting = f" {'where harm is detected' if study.routed else 'on every prompt'}" if one.edited else ""
+        weights = f"{WEIGHTS[one.edited]} weights{acting}"
+        lines.append(line(_condition(one.edited, one.suffix), weights, one.suffix, one.scores))
+    if study.rounded is not None:
+        lines.append(line("rounding alone", study.rounded.weights, NONE, study.of_rounded))
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("What acts", *SCORES)}</tr></thead><tbody>'
-        f"{''.join(lines)}</tbody></table></div>" + (reading(study.resampled) if study.resampled else "")
+        f"{''.join(lines)}</tbody></table></div>"
+        + "".join(reading(told) for told in (study.resampled, study.rounded_as) if told)
     )
 
 
@@ -270,7 +275,8 @@ def suffix_reading(kept: Examined, live: Row) -> str:
     if kept.study is None:
         return reading(
             "Not asked yet: the case's prompts and eight harmless ones, with the paper's suffix S, with its second "
-            "one, with one of Self-Reminder's kind and without, by the vanilla weights and by the live edit as it acts."
+            "one, with one of Self-Reminder's kind and without, by the vanilla weights, by the live edit as it acts, "
+            "and the harmless ones by rounded weights, without a suffix."
         )
     if kept.studied == live.key:
         return reading(kept.study.reading)

@@ -121,7 +121,12 @@ def test_a_calibrated_model_s_example_is_edited_at_the_recommended_layer_and_kep
     example = make_example(model, SHORT, folder, known)
     assert example.block == example.session.live.result.block == other and edits
     attempts = len(edits)  # a second one where the first defends too little
-    assert make_example(model, SHORT, folder, known).block == other and len(edits) == attempts
+    again = make_example(model, SHORT, folder, known)
+    assert again.block == other and len(edits) == attempts
+    tested = again.session.slot(Examined)
+    ways = {bool(tested.exam.detector), bool(tested.other.detector)}
+    assert ways == {True, False}, "on every prompt and only where harm is detected, as the page examines it"
+    assert tested.other == example.session.slot(Examined).other
     assert make_example(model, SHORT, folder).block == made.block and len(edits) == attempts
 
 

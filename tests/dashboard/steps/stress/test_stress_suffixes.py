@@ -24,6 +24,10 @@ def test_the_suffix_panel_tells_suffix_alone_weights_alone_and_both(visitor, mon
     assert len(study.conditions) == 8
     for words in ("neither", "the paper&#x27;s S alone", "weights alone", "both, the paper&#x27;s second"):
         assert words in visitor.screen["study"], words
+    assert visitor.screen["study"].count("rounding alone") == 1
+    assert "on the 2 harmless prompts" in visitor.screen["study"]
+    of_rounded = study.of_rounded
+    assert of_rounded["DS"].value is None and of_rounded["DL"].value is not None
     assert "by the edited weights alone" in visitor.screen["study_reading"]
     assert "other weights" not in visitor.screen["study_reading"]
     visitor.do("on_undo")
@@ -53,5 +57,8 @@ def test_a_routed_edit_is_asked_as_it_acts_and_page_and_report_say_which(visitor
     assert "other weights: the same patch by another detector" in visitor.reload().standing("study_reading")
     session.detector = None
     assert "other weights: " in visitor.reload().standing("study_reading"), "it acts otherwise now"
+    kept.study = replace(kept.study, rounded=None, unrounded="No rounding row: this model is bfloat16 already")
+    without = visitor.reload().standing("study")
+    assert "No rounding row: this model is bfloat16 already." in without and "rounding alone" not in without
     kept.study = None
     assert "by the live edit as it acts" in visitor.reload().standing("study_reading"), "before it is asked, too"
