@@ -333,6 +333,22 @@ def suffixes() -> Iterator[str]:
         f"{refused[1]} % of harmless prompts ({refused[2]} % by the model itself, {refused[3]} % by the weights)"
     )
 
+    def interval(one: Measured) -> str:
+        return f"{one.mean:.0f} [{one.low:.0f}, {one.high:.0f}]"
+
+    yield f"leaves these {WORDS[int(harmless)]} answers as they were: DL {interval(found['rounded', 'none']['DL'])}"
+    text = result("suffixes_routed.txt")
+    found = results.suffixes(text)
+    assert "act only where the detector fires" in text and f", {harmless} harmless prompts" in text
+    acting, lone = of("DG-Avg", both, weights)
+    yield f"DG-Avg is {lone} % by the weights and {acting} % with the suffix"
+    yield f"DL {interval(found[weights]['DL'])} and {interval(found[both]['DL'])}"
+    lone, acting = of("over-refusal", weights, both)
+    yield f"and {lone} and {acting} % of harmless prompts are declined, of {WORDS[int(harmless)]}"
+    low, high = found[weights]["DL"].low, found[both]["DL"].high
+    assert low is not None and high is not None and low > high
+    yield "Routed, it is the suffix that changes harmless answers"
+
 
 def safeguards() -> Iterator[str]:
     text = result("safeguards.txt")

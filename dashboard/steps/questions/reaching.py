@@ -23,6 +23,7 @@ from dashboard.steps.questions.panel import (
 from dashboard.steps.questions.printed import Measured
 from editing.methods.registry import METHODS as METHODS_KNOWN
 from editing.suffixes import NONE, WEIGHTS, SuffixStudy
+from editing.suffixes import ROUNDED as ROUNDING
 
 METHODS, SUFFIX, CATEGORIES = "methods.txt", "suffixes.txt", "categories.txt"
 PACKAGED, GUARDED, DETOX = "packaged.json", "safeguards.txt", "detox.txt"
@@ -133,14 +134,17 @@ def _rounded() -> str:
 
 
 def _measured(study: SuffixStudy) -> results.Conditions:
-    """Return a study's scores as those of a committed one are."""
+    """Return a study's scores, the rounding row among them, as those of a committed one are."""
+    rows = [((WEIGHTS[one.edited], one.suffix), one.scores) for one in study.conditions]
+    if study.rounded is not None:
+        rows.append(((ROUNDING, NONE), study.of_rounded))
     return {
-        (WEIGHTS[one.edited], one.suffix): {
+        row: {
             name: Measured(score.value, score.low, score.high)
-            for name, score in one.scores.items()
+            for name, score in scores.items()
             if score.value is not None
         }
-        for one in study.conditions
+        for row, scores in rows
     }
 
 

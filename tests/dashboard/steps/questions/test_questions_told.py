@@ -81,7 +81,7 @@ def test_what_rounding_by_itself_does_to_dl_is_read_beside_the_suffixes(tmp_path
     assert f"of the same weights rounded to bfloat16, with no edit, it is {damage}, over 18 cases" in below
     assert "benchmarks/results/detox.txt" in below and ("benchmarks/results/suffixes.txt" in below) is measured
     (tmp_path / "detox.txt").unlink()
-    assert "bfloat16" not in question.answer(NOBODY).kept.below
+    assert "same weights rounded to bfloat16, with no edit" not in question.answer(NOBODY).kept.below
 
 
 def test_the_categories_are_answered_from_a_sweep_once_that_is_there(tmp_path: Path, monkeypatch):
