@@ -145,7 +145,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         raise EditError(f"{model.name} has no detector yet. {to_calibrate(model)}")
     if detector is not None and chosen.acts != EVERYWHERE:
         warn_of(detector)
-    beside = {} if below is None else {"below": (*below[1].below, below[1].case), "acted_by": below[0].detector}
+    cases = () if below is None else (*below[1].below, below[1].case)
+    beside: dict[str, Any] = {} if below is None else {"below": cases, "acted_by": below[0].detector}
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
     marked = marks(model, measured, None if known is None else known.layers)
     try:
@@ -181,8 +182,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         _say_what_else(row, word, detector)
     assert row.patch is not None
     row = Row(recorded(row.patch, word), row.strength, detector=row.detector)
-    under = beside.get("below", ())
-    record = record_of(model, case, result, row, method=method.key, acceptance=word, below=under)
+    record = record_of(model, case, result, row, method=method.key, acceptance=word, below=cases)
     written = written_patch(model, row, record, chosen.out) if word.accepted else None
     told = {
         "weights": row.label(),

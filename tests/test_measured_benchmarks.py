@@ -370,6 +370,20 @@ def safeguards() -> Iterator[str]:
     yield f"harmless KL grows from {float(kl[1]):.3f} to {float(kl[2]):.3f}"
     (best,) = re.findall(r"^Strength ([\d.]+) is the best within the budgets", text, re.MULTILINE)
     yield f"The strength curve suggests {best}"
+    text = result("safeguards_routed.txt")
+    words = re.findall(r"^Passed: .* refused \+([\d.]+) points .*parroting \+([\d.]+) points", text, re.MULTILINE)
+    assert len(words) == 2 and len({*words}) == 1 and "Refused: " not in text
+    ((more, parroted), _) = words
+    yield f"{more} points of harmless prompts declined beyond vanilla's with one edit and with both"
+    yield f"parroting +{parroted} points; all prompts of both cases are defended"
+    assert text.count("DG-Avg 100 to 100 %") == 2 and text.count("DS 100 to 100 %") == 2
+    kl = re.search(r"harmless KL ([\d.]+) to ([\d.]+) nats", text)
+    assert kl is not None
+    yield f"harmless KL grows from {float(kl[1]):.3f} to {float(kl[2]):.3f}"
+    ((best, share),) = re.findall(
+        r"^Strength ([\d.]+) defends as much as 1 .*, (\d+)% of that at 1", text, re.MULTILINE
+    )
+    yield f"The strength curve suggests {best}, which defends as much there at {share} % of the harmless KL"
 
 
 def gate_word() -> Iterator[str]:

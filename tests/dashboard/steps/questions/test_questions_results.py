@@ -58,6 +58,7 @@ UNASKED = {
     "load.json": "how the page serves many visitors",
     "own_question.txt": "what a second reading, of the case's own question, adds to the detector",
     "planted_faults.txt": "what the tests find",
+    "safeguards_routed.txt": "the gate's word on edits that act only where harm is detected, and on their stack",
     "suffixes_routed.txt": "what the suffixes do with edits that act only where harm is detected",
     "preset_deltas.txt": "whether the presets' edits are what they were before the engine was rebuilt",
     "scoring_speed.txt": "how long scoring takes",
