@@ -169,9 +169,10 @@ def locating(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measure
 def first_steps(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
     """Wait for what the page streams first of the edit that Operate makes: the unedited weights' signs, then an update.
 
-    Then for the whole edit. The model is calibrated, if it is, and has made that edit once: only what belongs to the
-    case is done anew. The plain way computes texts that begin alike one by one, all else as ever. The limit is of the
-    products that are made until then, counted in a round of their own.
+    Then for the whole edit. It is timed alone: a press of Operate also locates. The model is calibrated, if it is, and
+    has made that edit once: only what belongs to the case is done anew. The plain way computes texts that begin alike
+    one by one, all else as ever. The limit is of the products that are made until then, counted in a round of their
+    own.
     """
     calibration = calibration_of(model)
     block = model.blocks * 2 // 3

@@ -21,10 +21,11 @@ class Beforehand:
     Args:
         model: The model.
         detector: Its detector.
+        block: Its recommended layer; ``None`` for none.
     """
 
-    def __init__(self, model: InspectedModel, detector: Detector | None) -> None:
-        self._model, self._detector = model, detector
+    def __init__(self, model: InspectedModel, detector: Detector | None, block: int | None) -> None:
+        self._model, self._detector, self._block = model, detector, block
         self._stopped, self._ended = threading.Event(), threading.Event()
         self.line = Line()
         """The line of long runs behind which it is done."""
@@ -50,7 +51,7 @@ class Beforehand:
             after()
             self.line.give_way(self._stopped.is_set)
             with memory_told():
-                for _ in get_ready(self._model, self._detector, cancel=self._stopped.is_set):
+                for _ in get_ready(self._model, self._detector, block=self._block, cancel=self._stopped.is_set):
                     self.line.give_way(self._stopped.is_set)
         except InspectorError as error:
             print(f"Not made ready for the first edit: {error.operator_message()}", file=sys.stderr)

@@ -178,8 +178,9 @@ def build_page(
     watch()
     shown.line = house.context.line
     shown.start()
-    ahead = Beforehand(model, calibration.detector) if options.calibrate and calibration is not None else None
-    if ahead is not None:
+    ahead = None
+    if options.calibrate and calibration is not None:
+        ahead = Beforehand(model, calibration.detector, calibration.layers.recommended)
         ahead.line = house.context.line
         ahead.line.page_opens()  # whoever has started the program waits for it
         ahead.start(shown.wait)

@@ -216,6 +216,15 @@ def sentences() -> Iterator[str]:
     edits = [limits_of_edits()[block] for block in ("0", "15", "28", "29")]
     times, shares = (", ".join(values[:3]) + f" and {values[3]}" for values in zip(*edits, strict=True))
     yield f"an edit at layers 0, 15, 28 and 29 is {times} times faster than the plain way, at {shares} % of the machine"
+    waits = re.findall(r"^(?:first|locate) .*? +([\d.]+) +[\d.]+ +[\d.]+ +\d+%", result("limits.txt"), re.MULTILINE)
+    locating, step, update, whole = (
+        rounded(seconds, digits) for seconds, digits in zip(waits, (2, 1, 1, 1), strict=True)
+    )
+    yield (
+        f"{step} s until the first step, the values of the unedited weights, is computed, {update} s until the first "
+        f"update, {whole} s until the edit has ended"
+    )
+    yield f"a press of Operate also locates, {locating} s in the same table"
     yield f"24 at a time take {faster(24)} times less than one at a time, 12 at a time {faster(12)} times"
     told = results.judge(result("judge_accuracy.txt"))
     yield f"accuracy {told['accuracy'].mean} and precision {told['precision'].mean:.2f}"

@@ -39,13 +39,14 @@ def test_a_page_begins_it_where_its_model_is_calibrated_and_ends_it_with_itself(
     assert len(begun) == (calibrate and is_calibrated) and examples[0].line is app.line
     if begun:
         assert begun[0].line is app.line and begun[0]._detector is known.detector
+        assert begun[0]._block == known.layers.recommended is not None
 
 
 def test_it_waits_for_what_goes_first_gives_way_between_steps_and_ends_within_one(monkeypatch, known):
     gone, order = threading.Event(), list[str]()
 
-    def steps(model, detector, cancel):
-        assert model is tiny_model() and detector is known.detector
+    def steps(model, detector, block, cancel):
+        assert model is tiny_model() and detector is known.detector and block == 1
         while not cancel():
             order.append("step")
             yield 0.5
@@ -57,7 +58,7 @@ def test_it_waits_for_what_goes_first_gives_way_between_steps_and_ends_within_on
             assert cancelled()
 
     monkeypatch.setattr("dashboard.beforehand.get_ready", steps)
-    ahead = Beforehand(tiny_model(), known.detector)
+    ahead = Beforehand(tiny_model(), known.detector, 1)
     monkeypatch.setattr(ahead.line, "give_way", give_way)
     ahead.start(gone.wait)
     assert not ahead.wait(0.05) and order == []
@@ -71,7 +72,7 @@ def test_what_fails_is_told_to_the_operator_and_ends_nothing_else(monkeypatch, k
         yield
 
     monkeypatch.setattr("dashboard.beforehand.get_ready", fails)
-    ahead = Beforehand(tiny_model(), known.detector)
+    ahead = Beforehand(tiny_model(), known.detector, 1)
     ahead.start(lambda: None)
     assert ahead.wait(30)
     said = capsys.readouterr().err

@@ -124,13 +124,7 @@ def prepare_answers(
         further += [encode(model, asked, case.safe, format) for asked in begun]
         edit = aligned_answer(model, block, first, replay, further, settings.first_token_weight)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
-    count, apart = settings.companions, case.question
-    fitting = [*companions(model, count, LONGEST_COMPANION, FURTHER_ANSWERS[0], format, apart).values()]
-    turns = math.ceil(len(fitting) / COMPANIONS_AT_ONCE)
-    further_questions = LazyTerms(
-        [fitting[turn::turns] for turn in range(turns)],
-        lambda part: aligned_answer(model, block, part[0], kept(replay), part[1:], settings.first_token_weight),
-    )
+    further_questions, count = companion_terms(model, block, settings, replay, case.question)
     monitor = None
     if settings.monitor:
         monitor = yield from make_monitor(
@@ -138,17 +132,37 @@ def prepare_answers(
         )
         if monitor is None:
             return None
-    several = len(edit.labels) > len(edit.actual) or edit.weights is not None or bool(fitting)
-    taught = taught_answers([case], [*further_answers, *(FURTHER_ANSWERS[:1] if fitting else ())], own)
+    several = len(edit.labels) > len(edit.actual) or edit.weights is not None or count > 0
+    taught = taught_answers([case], [*further_answers, *(FURTHER_ANSWERS[:1] if count else ())], own)
     return Terms(
         edit,
         unsafe,
         several=several,
         monitor=monitor,
         companions=further_questions,
-        companion_texts=len(fitting),
+        companion_texts=count,
         taught=taught,
     )
+
+
+def companion_terms(
+    model: InspectedModel, block: int, settings: DinmSettings, replay: ReplayFactory, apart: str = ""
+) -> tuple[Sequence[AnswerTerm], int]:
+    """Return the loss of answers that decline other questions, in parts that take turns, and how many questions it has.
+
+    Each part is made when it is first asked for, and what enters the edited matrix is kept for other edits.
+
+    Args:
+        apart: A question that is none of them: the case's own.
+    """
+    longest, format = LONGEST_COMPANION, settings.format
+    fitting = [*companions(model, settings.companions, longest, FURTHER_ANSWERS[0], format, apart).values()]
+    turns = math.ceil(len(fitting) / COMPANIONS_AT_ONCE)
+    parts = LazyTerms(
+        [fitting[turn::turns] for turn in range(turns)],
+        lambda part: aligned_answer(model, block, part[0], kept(replay), part[1:], settings.first_token_weight),
+    )
+    return parts, len(fitting)
 
 
 def prepare_constraint(
