@@ -129,16 +129,11 @@ def mlp_inputs(
     """Yield each prompt's number and ``[tokens, blocks, d_model]`` float32: what enters the blocks' MLPs.
 
     Prompts that begin alike share rows where that pays (:mod:`inspector.model.passes.shared_rows`), rows of similar
-    length a batch; the forward pass ends after the last of the blocks.
+    length a batch; the forward pass ends where the MLP of the last of the blocks begins.
     """
     architecture = model.architecture
     entries = [next(iter(architecture.mlp_projections(block).values())) for block in blocks]
-    following = max(blocks) + 1
-    end = (
-        architecture.blocks[following]
-        if following < model.blocks
-        else architecture.final_norm or architecture.unembedding
-    )
+    end = entries[blocks.index(max(blocks))]
     row_of: dict[int, int] = {}
 
     def entering(chosen: Sequence[int]) -> list[list[Tensor]]:
@@ -147,7 +142,8 @@ def mlp_inputs(
         rows = [Alike.of([prompts[n] for n in row]) for _, row in groupby(chosen, row_of.__getitem__)]
         whole = laid_out(model, rows) if len(rows) < len(texts) else None
         ids = model.batch(*texts) if whole is None else whole.ids
-        with torch.no_grad(), model.running(), stopping_before(end), observe_inputs(entries, seen.__setitem__):
+        # What is observed last has to be seen before the pass ends there.
+        with torch.no_grad(), model.running(), observe_inputs(entries, seen.__setitem__), stopping_before(end):
             model.network(input_ids=ids, use_cache=False, **({} if whole is None else whole.arguments))
         # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
         states = [seen[n].reshape(len(ids), -1, seen[n].shape[-1]) for n in range(len(blocks))]

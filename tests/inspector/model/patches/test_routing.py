@@ -110,6 +110,27 @@ def test_a_row_that_does_not_fit_into_memory_is_read_in_halves(llama):
     assert all(torch.allclose(found[n], expected[n], rtol=1e-4, atol=1e-5) for n in range(14))
 
 
+def test_the_pass_ends_where_the_last_mlp_that_is_read_begins(every_model):
+    """What it reads is, bit for bit, what a pass through the whole model shows."""
+    prompt = encode(every_model, TEXTS[0]).prompt
+    entries = [next(iter(every_model.architecture.mlp_projections(block).values())) for block in (2, 0)]
+    seen: list[torch.Tensor] = []
+    ran: list[torch.nn.Module] = []
+    before = [entry.register_forward_pre_hook(lambda _module, args: seen.append(args[0])) for entry in entries]
+    after = [entry.register_forward_hook(lambda module, *_: ran.append(module)) for entry in entries]
+    try:
+        ((_, states),) = mlp_inputs(every_model, (2, 0), [prompt])
+        assert ran == entries[1:], "the lower block's alone"
+        seen.clear()
+        with torch.no_grad():
+            every_model.network(input_ids=torch.tensor([list(prompt)]))
+    finally:
+        for handle in (*before, *after):
+            handle.remove()
+    lower, higher = (each.reshape(-1, states.shape[-1]) for each in seen)
+    assert torch.equal(states[:, 0], higher) and torch.equal(states[:, 1], lower)
+
+
 @pytest.fixture
 def apart(monkeypatch) -> None:
     """Let no prompts share a row."""
