@@ -8,7 +8,7 @@ the rounding of sums in another order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -50,6 +50,11 @@ class Alike:
     texts: tuple[tuple[int, ...], ...]
     shared: int
 
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int]]) -> Alike:
+        """Return the row of texts that share what all of them begin with; a text alone is all shared."""
+        return cls(tuple(map(tuple, texts)), min(_common(texts[0], text) for text in texts))
+
     @property
     def tokens(self) -> int:
         """Length of the row."""
@@ -89,7 +94,7 @@ class Rows:
 
 
 def shared_rows(model: InspectedModel, sequences: Sequence[Sequence[int]]) -> list[Alike] | None:
-    """Return which texts share a row; takes the lock the first time that a model is asked.
+    """Return which texts of one batch share a row; takes the lock the first time that a model is asked.
 
     Args:
         sequences: Token ids of each text.
@@ -105,6 +110,43 @@ def shared_rows(model: InspectedModel, sequences: Sequence[Sequence[int]]) -> li
         return None
     rows = _cheapest(texts, model)
     return None if rows is None or not _computes_the_same(model) else rows
+
+
+def batched(model: InspectedModel, texts: Sequence[Sequence[int]], most: int) -> list[list[list[int]]]:
+    """Return which texts run together: batches of rows, each row the numbers of its texts.
+
+    Texts that begin alike share rows where all batches cost less for it, else each is a row of its own; rows of similar
+    length are a batch. As many texts as one batch has are one.
+
+    Args:
+        texts: Token ids of each.
+        most: How many texts as long as the longest one batch may have.
+    """
+    sharing = can_share(model)
+    order = sorted(range(len(texts)), key=lambda n: tuple(texts[n]) if sharing else (len(texts[n]),))
+
+    def apart(numbers: Sequence[int]) -> list[list[list[int]]]:
+        batches = _by_length([len(texts[n]) for n in numbers], lambda _: most)
+        return [[[numbers[place]] for place in batch] for batch in batches]
+
+    if len(texts) <= most:
+        rows = shared_rows(model, [texts[n] for n in order])
+        return [[[n] for n in order] if rows is None else _numbered(rows, order)] if texts else []
+    near = [n for n in order if sharing and len(texts[n]) <= _reach(model)]
+    alike = [tuple(texts[n]) for n in near]
+    rows = _cheapest(alike, model, most) if len(near) > 1 else None
+    if rows is None:
+        return apart(order)
+    numbers = _numbered(rows, near)
+    batches = _by_length([row.tokens for row in rows], _room(alike, model, most))
+    far = [n for n in order if len(texts[n]) > _reach(model)]
+    return [[numbers[place] for place in batch] for batch in batches] + apart(far)
+
+
+def _numbered(rows: Sequence[Alike], order: Sequence[int]) -> list[list[int]]:
+    """Return the numbers of each row's texts, which come in this order."""
+    left = iter(order)
+    return [[next(left) for _ in row.texts] for row in rows]
 
 
 def can_share(model: InspectedModel) -> bool:
@@ -166,17 +208,51 @@ def _work(rows: int, tokens: int, width: int) -> float:
     return rows * tokens * (1 + tokens / (3 * width))
 
 
-def _cheapest(texts: Sequence[tuple[int, ...]], model: InspectedModel) -> list[Alike] | None:
-    """Return the rows that cost least, ``None`` where none pays."""
+def _room(texts: Sequence[Sequence[int]], model: InspectedModel, most: int) -> Callable[[int], int]:
+    """Return how many rows of so many tokens a batch may have: no more tokens than texts apart, nor masks too large."""
+    tokens = most * max(map(len, texts))
+    return lambda length: min(most, tokens // length, MOST_MASK // (length**2 * model.dtype.itemsize))
+
+
+def _by_length(lengths: Sequence[int], room: Callable[[int], int]) -> list[list[int]]:
+    """Put rows of similar length into batches: their numbers, the longest last; one at least.
+
+    Args:
+        room: How many rows of so many tokens a batch may have.
+    """
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and len(batches[-1]) < room(lengths[number]):
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches
+
+
+def _cheapest(texts: Sequence[tuple[int, ...]], model: InspectedModel, most: int | None = None) -> list[Alike] | None:
+    """Return the rows that cost least, ``None`` where none pays.
+
+    Args:
+        most: How many texts as long as the longest one batch may have; all rows are one batch by default.
+    """
     width = model.architecture.d_model
-    limit = WORTH * _work(len(texts), max(map(len, texts)), width)
+    at_once = len(texts) if most is None else most
+
+    def work(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+        return sum(_work(len(batch), lengths[batch[-1]], width) for batch in batches)
+
+    lengths = list(map(len, texts))
+    limit = WORTH * work(lengths, _by_length(lengths, lambda _: at_once))
+    room = _room(texts, model, at_once)
     best: list[Alike] | None = None
     for widest in WIDEST:
         rows = _grouped(texts, widest)
-        longest = max(row.tokens for row in rows)
-        work = _work(len(rows), longest, width)
-        if work <= limit and len(rows) * longest**2 * model.dtype.itemsize <= MOST_MASK:
-            best, limit = rows, work
+        lengths = [row.tokens for row in rows]
+        batches = _by_length(lengths, room)
+        fit = all(room(row.tokens) for row in rows if len(row.texts) > 1) and (most is not None or len(batches) == 1)
+        needed = work(lengths, batches)
+        if fit and needed <= limit:
+            best, limit = rows, needed
     return best
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,12 +20,12 @@ from inspector.model.inspected import InspectedModel
 from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.memory.halving import halved, when_memory_runs_out
 from inspector.model.memory.recent import Recent, named
-from inspector.model.passes.shared_rows import can_share, counted_in, laid_out, shared_rows
+from inspector.model.passes.shared_rows import Alike, batched, counted_in, laid_out
 from inspector.model.patches.detector import Detector, DetectorReading
 from inspector.model.patches.patch import VANILLA, Row
 
 AT_ONCE = 12
-"""Most prompts of one forward pass."""
+"""Most prompts of one forward pass; where prompts share rows, most rows of it, of no more tokens."""
 MOST_KEPT = 134
 """Prompts whose states are kept of a model, those read last: the bundled ones of the gate's exam in two formats."""
 _KEPT: WeakKeyDictionary[InspectedModel, Recent[str, Tensor]] = WeakKeyDictionary()
@@ -127,37 +128,33 @@ def mlp_inputs(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield each prompt's number and ``[tokens, blocks, d_model]`` float32: what enters the blocks' MLPs.
 
-    Prompts that begin alike share rows where that pays (:mod:`inspector.model.passes.shared_rows`), else prompts of
-    similar length a batch; the forward pass ends after the last of the blocks.
+    Prompts that begin alike share rows where that pays (:mod:`inspector.model.passes.shared_rows`), rows of similar
+    length a batch; the forward pass ends where the MLP of the last of the blocks begins.
     """
     architecture = model.architecture
     entries = [next(iter(architecture.mlp_projections(block).values())) for block in blocks]
-    following = max(blocks) + 1
-    end = (
-        architecture.blocks[following]
-        if following < model.blocks
-        else architecture.final_norm or architecture.unembedding
-    )
+    end = entries[blocks.index(max(blocks))]
+    row_of: dict[int, int] = {}
 
     def entering(chosen: Sequence[int]) -> list[list[Tensor]]:
         texts, seen = [prompts[n] for n in chosen], dict[int, Tensor]()
         lengths = [range(len(text)) for text in texts]
-        rows = shared_rows(model, texts)
-        whole = None if rows is None else laid_out(model, rows)
+        rows = [Alike.of([prompts[n] for n in row]) for _, row in groupby(chosen, row_of.__getitem__)]
+        whole = laid_out(model, rows) if len(rows) < len(texts) else None
         ids = model.batch(*texts) if whole is None else whole.ids
-        with torch.no_grad(), model.running(), stopping_before(end), observe_inputs(entries, seen.__setitem__):
+        # What is observed last has to be seen before the pass ends there.
+        with torch.no_grad(), model.running(), observe_inputs(entries, seen.__setitem__), stopping_before(end):
             model.network(input_ids=ids, use_cache=False, **({} if whole is None else whole.arguments))
         # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
         states = [seen[n].reshape(len(ids), -1, seen[n].shape[-1]) for n in range(len(blocks))]
-        counted = Counted(lengths if rows is None else counted_in(rows, lengths))
+        counted = Counted(lengths if whole is None else counted_in(rows, lengths))
         parts = [counted.of(each).split([len(text) for text in texts]) for each in states]
         return [list(of_text) for of_text in zip(*parts, strict=True)]
 
-    together = can_share(model)
-    order = sorted(range(len(prompts)), key=lambda n: tuple(prompts[n]) if together else (len(prompts[n]),))
     size = prompts_that_fit(model, max(map(len, prompts), default=0), 1, AT_ONCE)
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
+    for batch in batched(model, prompts, size):
+        row_of.update({n: number for number, row in enumerate(batch) for n in row})
+        chosen = [n for row in batch for n in row]
         for number, parts in zip(chosen, halved(entering, chosen), strict=True):
             # Blocks may lie on different devices.
             yield number, torch.stack([part.float().to(parts[0].device) for part in parts], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from weakref import WeakKeyDictionary
 
 import by_hand
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPTNeoConfig
 from inspector.model import from_parts
 from inspector.model.passes import shared_rows as sharing
 from inspector.model.passes import tails as tails_module
-from inspector.model.passes.shared_rows import counted_in, laid_out, shared_rows
+from inspector.model.passes.shared_rows import Alike, batched, counted_in, laid_out, shared_rows
 from inspector.model.passes.tails import Tails, with_weight
 
 # Within the sliding window of 16, whose rows are longer. Three texts of one prompt, the first the prompt alone; then
@@ -188,6 +189,104 @@ def test_a_model_is_tried_once_and_again_where_its_memory_ran_out(llama, monkeyp
     for _ in range(2):
         assert shared_rows(llama, SEQUENCES) is not None
     assert len(tried) == 3, "a full memory, then both ways once"
+
+
+def of_lengths(shared: int, lengths: list[int], seed: int = 0) -> list[tuple[int, ...]]:
+    """Return made-up texts that share their first tokens."""
+    drawn = random.Random(seed)
+    begun = tuple(drawn.choices(range(20, 120), k=shared))
+    return [(*begun, *drawn.choices(range(20, 120), k=length - shared)) for length in lengths]
+
+
+def run_by(batches: list[list[Alike]]) -> int:
+    """Return how many positions run, pads among them."""
+    return sum(len(rows) * max(row.tokens for row in rows) for rows in batches)
+
+
+def positions(model, texts: list[tuple[int, ...]]) -> int:
+    """Return how many positions run of the texts, each of which is in one row."""
+    batches = batched(model, texts, MOST)
+    assert sorted(n for rows in batches for row in rows for n in row) == list(range(len(texts)))
+    return run_by([[Alike.of([texts[n] for n in row]) for row in rows] for rows in batches])
+
+
+@pytest.fixture
+def wide(monkeypatch) -> None:
+    """Let attention be as small a share of the work as in a model of the usual width."""
+    own = sharing._work
+    monkeypatch.setattr(sharing, "_work", lambda rows, tokens, _width: own(rows, tokens, 1024))
+
+
+MOST = 12
+LENGTHS = [10 + 7 * n % 90 for n in range(100)]
+UNLIKE = run_by(
+    [[Alike.of([range(n)]) for n in sorted(LENGTHS)[start : start + MOST]] for start in range(0, 100, MOST)]
+)
+
+
+def dozens(texts: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Return the texts in batches of those that stand next to each other by what they begin with."""
+    return [sorted(texts)[start : start + MOST] for start in range(0, len(texts), MOST)]
+
+
+def apart(texts: list[tuple[int, ...]]) -> list[Alike]:
+    return [Alike.of([text]) for text in texts]
+
+
+@pytest.mark.usefixtures("wide")
+def test_texts_that_share_little_run_in_no_more_positions_than_by_length(llama):
+    """In the order of what they begin with the lengths of a batch are mixed."""
+    texts = of_lengths(2, LENGTHS)
+    assert positions(llama, texts) == UNLIKE < 0.8 * run_by(list(map(apart, dozens(texts))))
+
+
+@pytest.mark.usefixtures("wide")
+def test_texts_that_share_much_share_rows_over_all_of_them(llama):
+    """In fewer positions than where each dozen of them shares rows by itself; no batch has more tokens than apart."""
+    lengths = [50 + 7 * n % 40 for n in range(9)]
+    texts = [text for seed in range(12) for text in of_lengths(30 + seed, lengths, seed)]
+    by_dozen = run_by([shared_rows(llama, some) or apart(some) for some in dozens(texts)])
+    assert positions(llama, texts) < 0.9 * by_dozen < 0.9 * run_by(list(map(apart, dozens(texts))))
+    for rows in batched(llama, texts, MOST):
+        longest = max(Alike.of([texts[n] for n in row]).tokens for row in rows)
+        assert len(rows) <= MOST and len(rows) * longest <= MOST * max(lengths)
+
+
+@pytest.mark.usefixtures("wide")
+def test_texts_that_share_much_pay_though_others_share_little(llama):
+    much = of_lengths(40, [50 + n % 40 for n in range(50)])
+    texts = [*much, *of_lengths(0, LENGTHS, seed=1)]
+    by_dozen = run_by([shared_rows(llama, some) or apart(some) for some in dozens(texts)])
+    assert positions(llama, texts) < min(by_dozen, 0.9 * (sum(map(len, much)) + UNLIKE))
+
+
+def test_as_many_texts_as_one_batch_has_stay_one(llama):
+    for texts in (of_lengths(0, LENGTHS[:MOST]), of_lengths(20, [25 + 3 * n for n in range(MOST)])):
+        (rows,) = batched(llama, texts, MOST)
+        alike = shared_rows(llama, sorted(texts))
+        assert [len(row) for row in rows] == ([1] * MOST if alike is None else [len(row.texts) for row in alike])
+        assert [n for row in rows for n in row] == sorted(range(MOST), key=texts.__getitem__)
+    assert batched(llama, [], MOST) == []
+
+
+def test_texts_that_a_sliding_window_would_cut_are_in_no_batch_with_shared_rows(tiny):
+    model = tiny("mistral_sliding")
+    texts = of_lengths(10, [12 + n % 9 for n in range(45)])
+    for rows in batched(model, texts, MOST):
+        assert max(map(len, rows)) == 1 or max(len(texts[n]) for row in rows for n in row) <= 16
+    assert any(len(row) > 1 for rows in batched(model, texts, MOST) for row in rows)
+
+
+@pytest.mark.usefixtures("wide")
+def test_masks_of_a_batch_of_shared_rows_stay_within_their_bound(llama, monkeypatch):
+    texts = of_lengths(20, [25 + n % 20 for n in range(60)])
+    most = 2 * 130**2 * 4
+    monkeypatch.setattr(sharing, "MOST_MASK", most)
+    batches = [[Alike.of([texts[n] for n in row]) for row in rows] for rows in batched(llama, texts, MOST)]
+    assert any(len(row.texts) > 1 for rows in batches for row in rows)
+    for rows in batches:
+        if any(len(row.texts) > 1 for row in rows):
+            assert len(rows) * max(row.tokens for row in rows) ** 2 * 4 <= most
 
 
 def test_a_kept_pass_of_shared_rows_is_no_pass_of_the_same_texts_apart(llama, monkeypatch):

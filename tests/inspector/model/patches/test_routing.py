@@ -15,8 +15,8 @@ from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row, an
 from inspector.model.answers.batching import generate, generate_each
 from inspector.model.encoding import Encoded
 from inspector.model.memory import batch_size
-from inspector.model.passes.shared_rows import shared_rows
-from inspector.model.patches import routing
+from inspector.model.passes import shared_rows as sharing
+from inspector.model.passes.shared_rows import batched
 from inspector.model.patches.detector import Hidden
 from inspector.model.patches.routing import decided, mlp_inputs, scores, windows
 from inspector.safeedit.marking import harmless_kl
@@ -60,26 +60,81 @@ def test_prompts_that_begin_alike_are_read_in_shared_rows_and_stay_what_they_are
     """Whichever order they come in; a family that cannot share them reads the same."""
     begun = tuple(range(20, 28))
     prompts = [(*begun, *range(40, 46)), (3, 4, 5), (*begun, 50, 51, 52), begun, (*begun, 60)]
-    found, shared = [], []
-    for sharing in (True, False):
-        monkeypatch.setattr(routing, "can_share", lambda _model, sharing=sharing: sharing)
-        monkeypatch.setattr(
-            routing,
-            "shared_rows",
-            lambda *given, sharing=sharing: shared.append(shared_rows(*given)) or shared[-1] if sharing else None,
-        )
-        found.append(dict(mlp_inputs(every_model, BLOCKS, prompts)))
-    assert [len(row.texts) for row in shared[0]] == [1, 4], "those that begin alike stand side by side"
+    assert [[len(row) for row in rows] for rows in batched(every_model, prompts, 12)] == [[1, 4]], "side by side"
+    together = dict(mlp_inputs(every_model, BLOCKS, prompts))
+    monkeypatch.setattr(sharing, "_is_plain", lambda _model: False)
+    for number, states in mlp_inputs(every_model, BLOCKS, prompts):
+        assert together[number].shape[0] == len(prompts[number])
+        assert torch.allclose(together[number], states, rtol=1e-4, atol=1e-5)
+
+
+def test_many_prompts_share_rows_over_all_of_them_and_each_reads_as_it_does_alone(every_model, monkeypatch):
+    """Some share a beginning, some are by themselves, some are longer than a sliding window of 16."""
+    begun = tuple(range(20, 30))
+    prompts = [(*begun, *range(40 + n, 41 + n + n % 5)) for n in range(20)]
+    prompts += [(3, 4 + n, *range(50, 52 + n)) for n in range(4)] + [(*begun, *range(60, 70 + n)) for n in range(2)]
+    prompts = prompts[::3] + prompts[1::3] + prompts[2::3]
+    sizes: list[tuple[int, ...]] = []
+    embeddings = every_model.network.get_input_embeddings()
+    handle = embeddings.register_forward_pre_hook(lambda _module, args: sizes.append(tuple(args[0].shape)))
+    try:
+        found = dict(mlp_inputs(every_model, BLOCKS, prompts))
+    finally:
+        handle.remove()
+    assert sum(rows * tokens for rows, tokens in sizes) < 0.8 * sum(map(len, prompts)), "less than without any pad"
+    assert sorted(found) == list(range(len(prompts)))
     for number, prompt in enumerate(prompts):
-        assert found[0][number].shape[0] == len(prompt)
-        assert torch.allclose(found[0][number], found[1][number], rtol=1e-4, atol=1e-5)
+        ((_, alone),) = mlp_inputs(every_model, BLOCKS, [prompt])
+        assert torch.allclose(found[number], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_does_not_fit_into_memory_is_read_in_halves(llama):
+    begun = tuple(range(20, 28))
+    prompts = [(*begun, 40 + n, *range(50, 50 + n % 4)) for n in range(14)]
+    assert any(len(rows) == 1 for rows in batched(llama, prompts, 12)), "a single row, which still has two halves"
+    expected, sizes, failed = dict(mlp_inputs(llama, BLOCKS, prompts)), [], []
+
+    def full(_module: object, args: tuple[torch.Tensor]) -> None:
+        sizes.append(args[0].numel())
+        if len(args[0]) == 1 and not failed:
+            failed.append(sizes[-1])
+            raise torch.OutOfMemoryError("out of memory")
+
+    handle = llama.network.get_input_embeddings().register_forward_pre_hook(full)
+    try:
+        found = dict(mlp_inputs(llama, BLOCKS, prompts))
+    finally:
+        handle.remove()
+    first, second = sizes[sizes.index(failed[0]) + 1 :][:2]
+    assert max(first, second) < failed[0] < first + second, "each half has the beginning"
+    assert all(torch.allclose(found[n], expected[n], rtol=1e-4, atol=1e-5) for n in range(14))
+
+
+def test_the_pass_ends_where_the_last_mlp_that_is_read_begins(every_model):
+    """What it reads is, bit for bit, what a pass through the whole model shows."""
+    prompt = encode(every_model, TEXTS[0]).prompt
+    entries = [next(iter(every_model.architecture.mlp_projections(block).values())) for block in (2, 0)]
+    seen: list[torch.Tensor] = []
+    ran: list[torch.nn.Module] = []
+    before = [entry.register_forward_pre_hook(lambda _module, args: seen.append(args[0])) for entry in entries]
+    after = [entry.register_forward_hook(lambda module, *_: ran.append(module)) for entry in entries]
+    try:
+        ((_, states),) = mlp_inputs(every_model, (2, 0), [prompt])
+        assert ran == entries[1:], "the lower block's alone"
+        seen.clear()
+        with torch.no_grad():
+            every_model.network(input_ids=torch.tensor([list(prompt)]))
+    finally:
+        for handle in (*before, *after):
+            handle.remove()
+    lower, higher = (each.reshape(-1, states.shape[-1]) for each in seen)
+    assert torch.equal(states[:, 0], higher) and torch.equal(states[:, 1], lower)
 
 
 @pytest.fixture
 def apart(monkeypatch) -> None:
     """Let no prompts share a row."""
-    monkeypatch.setattr(routing, "can_share", lambda _model: False)
-    monkeypatch.setattr(routing, "shared_rows", lambda *_: None)
+    monkeypatch.setattr(sharing, "_is_plain", lambda _model: False)
 
 
 @pytest.mark.usefixtures("apart")
