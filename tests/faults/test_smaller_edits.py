@@ -35,6 +35,7 @@ DINM = {
     "own_refusals": 0,
     "companions": 4,
     "monitor": 2,
+    "damage_budget": 1e6,
     "null_space": None,
 }
 GATED = {"steps": 3, "texts": 30, "own_answers": 2, "longest_text": 400, "false_alarms": 0.5}
