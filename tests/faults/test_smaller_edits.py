@@ -40,8 +40,8 @@ DINM = {
 }
 GATED = {"steps": 3, "texts": 30, "own_answers": 2, "longest_text": 400, "false_alarms": 0.5}
 EDITS = {
-    "dinm, a given step": small(DinmSettings, **DINM, damage_budget=None, learning_rate=0.01, optimiser="descent"),
-    "dinm, a measured step": small(DinmSettings, **DINM, damage_budget=None, learning_rate=None, optimiser="descent"),
+    "dinm, a given step": small(DinmSettings, **DINM, learning_rate=0.01, optimiser="descent"),
+    "dinm, a measured step": small(DinmSettings, **DINM, learning_rate=None, optimiser="descent"),
     "gated": GatedSettings(**SMALL, **GATED, further_prompts=2, target_probability=None, damage_budget=None),
     "delman": DelmanSettings(**SMALL, steps=3, contexts=2, context_weight=1.0, position="prompt"),
     "sft": small(SftSettings),
