@@ -352,6 +352,20 @@ def test_the_work_of_an_edit_is_what_its_matrix_products_do(folder, block):
     assert sum(products.get(kind, 0) for kind in (torch.ops.aten.mm, torch.ops.aten.addmm)) / 1e9 == pytest.approx(work)
 
 
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_the_work_of_a_plain_edit_is_what_its_matrix_products_do(folder, block):
+    model, steps = load(folder, device="cpu", dtype="float32"), 3
+    case, settings = edit_speed.sized_case(model, 60, 20), preset("reference", steps=steps, watch_unsafe=False)
+    work = edit_speed.plain_gflop(model, block, *edit_speed.worked_on(model, case), steps)
+    run(dinm(model, case, block, settings, replay=edit_speed.PLAIN_WAY))  # what is checked once for a block
+    let_go(MemoryError())
+    with FlopCounterMode(display=False) as counted:
+        assert run(dinm(model, case, block, settings, replay=edit_speed.PLAIN_WAY)).kept == steps
+    products = counted.get_flop_counts()["Global"]
+    ran = sum(products.get(kind, 0) for kind in (torch.ops.aten.mm, torch.ops.aten.addmm)) / 1e9
+    assert ran == pytest.approx(work)
+
+
 def test_what_is_counted_is_what_an_edit_runs(folder, monkeypatch):
     model = load(folder, device="cpu", dtype="float32")
     case, ran = edit_speed.sized_case(model, 60, 20), []
