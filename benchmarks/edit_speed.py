@@ -136,6 +136,23 @@ def edit_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Wo
     return prepared + steps * step_gflop(model, block, answer, constraint) + last
 
 
+def plain_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Worked, steps: int) -> float:
+    """Return the work of the same edit the plain way, GFLOP: whole passes with the logits of every position.
+
+    The edited matrix's own product is made and replaced in each, so there are two. Backward goes no lower than that
+    matrix.
+    """
+    architecture = model.architecture
+    down = architecture.d_model * architecture.d_ff
+    forward = sum(
+        pass_gflop(model, text.positions, text.positions) + 2 * down * text.positions / 1e9
+        for text in (answer, constraint)
+    )
+    above = sum(block_weights(model, number) for number in range(block + 1, model.blocks))
+    backward = 2 * (above + down + math.prod(canonical_shape(architecture.unembedding))) * answer.positions / 1e9
+    return steps * (forward + backward) + forward
+
+
 def predicted_need(model: InspectedModel, case: Case, block: int) -> MemoryNeed:
     """Predict the memory of an edit of the preset ``reference``: its own texts in the place of the default edit's."""
     answer, constraint = worked_on(model, case)

@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.gpu import Clock, answers, dense_patch, lora_patch, own_generate
+from benchmarks.gpu import Clock, answers, dense_patch, lora_patch, own_generate, require_tokens, shorter
 from editing.command import add_model, finished, load_model
 from inspector.model import VANILLA, InspectedModel, Row, encode
 from inspector.safeedit import bundled_cases
@@ -59,7 +59,7 @@ def measure(model: InspectedModel, tokens: int, rounds: int) -> dict[str, dict[s
     """Return seconds a token step and tokens a second beside ``generate``, by way."""
     case = bundled_cases()[0]
     prompt = list(encode(model, case.adversarial_prompt, None).prompt)
-    clock, short = Clock(model.devices, 1), max(2, tokens // 4)
+    clock, short = Clock(model.devices, 1), shorter(tokens)
     each: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, way in ways(model, prompt).items():
@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None, help="a JSON file for the numbers")
     options = parser.parse_args(arguments)
+    require_tokens(options.tokens, "--tokens")
     model = load_model(options)
     found = measure(model, options.tokens, options.rounds)
     print(f"{model.name}, {model.dtype_name}, {options.tokens} tokens")

@@ -14,8 +14,12 @@ matrix-product rate and copy bandwidth, one plain forward pass, locating against
 the last of the layers, with the one that Operate makes first, to be routed, and vanilla and edited answers together
 against the time that reading the weights takes. Every row of an edit names its preset. Times are medians of warm runs.
 
-A line a number is printed. Exit codes: 0; 1 when an edit of the small shape is further from the same in float32 on the
-CPU than :data:`TOLERANCES`; 2 when it cannot be done.
+A line a number is printed. What is known is written to --out after each part, so that a run that is cut loses no more
+than one (``complete`` is false until the end). Memory is that of the devices that compute: weights that lie on disk, or
+in CPU memory beside cards, are in ``weights by device`` alone.
+
+Exit codes: 0; 1 when an edit of the small shape is further from the same in float32 on the CPU than
+:data:`TOLERANCES`; 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -44,6 +49,7 @@ from editing.methods.dinm import ROUTED, dinm
 from editing.optimising.replay import ReplayFactory, TailReplay
 from inspector.command import add_layer, add_spread
 from inspector.divergence import divergence
+from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
 from inspector.model.answers.batching import generate
 from inspector.model.architecture import canonical_shape
@@ -51,12 +57,15 @@ from inspector.model.encoding import tokenise
 from inspector.model.memory.memory_need import MemoryNeed, bytes_of, predict
 from inspector.model.placement import read_max_memory, spread_options
 from inspector.model.quantised import beside_parameters
+from inspector.model.whole_file import write_whole
 from inspector.safeedit import Case
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.2}
 """How far deltas may be from those of float32 on the CPU, as a share of their norm. Adam follows signs, so that a small
 gradient whose sign bfloat16 turns moves its weight the other way: that is most of the second."""
 LORA_RANK = 8
+SHORT = 2
+"""Tokens of a short answer, at least: the first one reads the prompt, the second is a token step."""
 
 
 class Clock:
@@ -185,34 +194,57 @@ def own_generate(model: InspectedModel, prompt: list[int], rows: int, tokens: in
     return lambda: model.network.generate(ids, attention_mask=torch.ones_like(ids), **options)
 
 
+def shorter(tokens: int) -> int:
+    """Return the length of the short answers whose time is taken from that of long ones: so the prompt is left out."""
+    return max(SHORT, tokens // 4)
+
+
+def require_tokens(tokens: int, option: str) -> None:
+    """Refuse long answers that are no longer than the short ones.
+
+    Raises:
+        EditError: They are not.
+    """
+    if tokens <= SHORT:
+        raise EditError(
+            f"{tokens} tokens are too few: a token's time is that of long answers minus that of answers of {SHORT} "
+            f"tokens. Give {option} {SHORT + 1} or more."
+        )
+
+
 def token_seconds(clock: Clock, asked: Callable[[int], Callable[[], Any]], tokens: int) -> float:
-    """Return the seconds of one token step: long answers minus short ones, so that reading the prompt is left out."""
-    short = max(2, tokens // 4)
+    """Return the seconds of one token step: long answers minus short ones."""
+    short = shorter(tokens)
     return (clock.seconds(asked(tokens)) - clock.seconds(asked(short))) / (tokens - short)
 
 
-def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything and return the numbers by name."""
+def measure(
+    shape: str, device: torch.device, dtype: torch.dtype, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Measure everything; yield the numbers by name after each part."""
     four_bit, held = options.dtype == "nf4", read_max_memory(options.max_memory)
     spread = spread_options(device, options.device_map, held)
-    found: dict[str, Any] = {
+    rates = limits(Clock([device], options.repeats), device, dtype)
+    say(rates)
+    yield {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
         "shape": shape,
         "dtype": "nf4" if four_bit else str(dtype).removeprefix("torch."),
-        "limits": limits(Clock([device], options.repeats), device, dtype),
+        "limits": rates,
     }
-    say(found["limits"])
     if not spread:
-        return found | measured(random_model(shape, device, dtype, four_bit=four_bit), options, found["limits"])
+        yield from measured(random_model(shape, device, dtype, four_bit=four_bit), options, rates)
+        return
     with spread_model(shape, device, dtype, four_bit, held) as model:
-        places = {f"{place}, GiB": size / 2**30 for place, size in bytes_of(model.network).items()}
-        say(places)  # on ``meta`` is what is fetched for each pass
-        return found | {"weights by device": places} | measured(model, options, found["limits"])
+        places = {f"{place}, GiB": size / 2**30 for place, size in weights_by_place(model.network).items()}
+        say(places)
+        yield {"weights by device": places, **beside_cards(model)}
+        yield from measured(model, options, rates)
 
 
-def measured(model: InspectedModel, options: argparse.Namespace, rates: dict[str, float]) -> dict[str, Any]:
-    """Measure a model and return the numbers by name; the machine's own rates are given."""
+def measured(model: InspectedModel, options: argparse.Namespace, rates: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """Measure a model; yield the numbers by name after each part. The machine's own rates are given."""
     clock, found = Clock(model.devices, options.repeats), dict[str, Any]()
     case = sized_case(model, options.prompt_tokens, options.answer_tokens)
     prompt = encode(model, case.adversarial_prompt, None, PLAIN).prompt
@@ -231,31 +263,66 @@ def measured(model: InspectedModel, options: argparse.Namespace, rates: dict[str
         found[f"locate ({name}), s"] = located
         found[f"locate ({name}), forward passes"] = located / plain_pass
     say({key: value for key, value in found.items() if "locate" in key or "forward" in key})
-    blocks = options.layers or _blocks(model)
-    found["edits"] = [_edits(clock, model, case, block, options) for block in blocks]
-    found["default edits"] = [_default_edits(clock, model, case, block, {}) for block in blocks]
-    found["default edits"] += [_default_edits(clock, model, case, blocks[-1], ROUTED)]
-    found["answers"] = _answers(clock, model, list(prompt), rates["copy, GB/s"], options)
-    edits = [*found["edits"], *found["default edits"]]
-    found["peak memory, GiB"] = max(edit["weights and peak, GiB"] for edit in edits)
-    found["predicted peak memory, GiB"] = max(edit["predicted weights and peak, GiB"] for edit in edits)
-    found["weights, GiB"] = weights_gib(model)
+    found["weights, GiB"] = sum(bytes_of(model.network).values()) / 2**30
     found["predicted weights, GiB"] = predicted_need(model, case, model.blocks // 2).weights / 2**30
-    return found
+    yield found
+    blocks = options.layers or _blocks(model)
+    edits, default = list[dict[str, Any]](), list[dict[str, Any]]()
+    for block in blocks:
+        edits.append(_edits(clock, model, case, block, options))
+        yield {"edits": edits, **_largest(edits)}
+    for block, changes in (*((block, {}) for block in blocks), (blocks[-1], ROUTED)):
+        default.append(_default_edits(clock, model, case, block, changes))
+        yield {"default edits": default, **_largest([*edits, *default])}
+    yield from _answers(clock, model, list(prompt), rates["copy, GB/s"], options)
 
 
-def weights_gib(model: InspectedModel) -> float:
-    """Return what all weights take, GiB."""
-    return sum(bytes_of(model.network).values()) / 2**30
+def _largest(edits: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the most memory of some edits."""
+    return {
+        "peak memory, GiB": max(edit["weights and peak, GiB"] for edit in edits),
+        "predicted peak memory, GiB": max(edit["predicted weights and peak, GiB"] for edit in edits),
+    }
+
+
+def weights_by_place(network: torch.nn.Module) -> dict[str, int]:
+    """Return the bytes of all weights and buffers by where they lie: a card, ``cpu`` or ``disk``.
+
+    Offloaded ones are counted where accelerate keeps them, not where they are fetched to.
+    """
+    found = Counter({str(device): size for device, size in bytes_of(network).items() if device.type != "meta"})
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.device.type == "meta":
+            parts = (part for part in network.hf_device_map if f"{name}.".startswith(f"{part}." if part else ""))
+            found[str(network.hf_device_map[max(parts, key=len)])] += tensor.numel() * tensor.element_size()
+    return dict(found)
+
+
+def held_bytes(model: InspectedModel) -> int:
+    """Return the bytes of the weights that lie where a peak is looked at: on the cards, without any in CPU memory."""
+    places = weights_by_place(model.network)
+    cards = [str(device) for device in model.devices if device.type == "cuda"]
+    return sum(places.get(place, 0) for place in cards or ["cpu"])
+
+
+def beside_cards(model: InspectedModel) -> dict[str, float]:
+    """Return what of the weights lies in CPU memory and is fetched to the cards, GiB; nothing where there is none."""
+    held = weights_by_place(model.network).get("cpu", 0)
+    on_cards = any(device.type == "cuda" for device in model.devices)
+    return {"weights in CPU memory beside cards, GiB": held / 2**30} if on_cards and held else {}
 
 
 def _memory(model: InspectedModel, growth: float, need: MemoryNeed) -> dict[str, float]:
-    """Return how far memory has grown in an edit, MiB, and all that was held then, beside what is predicted."""
+    """Return how far memory has grown in an edit, MiB, and all that was held then, beside what is predicted.
+
+    What is held is counted where the growth is: on the cards, or without any in CPU memory.
+    """
+    held = held_bytes(model) / 2**30
     return {
         "peak, MiB": growth,
         "predicted, MiB": need.editing / 2**20,
-        "weights and peak, GiB": weights_gib(model) + growth / 1024,
-        "predicted weights and peak, GiB": need.edit / 2**30,
+        "weights and peak, GiB": held + growth / 1024,
+        "predicted weights and peak, GiB": held + (need.edit - need.weights) / 2**30,
     }
 
 
@@ -327,26 +394,27 @@ def _default_edits(
 
 def _answers(
     clock: Clock, model: InspectedModel, prompt: list[int], bandwidth: float, options: argparse.Namespace
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     bound = weight_bytes(model) / (bandwidth * 1e9)
     found: dict[str, Any] = {"reading the weights once, ms": 1e3 * bound}
     block = _blocks(model)[1]
-    chosen = {
-        "vanilla and DINM": [VANILLA, Row(dense_patch(model, block))],
-        "vanilla and LoRA in every matrix": [VANILLA, Row(lora_patch(model))],
-        "vanilla alone": [VANILLA],
+    chosen: dict[str, Callable[[], list[Row]]] = {
+        "vanilla and DINM": lambda: [VANILLA, Row(dense_patch(model, block))],
+        "vanilla and LoRA in every matrix": lambda: [VANILLA, Row(lora_patch(model))],
+        "vanilla alone": lambda: [VANILLA],
     }
-    for name, rows in chosen.items():
-        step = token_seconds(clock, partial(answers, model, prompt, rows), options.new_tokens)
+    for name, made in chosen.items():
+        step = token_seconds(clock, partial(answers, model, prompt, made()), options.new_tokens)
         found[name] = {"a token step, ms": 1e3 * step, "share of the bound": bound / step}
         say({name: found[name]})
+        yield {"answers": found}
     own = token_seconds(clock, partial(own_generate, model, prompt, 2), options.new_tokens)
     found["transformers' generate, two vanilla rows"] = {
         "a token step, ms": 1e3 * own,
         "share of the bound": bound / own,
     }
     say({"transformers' generate": 1e3 * own})
-    return found
+    yield {"answers": found}
 
 
 def against_cpu(device: torch.device, steps: int) -> dict[str, float]:
@@ -384,6 +452,12 @@ def say(numbers: dict[str, Any]) -> None:
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}", flush=True)
 
 
+def _keep(out: Path | None, found: Mapping[str, Any]) -> None:
+    """Write what is known, where it is to be written."""
+    if out is not None:
+        write_whole(out, json.dumps(found, indent=1))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -404,15 +478,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None, help="a JSON file for all numbers")
     options = parser.parse_args(arguments)
+    require_tokens(options.new_tokens, "--new-tokens")
     device = torch.device(options.device)
     plain = "bfloat16" if device.type == "cuda" else "float32"
     name = plain if options.dtype in (None, "nf4") else options.dtype
-    found = measure(options.shape, device, getattr(torch, name), options)
-    found["small shape against float32 on the CPU"] = against_cpu(device, options.steps)
-    say(found["small shape against float32 on the CPU"])
-    if options.out is not None:
-        options.out.write_text(json.dumps(found, indent=1))
-    too_far = beyond(found["small shape against float32 on the CPU"])
+    found: dict[str, Any] = {"complete": False}
+    for part in measure(options.shape, device, getattr(torch, name), options):
+        _keep(options.out, found := found | part)
+    small = against_cpu(device, options.steps)
+    say(small)
+    _keep(options.out, found | {"small shape against float32 on the CPU": small, "complete": True})
+    too_far = beyond(small)
     if too_far:
         print(f"Too far from float32 on the CPU: {'; '.join(too_far)}", file=sys.stderr)
     return int(bool(too_far))

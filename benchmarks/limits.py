@@ -219,7 +219,8 @@ def editing(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured
 def compiling(model: InspectedModel, case: Case, of: Machine, block: int) -> Iterator[Measured]:
     """Edit a block with the blocks above it compiled, but for the last, beside the same edit without.
 
-    The compilation is in none of them: it stands by itself, as what the first edit takes longer.
+    The compilation is in none of them: it stands by itself, as what the first edit takes longer. No block is fetched:
+    see :func:`require_unfetched`.
     """
     edit = partial(edited, model, case, block, TailReplay)
     edit()  # warm
@@ -240,6 +241,19 @@ def compiling(model: InspectedModel, case: Case, of: Machine, block: int) -> Ite
     limit = edit_limit(model, case, block, of)
     yield Measured("compile", f"layer {block}, {len(above)} blocks", seconds, plain, limit)
     yield Measured("compile", "the compilation", first - seconds)
+
+
+def require_unfetched(model: InspectedModel) -> None:
+    """Refuse to compile blocks whose weights are fetched for each pass.
+
+    Raises:
+        EditError: accelerate has put its own ``forward`` into one.
+    """
+    if any("forward" in vars(part) for block in model.architecture.blocks for part in block.modules()):
+        raise EditError(
+            "Blocks of this model fetch their weights for each pass, and such a block is not compiled. Leave compile "
+            "out of --parts, or load the model onto one device (without --device-map)."
+        )
 
 
 def whole_atlas(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
@@ -373,7 +387,13 @@ def titled(model: InspectedModel, of: Machine) -> str:
 
 
 def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace) -> tuple[Machine, list[Measured]]:
-    """Measure the chosen parts, printing each as it comes."""
+    """Measure the chosen parts, printing each as it comes.
+
+    Raises:
+        EditError: A part cannot be measured of this model; nothing has been measured then.
+    """
+    if "compile" in parts:
+        require_unfetched(model)
     case = sized_case(model, options.prompt_tokens, options.answer_tokens)
     of = machine(model, options.answer_tokens)
     print(f"{titled(model, of)}\n{HEAD}", flush=True)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.load                            20 visitors for 10 minutes, the embedded model
     python -m benchmarks.load --visitors 4 --minutes 1 --model FOLDER
+    python -m benchmarks.load --model NAME --dtype bfloat16 --device-map auto
 
 The page is served on loopback by ``app.py`` in a process of its own. Each visitor is a browser in all but its screen: a
 cookie, a page that it opens, an open connection that it sometimes loses. It works in rounds that it draws by its
@@ -39,7 +40,7 @@ import httpx
 
 from benchmarks.load_result import Kept, Played, counted, defects_in, kinds_of, report, telling, wrong_in
 from benchmarks.load_visitor import Interrupted, Lost, Visitor, every_kind, place_of, round_of
-from inspector.command import finished, tell
+from inspector.command import add_model, finished, tell
 from inspector.errors import InspectorError
 from inspector.model.whole_file import write_whole
 
@@ -257,7 +258,7 @@ def events_in(log: Path) -> dict[str, int]:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, and write the result; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="hub id or folder; the embedded model by default")
+    add_model(parser)
     parser.add_argument("--visitors", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -265,12 +266,21 @@ def main(arguments: list[str] | None = None) -> int:
     return finished(lambda: _measure(chosen, arguments))
 
 
+def loaded_as(chosen: argparse.Namespace) -> list[str]:
+    """Return the options of ``app.py`` that load the model as was said here; its name is not among them."""
+    named = {"--revision": chosen.revision, "--device": chosen.device, "--dtype": chosen.dtype}
+    named["--device-map"] = chosen.device_map
+    given = [(option, value) for option, value in named.items() if value is not None]
+    given += [("--max-memory", entry) for entry in chosen.max_memory] + [("--path", entry) for entry in chosen.path]
+    return [word for pair in given for word in pair]
+
+
 def _measure(chosen: argparse.Namespace, arguments: list[str] | None) -> int:
     kept = Kept(chosen.out, f"python -m benchmarks.load {' '.join(arguments or sys.argv[1:])}".strip())
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"
         kept.say("The page is started", command=kept.command)
-        with page(chosen.model, log) as (url, metrics, _):
+        with page(chosen.model, log, *loaded_as(chosen)) as (url, metrics, _):
             kept.say("Each kind of action and each layer once, so that what is loaded or kept at first use is there")
             warm = [play(url, *one, disturbed=False) for one in every_kind()]
             start, settled_before = settled(metrics)

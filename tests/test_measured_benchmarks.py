@@ -31,6 +31,7 @@ from benchmarks.load import missed_in
 from benchmarks.load_result import WRONG
 from dashboard.steps.questions import results
 from dashboard.steps.questions.printed import Measured
+from editing.atlas import AtlasSettings
 from editing.gate.budgets import Budgets
 from inspector.detection.texts import samples
 from inspector.safeedit.cases import CATEGORIES
@@ -226,6 +227,7 @@ def sentences() -> Iterator[str]:
     )
     yield f"a press of Operate also locates, {locating} s in the same table"
     yield f"24 at a time take {faster(24)} times less than one at a time, 12 at a time {faster(12)} times"
+    yield from atlases()
     told = results.judge(result("judge_accuracy.txt"))
     yield f"accuracy {told['accuracy'].mean} and precision {told['precision'].mean:.2f}"
     started = json.loads(result("start.json"))
@@ -238,6 +240,21 @@ def sentences() -> Iterator[str]:
     )
     cold = re.search(r"usable +([\d.]+) s  target ([\d.]+) s", result("start_cold.txt"))
     yield f"was usable after {cold[1]} s ({float(cold[2]):g} asked"
+
+
+def atlases() -> Iterator[str]:
+    """How many edits the plain way an atlas takes: of the limits' own case, and of one of 190 tokens."""
+    text = result("atlas_speed.txt")
+    assert "190 tokens" in text
+    found = {(one["part"], one["setting"]): one for one in json.loads(result("limits.json"))["measured"]}
+    seconds = found["atlas", "all 30 layers"]["seconds"]
+    low, high = (rounded(seconds / found["edit", f"layer {block} of 0-29"]["plain"], 1) for block in (0, 28))
+    together = f"atlas, {AtlasSettings().together} blocks together"
+    of_its_own = re.search(rf"{together}.*\n  in plain float32 edits: ([\d.]+) .*, ([\d.]+) \(block 28\)", text)
+    yield (
+        f"takes as long as {low} edits of layer 0 the plain way in the same table, as {high} of layer 28 (with a case "
+        f"of 190 tokens {rounded(of_its_own[1], 1)} and {rounded(of_its_own[2], 1)}"
+    )
 
 
 def fitted_on() -> Iterator[str]:

@@ -40,10 +40,11 @@ class Crew:
     A piece whose worker dies is given to another one, once, and another worker is hired in its place; so is one that
     was done and whose outcome is lost with the worker's machine. A worker whose memory does not suffice to load the
     model is let go. Work goes only to workers that are loaded, so none waits for one that the cluster has no room for
-    yet.
+    yet. One that has waited may have died meanwhile, with its machine: it is asked before it is given more, so that no
+    piece is tried with a dead one.
 
     Args:
-        hire: Starts a worker, a Ray actor with ``open``, which loads it.
+        hire: Starts a worker, a Ray actor with ``open``, which loads it; of one that is loaded it only answers.
         size: Number of workers.
     """
 
@@ -52,6 +53,7 @@ class Crew:
 
         self._ray, self._hire, self._size = ray, hire, size
         self._opening: dict[Any, Any] = {}
+        self._asked: dict[Any, Any] = {}  # loaded ones, whether they are still alive
         self._idle: list[Any] = []
         self._useful = False  # a worker has done something since one was last hired in another's place
         self._dead_openings = 0
@@ -81,9 +83,13 @@ class Crew:
                 tried[place] += 1
                 running[begin(worker, items[place])] = _Given(worker, place, items[place])
 
-        give()
+        self._ask()
         while waiting or running:
-            (ready,), _ = self._ray.wait([*running, *self._opening], num_returns=1)
+            (ready,), _ = self._ray.wait([*running, *self._asked, *self._opening], num_returns=1)
+            if ready in self._asked:
+                self._answered(ready)
+                give()
+                continue
             if ready in self._opening:
                 self._opened(ready, bool(running))
                 give()
@@ -99,9 +105,9 @@ class Crew:
                 if isinstance(error, ObjectLostError):  # done, but lost with its machine before it was fetched
                     self._ray.kill(given.worker)
                 self._begin()
+                self._ask()
                 if tried[given.place] < TRIES:  # it costs this piece, not the others
-                    waiting.insert(0, given.place)
-                    give()  # to one that is loaded: the cluster may have no room for another
+                    waiting.insert(0, given.place)  # for one that is loaded: the cluster may have no room for another
                     continue
                 outcome = Died(_first_line(error))
             else:
@@ -113,6 +119,23 @@ class Crew:
     def _begin(self) -> None:
         worker = self._hire()
         self._opening[worker.open.remote()] = worker
+
+    def _ask(self) -> None:
+        """Ask the workers that wait whether they are still alive."""
+        self._asked |= {worker.open.remote(): worker for worker in self._idle}
+        self._idle.clear()
+
+    def _answered(self, ready: Any) -> None:
+        """See whether a worker is still alive; another one is hired in a dead one's place."""
+        from ray.exceptions import OutOfMemoryError, RayActorError
+
+        worker = self._asked.pop(ready)
+        try:
+            self._ray.get(ready)
+        except (RayActorError, OutOfMemoryError):
+            self._begin()
+        else:
+            self._idle.append(worker)
 
     def _opened(self, ready: Any, others_work: bool) -> None:
         """See how a worker has loaded."""
@@ -126,7 +149,7 @@ class Crew:
                 raise (error.cause if isinstance(error.cause, InspectorError) else error) from None
             self._ray.kill(worker)
             print("A worker has not the memory to load the model and is let go.", file=sys.stderr, flush=True)
-            if others_work or self._opening or self._idle:
+            if others_work or self._opening or self._asked or self._idle:
                 return
             if not self._useful:
                 raise OutOfMemory(_NO_WORKER) from None

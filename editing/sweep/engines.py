@@ -244,9 +244,12 @@ class _Worker:
     ) -> None:
         self._settings, self._loader, self._identity, self._detector = settings, loader, identity, detector
         self._known: Known | None = None
+        self._is_open = False
 
     def open(self) -> None:
-        """Load model, judge and texts, and what the model's calibration knows."""
+        """Load model, judge and texts, and what the model's calibration knows; once loaded, only answer."""
+        if self._is_open:
+            return
         with memory_told():
             self._model, self._judge = self._loader(self._settings)
             found = (self._model.fingerprint, self._model.dtype_name)
@@ -257,6 +260,7 @@ class _Worker:
             )
         _learn(self._model)
         self._texts = fitting(self._model, self._settings, texts_of(self._settings))
+        self._is_open = True
 
     def batches(self) -> tuple[Batch, ...]:
         """Say what the cases have in common."""

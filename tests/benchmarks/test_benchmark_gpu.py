@@ -23,7 +23,7 @@ from inspector.errors import EditError, ModelLoadError
 from inspector.model import VANILLA, Decoding, InspectedModel, encode, load
 from inspector.model.answers.batching import generate
 from inspector.model.memory.halving import let_go
-from inspector.model.memory.memory_need import bytes_of
+from inspector.model.memory.memory_need import MemoryNeed, bytes_of
 from inspector.model.offloaded import is_offloaded
 from inspector.model.passes import captured as passes
 from inspector.model.passes.graphs import captured
@@ -60,7 +60,7 @@ def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_pa
     few = ["--shape", "tiny", "--device", "cpu", "--repeats", "1", "--steps", "2", "--new-tokens", "4"]
     assert gpu.main([*few, "--prompt-tokens", "60", "--answer-tokens", "20", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
-    assert found["tokens"] == [60, 20] and found["device"] == "CPU"
+    assert found["tokens"] == [60, 20] and found["device"] == "CPU" and found["complete"]
     assert [edit["block"] for edit in found["edits"]] == [2, 3]
     assert all(edit["relative difference"] < 1e-6 and edit["times faster"] > 0 for edit in found["edits"])
     made = [(edit["block"], edit["made to be routed"]) for edit in found["default edits"]]
@@ -96,11 +96,60 @@ def test_a_model_that_is_spread_is_measured_as_one_that_is_not(tmp_path, monkeyp
     assert not any(map(is_offloaded, measured[0].architecture.down_projections))
     assert {is_offloaded(part) for part in measured[1].architecture.down_projections} == {True, False}
     places = apart.pop("weights by device")
-    assert places.keys() == {"cpu, GiB", "meta, GiB"} and sum(places.values()) == pytest.approx(whole["weights, GiB"])
+    assert places.keys() == {"cpu, GiB", "disk, GiB"} and sum(places.values()) == pytest.approx(whole["weights, GiB"])
     assert apart.keys() == whole.keys() and apart["weights, GiB"] == whole["weights, GiB"]
+    for name in ("edits", "default edits"):
+        for edit, together in zip(apart[name], whole[name], strict=True):
+            assert edit["weights and peak, GiB"] == pytest.approx(places["cpu, GiB"] + edit["peak, MiB"] / 1024)
+            less = together["predicted weights and peak, GiB"] - edit["predicted weights and peak, GiB"]
+            assert less == pytest.approx(places["disk, GiB"]), "what lies on disk is not in memory"
     for name in ("edits", "default edits"):
         assert [set(each) for each in apart[name]] == [set(each) for each in whole[name]]
     assert all(each["relative difference"] < 1e-6 for each in apart["edits"])
+
+
+def test_weights_that_cards_fetch_are_counted_where_they_lie(monkeypatch):
+    """Of three matrices one lies on a card, one in CPU memory and one on disk."""
+    network = torch.nn.Sequential(*(torch.nn.Linear(8, 8, bias=False) for _ in range(3)))
+    network[1].to("meta"), network[2].to("meta")
+    network.hf_device_map = {"0": 0, "1": "cpu", "2": "disk"}
+    card, size = torch.device("cuda", 0), 8 * 8 * 4
+    monkeypatch.setattr(gpu, "bytes_of", lambda _network: {card: size, torch.device("meta"): 2 * size})
+    assert gpu.weights_by_place(network) == {"cuda:0": size, "cpu": size, "disk": size}
+    model = SimpleNamespace(network=network, devices=(card,))
+    need = MemoryNeed("float32", weights=3 * size, loading=0, reading=0, editing=size)
+    found = gpu._memory(model, 1.0, need)
+    assert found["weights and peak, GiB"] == pytest.approx((size + 2**20) / 2**30)
+    assert found["predicted weights and peak, GiB"] == pytest.approx(2 * size / 2**30)
+    assert gpu.beside_cards(model) == {"weights in CPU memory beside cards, GiB": size / 2**30}
+    monkeypatch.setattr(gpu, "bytes_of", lambda _network: {torch.device("cpu"): size, torch.device("meta"): 2 * size})
+    assert gpu.beside_cards(SimpleNamespace(network=network, devices=(torch.device("cpu"),))) == {}
+
+
+@pytest.mark.usefixtures("brief")
+def test_what_was_measured_before_memory_ran_out_is_kept(folder, tmp_path, monkeypatch):
+    def too_large(_model):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gpu, "limits", lambda *_: {"copy, GB/s": 1.0})
+    monkeypatch.setattr(gpu, "lora_patch", too_large)
+    out = tmp_path / "gpu.json"
+    few = ["--shape", "tiny", "--device", "cpu", "--repeats", "1", "--steps", "2", "--new-tokens", "4", "--layers", "2"]
+    with pytest.raises(torch.OutOfMemoryError):
+        gpu.main([*few, "--prompt-tokens", "60", "--answer-tokens", "20", "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert not found["complete"] and len(found["edits"]) == 1 and len(found["default edits"]) == 2
+    assert found["answers"]["vanilla and DINM"]["a token step, ms"] > 0 and found["peak memory, GiB"] > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(gpu.main, "--new-tokens"), (generation_speed.main, "--tokens")], ids=["gpu", "generation"]
+)
+def test_too_few_tokens_to_time_one_are_refused_before_anything_runs(command, option, monkeypatch):
+    for module, work in ((gpu, "measure"), (generation_speed, "load_model")):
+        monkeypatch.setattr(module, work, lambda *_: pytest.fail("it has begun"))
+    with pytest.raises(EditError, match=rf"2 tokens are too few.*{option} 3 or more"):
+        command([option, "2"])
 
 
 def test_what_a_device_may_hold_without_a_device_map_is_refused():
@@ -301,6 +350,20 @@ def test_the_work_of_an_edit_is_what_its_matrix_products_do(folder, block):
         assert run(dinm(model, case, block, settings)).kept == steps
     products = counted.get_flop_counts()["Global"]
     assert sum(products.get(kind, 0) for kind in (torch.ops.aten.mm, torch.ops.aten.addmm)) / 1e9 == pytest.approx(work)
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_the_work_of_a_plain_edit_is_what_its_matrix_products_do(folder, block):
+    model, steps = load(folder, device="cpu", dtype="float32"), 3
+    case, settings = edit_speed.sized_case(model, 60, 20), preset("reference", steps=steps, watch_unsafe=False)
+    work = edit_speed.plain_gflop(model, block, *edit_speed.worked_on(model, case), steps)
+    run(dinm(model, case, block, settings, replay=edit_speed.PLAIN_WAY))  # what is checked once for a block
+    let_go(MemoryError())
+    with FlopCounterMode(display=False) as counted:
+        assert run(dinm(model, case, block, settings, replay=edit_speed.PLAIN_WAY)).kept == steps
+    products = counted.get_flop_counts()["Global"]
+    ran = sum(products.get(kind, 0) for kind in (torch.ops.aten.mm, torch.ops.aten.addmm)) / 1e9
+    assert ran == pytest.approx(work)
 
 
 def test_what_is_counted_is_what_an_edit_runs(folder, monkeypatch):

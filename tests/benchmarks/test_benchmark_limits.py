@@ -74,6 +74,16 @@ def test_an_edit_is_compared_with_itself_compiled_and_no_block_stays_so(llama, c
     assert not any("forward" in vars(block) for block in llama.architecture.blocks)
 
 
+def test_blocks_that_accelerate_fetches_are_not_compiled_and_stay_as_they_are(llama, monkeypatch):
+    block, fetching = llama.architecture.blocks[2], llama.architecture.blocks[2].forward
+    monkeypatch.setattr(block, "forward", fetching)
+    monkeypatch.setattr(limits, "load_model", lambda _options: llama)
+    monkeypatch.setattr(limits, "machine", lambda *_: pytest.fail("it has begun"))
+    with pytest.raises(EditError, match="fetch their weights for each pass"):
+        limits.main(["--parts", "locate", "compile"])
+    assert vars(block)["forward"] is fetching
+
+
 def test_where_nothing_can_be_compiled_it_is_said_what_to_do(llama, case, monkeypatch):
     def failing(*_args, **_options):
         raise RuntimeError("No working C++ compiler found\nin a long trace")

@@ -32,6 +32,7 @@ from benchmarks.load_visitor import (
 )
 from dashboard.kit.limits import Limits
 from dashboard.metrics import serve_metrics
+from dashboard.options import options
 from dashboard.steps.operate import gating
 
 
@@ -131,6 +132,24 @@ def test_the_warm_up_has_every_kind_of_action_and_every_layer():
     for had in (lambda one: one.kind, lambda one: one.given[LAYER] if one.kind == "edit" else None):
         assert {had(action) for action in known} == {had(action) for action in every}
     assert len(every_kind()) < ROUNDS / 2
+
+
+def test_the_page_loads_the_model_as_was_said(monkeypatch, tmp_path):
+    served = []
+
+    def page(model, _log, *more):
+        served.append(options().parse_args(["--model", model, *more]))
+        raise NotMeasured("no page")
+
+    monkeypatch.setattr(load, "page", page)
+    spread = ["--device-map", "auto", "--max-memory", "0=70GiB", "--max-memory", "cpu=9GiB"]
+    said = ["--model", "some/model", "--revision", "1a", "--dtype", "bfloat16", *spread, "--path", "blocks=h"]
+    assert load.main([*said, "--out", str(tmp_path / "load.json")]) == 2
+    assert load.main(["--model", "some/model", "--out", str(tmp_path / "load.json")]) == 2
+    (one, plain), default = served, options().parse_args(["--model", "some/model"])
+    assert (one.model, one.revision, one.dtype, one.device_map) == (["some/model"], "1a", "bfloat16", "auto")
+    assert (one.max_memory, one.path, one.device) == (["0=70GiB", "cpu=9GiB"], ["blocks=h"], "auto")
+    assert plain == default, "as app.py does by itself"
 
 
 LIVE, OTHER = "patch 0123abcd, layer 2", "patch 89efcdab, layer 2"

@@ -7,7 +7,9 @@ from dataclasses import replace
 import by_hand
 import pytest
 import torch
+from documents import BENCHMARKS
 
+from benchmarks.edit_speed import edit_gflop, plain_gflop, sized_case, worked_on
 from editing import EditResult, dinm, preset, run
 from editing.optimising.replay import FullReplay, TailReplay, master_weight
 from inspector.detection import case as case_reading
@@ -133,3 +135,14 @@ def test_a_routed_edit_acts_on_its_own_question_in_unseen_attacks_and_on_few_oth
 
 def by_length(template: Template) -> int:
     return len(template.fill(""))
+
+
+def test_an_edit_by_tails_makes_fewer_products_than_the_plain_way_by_what_is_told(embedded):
+    """Of the edits that ``benchmarks.edit_speed`` times."""
+    texts = worked_on(embedded, sized_case(embedded, 103, 68))
+    middle, high = (
+        f"{plain_gflop(embedded, block, *texts, 10) / edit_gflop(embedded, block, *texts, 10):.2f}"
+        for block in (15, 28)
+    )
+    told = f"the plain way's matrix products are {middle} times those of tail replay there ({high} times at layer 28)"
+    assert told in " ".join(BENCHMARKS.split())

@@ -21,7 +21,7 @@ from inspector.model.answers.cached_lines import State, read
 from inspector.model.answers.static_steps import StaticSteps, can_be_static
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory.halving import halves, let_go, ran_out
-from inspector.model.passes.thin_products import thin_products
+from inspector.model.passes.thin_products import look_for_memory_again, thin_products
 from inspector.model.patches.detector import DetectorReading
 from inspector.model.patches.patch import VANILLA, Row
 from inspector.model.patches.routing import decisions
@@ -224,6 +224,7 @@ class _Steps:
 
     def _first(self) -> list[int]:
         with torch.no_grad(), self._model.lock:
+            look_for_memory_again(self._model)
             rows = [line.weights for line in self._lines]
             self._state, logits = read(self._model, self._prompts, [line.prompt for line in self._lines], rows)
             self._patches.set(rows)

@@ -113,6 +113,15 @@ def packed(model: InspectedModel) -> list[Packed]:
     return known
 
 
+def look_for_memory_again(model: InspectedModel) -> None:
+    """Let the matrices that there was no memory for be packed after all, if there is by now; the caller holds the lock.
+
+    Asked once an answer, not for every token of it.
+    """
+    if not _PACKED.get(model, True):
+        del _PACKED[model]
+
+
 def _packed(model: InspectedModel) -> list[Packed]:
     matrices = [matrix for matrix in _matrices(model) if matrix.weight.numel() >= LEAST_PACKED and _can_pack(matrix)]
     needed = sum(matrix.weight.nbytes for matrix in matrices)

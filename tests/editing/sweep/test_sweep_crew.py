@@ -142,15 +142,53 @@ def test_a_batch_of_shared_answers_is_made_again_after_a_death_and_left_out_afte
     assert [worker.done for worker in hired] == [[first], [first], [second]]
 
 
-def test_what_a_worker_died_on_goes_to_one_that_is_loaded_where_no_other_finds_room(crew_of, monkeypatch):
+@pytest.fixture
+def opened_first(crew_of, monkeypatch) -> None:
+    """Workers load, and answer that they live, before any work is done."""
+    own, key = ray.wait, lambda reference: reference.outcome is not None
+    monkeypatch.setattr(ray, "wait", lambda references, num_returns: own(sorted(references, key=key), num_returns))
+
+
+@pytest.mark.usefixtures("opened_first")
+def test_what_a_worker_died_on_goes_to_one_that_is_loaded_where_no_other_finds_room(crew_of):
     crew, hired = crew_of(2, (None, None, NEVER), bad=("b",))
-    own = ray.wait
-    opened_first = {"key": lambda reference: reference.outcome is not None}
-    monkeypatch.setattr(
-        ray, "wait", lambda references, num_returns: own(sorted(references, **opened_first), num_returns)
-    )
     assert set(done(crew, "ab")) == {"a", "b"}
     assert [worker.done for worker in hired] == [["a", "b"], ["b"], []]
+
+
+@pytest.mark.usefixtures("opened_first")
+def test_a_worker_that_died_while_it_waited_costs_no_case_a_try(crew_of):
+    """The machine of the first two dies while one works and the other waits; the third is elsewhere."""
+    crew, hired = crew_of(3)
+    assert set(done(crew, "abc")) == set("abc")
+
+    def dying(worker: Any, item: str) -> Reference:
+        if worker is not hired[2]:
+            for dead in hired[:2]:
+                dead.open = dead.do = Call(lambda *_: ray.exceptions.RayActorError())
+        return worker.do.remote(item)
+
+    assert dict(crew.do(["d"], dying)) == {"d": "d done"} and hired[2].done[-1] == "d"
+
+
+def test_a_worker_that_died_between_two_rounds_of_work_is_given_none(crew_of):
+    crew, hired = crew_of(2)
+    assert set(done(crew, "ab")) == set("ab")
+    hired[0].open = Call(lambda: ray.exceptions.RayActorError())
+    assert set(done(crew, "cd")) == set("cd") and hired[0].done == ["a", "b"] and len(hired) == 3
+
+
+def test_a_loaded_worker_that_is_asked_whether_it_lives_loads_nothing():
+    loaded: list[SweepSettings] = []
+
+    def load(settings: SweepSettings) -> Any:
+        loaded.append(settings)
+        return loader(settings)
+
+    worker = _Worker(SweepSettings(), load, None)
+    worker.open()
+    worker.open()
+    assert len(loaded) == 1
 
 
 def test_an_outcome_that_is_lost_with_its_machine_is_made_again_and_twice_is_its_end(crew_of):

@@ -120,3 +120,17 @@ def test_between_two_tokens_the_modules_are_as_before(llama):
     running = generate(llama, [[1, 2, 3]], (VANILLA, Row(by_hand.patch(llama))), Decoding(4))
     for _ in running:
         assert not any("forward" in vars(module) for module in llama.network.modules())
+
+
+@pytest.mark.usefixtures("small_ones_too")
+def test_where_memory_was_short_for_one_answer_matrices_are_packed_for_the_next(llama, monkeypatch):
+    asked, free = [], [0]
+    monkeypatch.setattr(thin_products_of, "free_memory", lambda device: asked.append(device) or free[0])
+    list(generate(llama, [[1, 2, 3]], (VANILLA,), Decoding(5)))
+    assert packed(llama) == [] and len(asked) == 1, "not looked at for every token"
+    free[0] = 2**40
+    list(generate(llama, [[1, 2, 3]], (VANILLA,), Decoding(5)))
+    assert packed(llama) != [] and len(asked) == 2
+    known = packed(llama)
+    list(generate(llama, [[1, 2, 3]], (VANILLA,), Decoding(5)))
+    assert packed(llama) is known
