@@ -203,6 +203,7 @@ def sentences() -> Iterator[str]:
     yield from suffixes()
     yield from types()
     yield from whole_edits()
+    yield from monitored()
     generated = json.loads(result("generation_speed.json"))
     generated = generated.get("measured", generated)  # an earlier file has the ways alone
     rates = [
@@ -519,6 +520,14 @@ def own_words() -> Iterator[str]:
         f"{told(words['quoted, harmful'])} of the harmful ones a training sentence ({told(both['quoted, harmful'])}; "
         f"`corrected` {told(plain['quoted, harmful'])})"
     )
+
+
+def monitored() -> Iterator[str]:
+    text = result("detox_monitor.txt")
+    rows = results.recipes(text)
+    plain, stopped = rows["corrected, recommended layer"], rows["corrected with monitor=4"]
+    assert {name: one for name, one in plain.items() if name != "s"} == {n: o for n, o in stopped.items() if n != "s"}
+    yield f"the scores are the same, and it took {stopped['s'].mean / plain['s'].mean:.1f} times as long"
 
 
 def whole_edits() -> Iterator[str]:

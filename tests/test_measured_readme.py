@@ -279,7 +279,10 @@ def test_what_benchmarks_readme_tells_of_one_thread_was_measured_so():
     single = {name for names in linked.values() for name in names if threads_of(name) == 1}
     detox = {
         "detox.txt",
-        *(f"detox_{kind}.txt" for kind in ("computed", "gated", "methods", "null_space", "tried", "tried_texts")),
+        *(
+            f"detox_{kind}.txt"
+            for kind in ("computed", "gated", "methods", "monitor", "null_space", "tried", "tried_texts")
+        ),
     }
     both = {f"{one}{way}.txt" for one in ("suffixes", "safeguards") for way in ("", "_routed")}
     assert single == {*detox, *both, "gate_word.txt", "packaged.json", "sweep_speed.txt"}

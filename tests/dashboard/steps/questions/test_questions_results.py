@@ -45,6 +45,7 @@ UNASKED = {
     "detox_computed.txt": "how far answers move where the weights compute in bfloat16, the yardstick of a target",
     "detox_gated.txt": "Gated as it is today on the cases of the table of defence",
     "detox_methods.txt": "the other methods on the cases of the table of defence, which holds their rows",
+    "detox_monitor.txt": "a stop that is built and off, on three cases of the other split",
     "detox_null_space.txt": "an option of an edit that is built and off, on nine cases of the other split",
     "detox_tried.txt": "options of an edit that are built and off, on cases of the other split",
     "detox_tried_texts.txt": "which texts an edit is held to and taught, on the same cases",
