@@ -344,10 +344,9 @@ def test_the_other_methods_of_the_table_of_defence_are_as_they_were_measured():
     measured = scored("detox_methods.txt")
     today = scored("detox_gated.txt")
     assert today["vanilla"] == measured["vanilla"], "the same cases, prompts and answers"
-    ours = scored("detox.txt")
-    assert ours["vanilla"] == measured["vanilla"]
-    (rounded,) = (found for name, found in ours.items() if name.startswith("same weights"))
-    assert f"beside the {rounded[3]} of the rounded weights above" in " ".join(BENCHMARKS.split())
+    assert scored("detox.txt")["vanilla"] == measured["vanilla"]
+    rounded = results.recipes(result("detox.txt"))["same weights rounded to bfloat16"]["DL"].mean
+    assert f"beside the {rounded:.0f} of the rounded weights above" in " ".join(BENCHMARKS.split())
     measured |= today
     rows = table(BENCHMARKS, "| edit | DS | DG-Avg | others' questions | DL |")
     names = ("vanilla", "paper", "old corrected", "FT-L", "Gated", "DELMAN", "SFT", "DPO", "MEND", "Ext-Sub", "Self")
