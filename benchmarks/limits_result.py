@@ -82,7 +82,8 @@ def plot(found: Sequence[Measured], path: Path) -> None:
             )
         axis.set(title=part, yscale="log", ylabel="seconds")
         axis.tick_params(axis="x", labelsize=7)
-    axes[0][0].legend(fontsize=7)
+    if parts:
+        axes[0][0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)

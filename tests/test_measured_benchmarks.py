@@ -204,6 +204,8 @@ def sentences() -> Iterator[str]:
     yield from types()
     yield from whole_edits()
     yield from monitored()
+    (calibration,) = re.findall(r"^calibration  whole +([\d.]+) ", result("limits_calibration.txt"), re.MULTILINE)
+    yield f"takes {float(calibration):.0f} s; **60 s were asked for**"
     generated = json.loads(result("generation_speed.json"))
     generated = generated.get("measured", generated)  # an earlier file has the ways alone
     rates = [

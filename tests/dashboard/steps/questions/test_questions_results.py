@@ -55,6 +55,7 @@ UNASKED = {
     "generation_speed.json": "how long answers take to write",
     "limits.json": "the numbers of limits.txt",
     "limits.svg": "the picture of limits.txt",
+    "limits_calibration.txt": "how long a calibration takes",
     "limits.txt": "how near each part comes to what the machine allows",
     "load.json": "how the page serves many visitors",
     "own_question.txt": "what a second reading, of the case's own question, adds to the detector",
