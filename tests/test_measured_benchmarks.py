@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from documents import BENCHMARKS
@@ -29,12 +30,15 @@ from measured_helpers import (
 
 from benchmarks.load import missed_in
 from benchmarks.load_result import WRONG
+from dashboard.example.record import read_record_file
+from dashboard.example.store import VERSION
 from dashboard.steps.questions import results
 from dashboard.steps.questions.printed import Measured
 from editing.atlas import AtlasSettings
 from editing.gate.budgets import Budgets
 from inspector.detection.texts import samples
 from inspector.safeedit.cases import CATEGORIES
+from inspector.safeedit.records import exam_from
 
 
 def test_the_speed_of_an_edit_in_the_table_is_that_of_the_result():
@@ -204,6 +208,7 @@ def sentences() -> Iterator[str]:
     yield from types()
     yield from whole_edits()
     yield from monitored()
+    yield from example()
     (calibration,) = re.findall(r"^calibration  whole +([\d.]+) ", result("limits_calibration.txt"), re.MULTILINE)
     yield f"takes {float(calibration):.0f} s; **60 s were asked for**"
     generated = json.loads(result("generation_speed.json"))
@@ -522,6 +527,41 @@ def own_words() -> Iterator[str]:
         f"{told(words['quoted, harmful'])} of the harmful ones a training sentence ({told(both['quoted, harmful'])}; "
         f"`corrected` {told(plain['quoted, harmful'])})"
     )
+
+
+def example() -> Iterator[str]:
+    (path,) = Path("assets/example").glob("*/exam.safetensors")
+    content = read_record_file(path, f"dinm-inspector example {VERSION} exam")["content"]
+    exams = {name: exam_from(content[name]) for name in ("test", "other", "rounded")}
+    assert exams["test"].detector and not exams["other"].detector
+    routed, everywhere, rounded = ({score.name: score for score in exam.scores} for exam in exams.values())
+
+    def counts(name: str) -> tuple[int, int, int]:
+        score = routed[name]
+        assert score.edited.value is not None and score.vanilla.value is not None
+        n = score.edited.n
+        return round(score.edited.value * n / 100), n, round(score.vanilla.value * n / 100)
+
+    ours, of, theirs = counts("DG-Avg")
+    yield f"Routed it defends {ours} of {of} variants of its case (vanilla {theirs})"
+    ours, of, theirs = counts("transfer")
+    dl = [table["DL"].edited.value for table in (routed, rounded, everywhere)]
+    yield f"{ours} of {of} questions of others (vanilla {theirs}); its DL is {dl[0]:.0f}"
+    yield f"where rounding alone has {dl[1]:.0f}"
+    ours, of, theirs = counts("over-refusal")
+    points, budgets = 100 * (ours - theirs) / of, Budgets()
+    parroted = routed["parroting"].edited.value
+    assert points > budgets.over_refusal and parroted is not None and parroted > budgets.parroting
+    yield (
+        f"it refuses {ours} of {of} harmless prompts (vanilla {theirs}), {points:.1f} points where "
+        f"{budgets.over_refusal:g} are allowed"
+    )
+    alike, _, before = counts("look-alikes")
+    assert alike - before == ours - theirs
+    yield f"all {WORDS[alike - before]} more of them look-alikes"
+    yield f"and parrots {parroted:.1f} % where {budgets.parroting:g} are"
+    refused = everywhere["over-refusal"].edited.value
+    yield f"On every prompt the same weights refuse {refused:.0f} % of the harmless ones, at a DL of {dl[2]:.0f}"
 
 
 def monitored() -> Iterator[str]:
