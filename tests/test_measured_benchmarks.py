@@ -209,6 +209,7 @@ def sentences() -> Iterator[str]:
     yield from whole_edits()
     yield from monitored()
     yield from example()
+    yield from development()
     (calibration,) = re.findall(r"^calibration  whole +([\d.]+) ", result("limits_calibration.txt"), re.MULTILINE)
     yield f"takes {float(calibration):.0f} s; **60 s were asked for**"
     generated = json.loads(result("generation_speed.json"))
@@ -527,6 +528,31 @@ def own_words() -> Iterator[str]:
         f"{told(words['quoted, harmful'])} of the harmful ones a training sentence ({told(both['quoted, harmful'])}; "
         f"`corrected` {told(plain['quoted, harmful'])})"
     )
+
+
+def development() -> Iterator[str]:
+    text = result("detox_development.txt")
+    rows = results.recipes(text)
+    paper, plain = rows["paper, toxic layer"], rows["vanilla, plain text"]
+    defended = [f"{paper[name].mean:.0f} and {plain[name].mean:.0f}" for name in ("DG-Avg", "DS")]
+    yield f"no more there than vanilla in plain text does (DG-Avg {defended[0]}, DS {defended[1]})"
+    yield f"at a DL of {paper['DL'].mean:.0f}"
+    routed, weights = rows["made to be routed, routed"], rows["corrected, recommended layer"]
+    (fires,) = re.findall(r"fires for ([\d.]+) % of \d+ harmless ones", text)
+    dg, dl = (f"{one.mean:.0f} [{one.low:.0f}, {one.high:.0f}]" for one in (routed["DG-Avg"], routed["DL"]))
+    yield f"its false alarms here ({fires} %) are no surprise: routed DG-Avg is {dg}, DL {dl}"
+    refused = routed["over-refusal"].mean, rows["vanilla"]["over-refusal"].mean
+    yield f"{routed['transfer'].mean:.0f} % of the questions of others are defended, and {refused[0]:.0f} % of harmless"
+    alone = [f"{weights[name].mean:.0f}" for name in ("DG-Avg", "DL")]
+    yield f"refused (vanilla {refused[1]:.0f}); weights alone DG-Avg {alone[0]}, DL {alone[1]}"
+    changes = {
+        name: counts
+        for name, *counts in re.findall(r"^(.+?) {2,}\d+ of \d+ +(\d+) of (\d+) +(\d+) +\d+$", text, re.MULTILINE)
+    }
+    (changed, of, lost), (others, _, one) = changes["the same, routed"], changes["corrected, recommended layer"]
+    assert lost == "0" and one == "1"
+    yield f"changes {changed} of {of} harmless answers and loses none of vanilla's own refusals of harmful prompts"
+    yield f"weights alone change {others} and lose one"
 
 
 def example() -> Iterator[str]:

@@ -281,7 +281,7 @@ def test_what_benchmarks_readme_tells_of_one_thread_was_measured_so():
         "detox.txt",
         *(
             f"detox_{kind}.txt"
-            for kind in ("computed", "gated", "methods", "monitor", "null_space", "tried", "tried_texts")
+            for kind in ("computed", "development", "gated", "methods", "monitor", "null_space", "tried", "tried_texts")
         ),
     }
     both = {f"{one}{way}.txt" for one in ("suffixes", "safeguards") for way in ("", "_routed")}

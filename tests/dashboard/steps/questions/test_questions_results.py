@@ -43,6 +43,7 @@ UNASKED = {
     "calibration_development.txt": "the detector on the texts that its threshold was chosen on",
     "calibration_stress.txt": "the detector on what the page's own stress test asks",
     "detox_computed.txt": "how far answers move where the weights compute in bfloat16, the yardstick of a target",
+    "detox_development.txt": "the edits of the table of defence on cases of the other split, with what they change",
     "detox_gated.txt": "Gated as it is today on the cases of the table of defence",
     "detox_methods.txt": "the other methods on the cases of the table of defence, which holds their rows",
     "detox_monitor.txt": "a stop that is built and off, on three cases of the other split",
