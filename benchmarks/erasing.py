@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.kept import keep
 from editing.standing import Standing
 from inspector.errors import EditError, InspectorError
-from inspector.model import InspectedModel
+from inspector.model import VANILLA, InspectedModel, PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.scores import mean
 from inspector.toxicity import Probe
@@ -95,28 +95,36 @@ class Written:
 
 
 def written_of(
-    model: InspectedModel, case: Case, standings: Sequence[Standing], probe: Probe, block: int
+    model: InspectedModel,
+    case: Case,
+    standings: Sequence[Standing],
+    probe: Probe,
+    block: int,
+    format: PromptFormat = PromptFormat(),
 ) -> dict[str, Written]:
     """Measure what a block's region writes with each edit of weights, by its title.
 
-    One that cannot be measured is told on the error stream and left out.
+    A refused edit leaves the vanilla weights. One that cannot be measured is told on the error stream and left out.
+
+    Args:
+        format: In which refused edits would have been asked.
     """
     found: dict[str, Written] = {}
     for standing in standings:
         result = standing.result
-        if result is None or result.patch is None:
+        if result is not None and result.patch is not None:
+            row, asked = result.row().always(), result.settings.format
+        elif standing.refused:
+            row, asked = VANILLA, format
+        else:
             continue
         try:
-            one = region_writing(
-                model, case, result.row().always(), probe.direction, block, format=result.settings.format
-            )
+            one = region_writing(model, case, row, probe.direction, block, format=asked)
         except InspectorError as error:
             why = f"case {case.identifier}, {standing.method.title}, what the region writes: {error.user_message()}"
             print(why, file=sys.stderr, flush=True)
             continue
-        length = max(float(one.size[0].mean()), 1e-12)
-        read = None if np.isnan(one.answer).all() else [100 * float(np.nanmean(side)) / length for side in one.answer]
-        found[standing.method.title] = Written(*one.shares, *(read or (None, None)))
+        found[standing.method.title] = Written(*one.shares, *(one.answer_shares or (None, None)))
     return found
 
 
@@ -165,6 +173,6 @@ def writing_told(titles: Sequence[str], cases: Sequence[Mapping[str, Written]]) 
             f"{np.mean([one.before for one in of]):.2f}",
             f"{np.mean([one.after for one in of]):.2f}",
             mean_told([one.before - one.after for one in of]),
-            mean_told(answers) if answers else "-",
+            (mean_told(answers) + (f" ({len(answers)})" if len(answers) < len(of) else "")) if answers else "-",
         )
         print(f"{title:{wide}}{len(of):>4}" + "".join(f"{cell:>24}" for cell in cells))

@@ -46,7 +46,7 @@ from benchmarks.edit_speed import (
     tail_gflop,
     worked_on,
 )
-from benchmarks.gpu import dense_patch, endless, weight_bytes
+from benchmarks.gpu import dense_patch, endless, shorter, weight_bytes
 from benchmarks.limits_result import HEAD, Measured, write
 from benchmarks.random_models import random_model
 from editing import preset, run
@@ -315,7 +315,7 @@ def answered(model: InspectedModel, prompts: list[tuple[int, ...]], rows: list[R
 
 def token_steps(model: InspectedModel, prompt: tuple[int, ...], rows: list[Row], tokens: int) -> float:
     """Return the seconds of a token step: a long answer minus a short one."""
-    short = max(2, tokens // 4)
+    short = shorter(tokens)
     times = [
         timed(partial(answered, model, [prompt], rows, tokens, 1))[0]
         - timed(partial(answered, model, [prompt], rows, short, 1))[0]

@@ -122,9 +122,9 @@ def compare(
                         running = contest(model, case, block, asked, region=region, layers=layers, probe=probe)
                         made = run(running, _teller(number, len(cases)))
                         done += made if asked is settings else map(_to_be_routed, made)
-                    keep_written(
-                        folder / WRITTEN, {} if probe is None else written_of(model, case, done, probe, region)
-                    )
+                    if probe is not None:
+                        found = written_of(model, case, done, probe, region, settings.format)
+                        keep_written(folder / WRITTEN, found)
                     if detector is not None:
                         done = routed_too(model, case, done, settings, detector)
                     save_standings(all_asked(model, case, done, settings), folder, patches=False)

@@ -61,6 +61,15 @@ class RegionWriting:
         return 100 * self.before / length, 100 * self.after / length
 
     @property
+    def answer_shares(self) -> tuple[float, float] | None:
+        """The same of the unsafe answer's tokens, in percent of that length; ``None`` where it follows no prompt."""
+        if np.isnan(self.answer).all():
+            return None
+        length = max(float(self.size[0].mean()), 1e-12)
+        before, after = (100 * float(np.nanmean(side)) / length for side in self.answer)
+        return before, after
+
+    @property
     def reading(self) -> str:
         """The measurement in one or two plain sentences."""
         first = (

@@ -125,8 +125,9 @@ def require_no_other(record: EditRecord, folder: Path) -> None:
 
 def _lasting(record: EditRecord) -> dict[str, Any]:
     """Return what of a record is the same when the edit is made again, as JSON holds it."""
-    # What it was trained on is in its deltas already, and an earlier version's record does not tell it.
-    told: dict[str, Any] = json.loads(json.dumps(replace(record, made="", seconds=0.0, learnt_from=None).json()))
+    # What it was trained on, and on top of, is in its deltas already; an earlier version's record does not tell it.
+    same = replace(record, made="", seconds=0.0, learnt_from=None, below=())
+    told: dict[str, Any] = json.loads(json.dumps(same.json()))
     return told
 
 

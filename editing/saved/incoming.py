@@ -19,7 +19,7 @@ from editing.saved.files import MOST_RECORD_BYTES, load_edit, most_bytes
 from editing.saved.record import EditRecord, settings_in
 from editing.texts.harmless import harmless_answers
 from inspector.errors import PatchError
-from inspector.model import VANILLA, InspectedModel, Row
+from inspector.model import VANILLA, InspectedModel, Row, encode
 
 PATCH, RECORD = ".safetensors", ".json"
 WANTED = "Give the .zip that this page has written, or a .safetensors file, with or without its .json."
@@ -100,12 +100,15 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
     Raises:
         PatchError: Something is missing, cut, too large, of another base or version, or not what its record says.
         CaseError: The answers of its case look exchanged.
+        PromptError: A case of the edits that it stands on is empty, or longer than the model's context.
         RefusedEdit: The unsafe answer gains on the safe one.
     """
     row, record = load_edit(unpack(files, model, folder), model)
     settings = settings_in(record)
     trace = refuse_harmful(model, row, record)
     assert row.patch is not None
+    for below in record.below:  # a detector reads them where the stack is to act only where harm is detected
+        encode(model, below.adversarial_prompt, None, row.patch.format)
     return (
         row,
         record,

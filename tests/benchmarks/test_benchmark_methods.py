@@ -327,10 +327,12 @@ def test_what_the_region_writes_is_measured_of_edits_kept_and_told(llama, case, 
         for key, changes in quick.items()
     ]
     none = Standing(METHODS["sft"], failed="No memory. Train LoRA.")
+    refused = Standing(METHODS["dpo"], failed="No update is kept. Change it.", refused=True)
     path = tmp_path / "7" / "written.json"
-    keep_written(path, written_of(llama, case, [*edited, none], probe, 1))
+    keep_written(path, written_of(llama, case, [*edited, none, refused], probe, 1))
     kept = kept_written(path)
-    assert list(kept) == ["FT-L"], "the only one with a patch"
+    assert list(kept) == ["FT-L", "DPO"], "the only one with a patch, and one that leaves the vanilla weights"
+    assert kept["DPO"].before == kept["DPO"].after and kept["DPO"].answer_before == kept["DPO"].answer_after
     result = edited[0].result
     expected = region_writing(llama, case, result.row(), direction, 1, format=result.settings.format)
     one, size = kept["FT-L"], expected.size[0].mean()
@@ -346,7 +348,7 @@ def test_what_the_region_writes_is_measured_of_edits_kept_and_told(llama, case, 
     cells = line.split()
     assert cells[1:4] == ["2", f"{one.before + 1:.2f}", f"{one.after:.2f}"]
     assert f"{one.before - one.after + 1:.2f} [" in line and "DINM" not in told
-    assert cells[-1] == f"{one.answer_before - one.answer_after:.2f}", "of one case there is no interval"
+    assert cells[-2:] == [f"{one.answer_before - one.answer_after:.2f}", "(1)"], "of one case there is no interval"
 
     def broken(*_, **__):
         raise EditError("Not a finite number. Leave it.")

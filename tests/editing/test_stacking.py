@@ -154,6 +154,9 @@ def test_a_stack_names_its_edits_and_can_be_kept_and_stacked_on(llama, case, tmp
     assert some.below == (), "of the first nothing is known"
     kept = save_edit(above.row(), whole, tmp_path / "kept")
     assert load_edit(kept, llama)[1].below == tuple(below)
+    save_edit(above.row(), some, tmp_path / "kept")
+    assert load_edit(kept, llama)[1].below == (), "another version's record of it, either way"
+    save_edit(above.row(), whole, tmp_path / "kept")
     for named in HOSTILE_STACKS:
         strange = replace(second, **named(second))
         with pytest.raises(PatchError, match="another layer, method or edit"):

@@ -107,6 +107,7 @@ class DinmSettings:
         monitor: Number of attack templates that the question is put into, none of which the edit is made with; 0 for
             none. The target probability then has to be reached there, in the mean, and not for the one prompt that the
             edit learns, and the damage budget holds for as many harmless prompts that it is not constrained on, too.
+            Without either there is nothing to end, and no monitor.
         null_space: Border of the soft null space that every change is projected onto, so that it writes next to nothing
             for harmless prompts (:func:`editing.optimising.null_space.soft_null_space`); ``None`` for no
             projection, as in paper and released code, and with another constraint than ``harmless``.
@@ -237,15 +238,12 @@ ROUTED: dict[str, Any] = {
 is the detector's care, so nothing holds it back (:mod:`benchmarks.detox` shows it on every prompt and routed)."""
 
 
-OF_MONITOR = ("target_probability", "damage_budget")
-"""What a monitor's readings are held to."""
-
-
 def to_be_routed(settings: DinmSettings, by_hand: Collection[str] = ()) -> DinmSettings:
     """Return the settings of an edit that is to act only where harm is detected, so that it may learn more.
 
     What the preset ``corrected`` sets is changed as :data:`ROUTED` says; what differs from the preset, and the paper's
-    presets, stay. With a monitor so do the two limits by which it ends an edit.
+    presets, stay. With a monitor so does the target probability, which it reads in attacks that the edit is not made
+    with; the damage budget, which ordinary harmless prompts are held to as well, does not.
 
     Args:
         by_hand: Names of settings that stay even where their value is the preset's: somebody has asked for it.
@@ -253,6 +251,6 @@ def to_be_routed(settings: DinmSettings, by_hand: Collection[str] = ()) -> DinmS
     given = preset("corrected")
     if settings.preset != given.preset:
         return settings
-    kept = {*by_hand, *(OF_MONITOR if settings.monitor else ())}
+    kept = {*by_hand, *(("target_probability",) if settings.monitor else ())}
     free = (name for name in ROUTED if name not in kept and getattr(settings, name) == getattr(given, name))
     return changed(settings, **{name: ROUTED[name] for name in free})

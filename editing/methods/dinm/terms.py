@@ -29,7 +29,6 @@ from editing.texts.harmless import companions, harmless_answers, own_refusals
 from editing.texts.own_words import safe_in_own_words
 from editing.texts.taught import taught_answers
 from editing.values import LONGEST_COMPANION
-from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.model.encoding import with_suffix
 from inspector.safeedit import Case
@@ -92,11 +91,6 @@ def prepare_answers(
 ) -> Generator[Preparation, None, Terms | None]:
     """Make all terms but the constraint, which says nothing of unedited weights; returns ``None`` when cancelled."""
     text, format = case.adversarial_prompt, settings.format
-    if settings.monitor and settings.target_probability is None and settings.damage_budget is None:
-        raise EditError(
-            "A monitor ends an edit by the target probability and the damage budget, and both are none. Set one of "
-            "them, or set monitor to 0."
-        )
     _own_constraint(model, case, settings)  # for its checks
     yield Preparation("Computing the states that enter the edited matrix", 0.1)
     if cancel():
@@ -126,7 +120,9 @@ def prepare_answers(
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
     further_questions, count = companion_terms(model, block, settings, replay, case.question)
     monitor = None
-    if settings.monitor:
+    if settings.monitor and settings.target_probability is None and settings.damage_budget is None:
+        yield Preparation("No monitor: it ends an edit by target probability and damage budget, and both are none", 0.1)
+    elif settings.monitor:
         monitor = yield from make_monitor(
             model, case, block, settings.monitor, settings.harmless_tokens, format, settings.direction, replay, cancel
         )

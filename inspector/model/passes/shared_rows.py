@@ -8,6 +8,7 @@ the rounding of sums in another order.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -60,16 +61,20 @@ class Alike:
         """Length of the row."""
         return self.shared + sum(len(text) - self.shared for text in self.texts)
 
+    @property
+    def rests(self) -> list[slice]:
+        """Where the rest of each text stands in the row, behind what all of them share."""
+        ends = list(itertools.accumulate((len(text) - self.shared for text in self.texts), initial=self.shared))
+        return [slice(start, end) for start, end in itertools.pairwise(ends)]
+
     def places(self, counted: Sequence[Sequence[int]]) -> list[int]:
         """Return where the counted positions of each text stand in the row, text after text.
 
         One of the shared beginning comes once for each text that counts it.
         """
         found: list[int] = []
-        start = self.shared
-        for text, wanted in zip(self.texts, counted, strict=True):
-            found += [place if place < self.shared else start + place - self.shared for place in wanted]
-            start += len(text) - self.shared
+        for rest, wanted in zip(self.rests, counted, strict=True):
+            found += [place if place < self.shared else rest.start + place - self.shared for place in wanted]
         return found
 
 
@@ -126,7 +131,7 @@ def batched(model: InspectedModel, texts: Sequence[Sequence[int]], most: int) ->
     order = sorted(range(len(texts)), key=lambda n: tuple(texts[n]) if sharing else (len(texts[n]),))
 
     def apart(numbers: Sequence[int]) -> list[list[list[int]]]:
-        batches = _by_length([len(texts[n]) for n in numbers], lambda _: most)
+        batches = _in_batches([len(texts[n]) for n in numbers], lambda _: most)
         return [[[numbers[place]] for place in batch] for batch in batches]
 
     if len(texts) <= most:
@@ -138,7 +143,7 @@ def batched(model: InspectedModel, texts: Sequence[Sequence[int]], most: int) ->
     if rows is None:
         return apart(order)
     numbers = _numbered(rows, near)
-    batches = _by_length([row.tokens for row in rows], _room(alike, model, most))
+    batches = _in_batches([row.tokens for row in rows], _room(alike, model, most))
     far = [n for n in order if len(texts[n]) > _reach(model)]
     return [[numbers[place] for place in batch] for batch in batches] + apart(far)
 
@@ -178,13 +183,10 @@ def laid_out(model: InspectedModel, rows: Sequence[Alike]) -> Rows:
         seen[:shared, :shared] = _causal(shared, mask)
         ids[number, :shared] = torch.tensor(row.texts[0][:shared])
         positions[number, :shared] = torch.arange(shared)
-        start = shared
-        for text in row.texts:
-            end = start + len(text) - shared
-            seen[start:end, start:end] = _causal(end - start, mask)
-            ids[number, start:end] = torch.tensor(text[shared:], dtype=torch.long)
-            positions[number, start:end] = torch.arange(shared, len(text))
-            start = end
+        for text, rest in zip(row.texts, row.rests, strict=True):
+            seen[rest, rest] = _causal(rest.stop - rest.start, mask)
+            ids[number, rest] = torch.tensor(text[shared:], dtype=torch.long)
+            positions[number, rest] = torch.arange(shared, len(text))
     return Rows(ids.to(model.device), mask.to(model.device), positions.to(model.device))
 
 
@@ -214,7 +216,7 @@ def _room(texts: Sequence[Sequence[int]], model: InspectedModel, most: int) -> C
     return lambda length: min(most, tokens // length, MOST_MASK // (length**2 * model.dtype.itemsize))
 
 
-def _by_length(lengths: Sequence[int], room: Callable[[int], int]) -> list[list[int]]:
+def _in_batches(lengths: Sequence[int], room: Callable[[int], int]) -> list[list[int]]:
     """Put rows of similar length into batches: their numbers, the longest last; one at least.
 
     Args:
@@ -242,13 +244,13 @@ def _cheapest(texts: Sequence[tuple[int, ...]], model: InspectedModel, most: int
         return sum(_work(len(batch), lengths[batch[-1]], width) for batch in batches)
 
     lengths = list(map(len, texts))
-    limit = WORTH * work(lengths, _by_length(lengths, lambda _: at_once))
+    limit = WORTH * work(lengths, _in_batches(lengths, lambda _: at_once))
     room = _room(texts, model, at_once)
     best: list[Alike] | None = None
     for widest in WIDEST:
         rows = _grouped(texts, widest)
         lengths = [row.tokens for row in rows]
-        batches = _by_length(lengths, room)
+        batches = _in_batches(lengths, room)
         fit = all(room(row.tokens) for row in rows if len(row.texts) > 1) and (most is not None or len(batches) == 1)
         needed = work(lengths, batches)
         if fit and needed <= limit:

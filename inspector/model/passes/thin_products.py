@@ -119,7 +119,7 @@ def look_for_memory_again(model: InspectedModel) -> None:
     Asked once an answer, not for every token of it.
     """
     if not _PACKED.get(model, True):
-        del _PACKED[model]
+        _PACKED.pop(model, None)  # memory may have run out elsewhere, which forgets all
 
 
 def _packed(model: InspectedModel) -> list[Packed]:

@@ -5,8 +5,9 @@ Where the detector fires the patch's weights answer, else the vanilla ones, bit 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from weakref import WeakKeyDictionary
 
@@ -14,13 +15,12 @@ import torch
 from torch import Tensor
 
 from inspector.errors import PatchError
-from inspector.model.counted import Counted
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory.batch_size import prompts_that_fit
 from inspector.model.memory.halving import halved, when_memory_runs_out
 from inspector.model.memory.recent import Recent, named
-from inspector.model.passes.shared_rows import Alike, batched, counted_in, laid_out
+from inspector.model.passes.shared_rows import Alike, batched, laid_out
 from inspector.model.patches.detector import Detector, DetectorReading
 from inspector.model.patches.patch import VANILLA, Row
 
@@ -136,9 +136,8 @@ def mlp_inputs(
     end = entries[blocks.index(max(blocks))]
     row_of: dict[int, int] = {}
 
-    def entering(chosen: Sequence[int]) -> list[list[Tensor]]:
+    def entering(chosen: Sequence[int]) -> list[Callable[[], Tensor]]:
         texts, seen = [prompts[n] for n in chosen], dict[int, Tensor]()
-        lengths = [range(len(text)) for text in texts]
         rows = [Alike.of([prompts[n] for n in row]) for _, row in groupby(chosen, row_of.__getitem__)]
         whole = laid_out(model, rows) if len(rows) < len(texts) else None
         ids = model.batch(*texts) if whole is None else whole.ids
@@ -147,14 +146,21 @@ def mlp_inputs(
             model.network(input_ids=ids, use_cache=False, **({} if whole is None else whole.arguments))
         # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
         states = [seen[n].reshape(len(ids), -1, seen[n].shape[-1]) for n in range(len(blocks))]
-        counted = Counted(lengths if whole is None else counted_in(rows, lengths))
-        parts = [counted.of(each).split([len(text) for text in texts]) for each in states]
-        return [list(of_text) for of_text in zip(*parts, strict=True)]
+        # Gathered text by text, as each one is a copy of all that its row shares.
+        return [
+            partial(_of_text, states, number, row.shared, rest) for number, row in enumerate(rows) for rest in row.rests
+        ]
 
     size = prompts_that_fit(model, max(map(len, prompts), default=0), 1, AT_ONCE)
     for batch in batched(model, prompts, size):
         row_of.update({n: number for number, row in enumerate(batch) for n in row})
         chosen = [n for row in batch for n in row]
-        for number, parts in zip(chosen, halved(entering, chosen), strict=True):
-            # Blocks may lie on different devices.
-            yield number, torch.stack([part.float().to(parts[0].device) for part in parts], dim=1)
+        for number, states in zip(chosen, halved(entering, chosen), strict=True):
+            yield number, states()
+
+
+def _of_text(states: Sequence[Tensor], row: int, shared: int, rest: slice) -> Tensor:
+    """Return ``[tokens, blocks, d_model]`` float32 of a text from what each block has of its row."""
+    parts = [torch.cat([each[row, :shared], each[row, rest]]).float() for each in states]
+    # Blocks may lie on different devices.
+    return torch.stack([part.to(parts[0].device) for part in parts], dim=1)

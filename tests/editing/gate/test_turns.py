@@ -32,10 +32,10 @@ def test_a_setting_that_was_asked_for_stays_even_where_it_is_the_presets_own(wor
     assert first.companions == ROUTED["companions"] and to_be_routed(given, ROUTED) == given
 
 
-def test_a_monitor_keeps_the_limits_by_which_it_ends_the_edit_that_is_made_to_be_routed():
+def test_a_monitor_keeps_the_target_by_which_it_ends_the_edit_that_is_made_to_be_routed():
     given = preset("corrected", monitor=4)
     routed = to_be_routed(given)
-    assert (routed.target_probability, routed.damage_budget) == (given.target_probability, given.damage_budget)
+    assert (routed.target_probability, routed.damage_budget) == (given.target_probability, None)
     assert routed.monitor == 4 and routed.companions == ROUTED["companions"]
     alone = to_be_routed(preset("corrected"))
     assert alone.target_probability is None and alone.damage_budget is None

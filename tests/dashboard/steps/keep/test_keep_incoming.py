@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,6 +49,20 @@ def test_a_stack_comes_back_with_the_cases_of_all_its_edits(visitor, page, tmp_p
     other = Visitor(page, "one with a stack")
     taken_in(other, file)
     assert other.session.live.below == below, "where it is to act only where harm is detected, its detector reads them"
+
+
+def test_a_stack_on_a_case_that_the_model_cannot_read_is_refused(visitor, page, tmp_path):
+    edit(visitor)
+    edit(visitor, on_top=True)
+    (below,) = visitor.session.live.below
+    text = "a b " * visitor.page.context.model.context_length
+    long = replace(below, question=text, adversarial_prompt=text)
+    visitor.session.edits[-1] = replace(visitor.session.live, below=(long,))
+    file = copied(written(visitor), tmp_path / "edit.zip")
+    other = Visitor(page, "one with a long stack")
+    with pytest.raises(gr.Error, match="tokens"):
+        taken_in(other, file)
+    assert other.session.live is None and other.is_free
 
 
 def test_an_edit_that_the_gate_refuses_comes_in_held_back_and_can_be_kept(visitor, page, tmp_path):

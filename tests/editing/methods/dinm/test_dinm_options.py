@@ -135,6 +135,15 @@ def test_a_monitor_holds_the_budget_for_harmless_prompts_that_the_edit_is_not_co
     assert all(known_answer(llama, text, 2, PromptFormat()) for text in further_harmless_texts(2, LOOK_ALIKES))
 
 
+def test_without_a_limit_there_is_no_monitor_and_the_edit_is_that_without_one(llama, case):
+    told = []
+    free = run(dinm(llama, case, BLOCK, small(monitor=2, steps=2)), told.append)
+    plain = run(dinm(llama, case, BLOCK, small(steps=2)))
+    assert any("No monitor: it ends an edit by target" in getattr(event, "message", "") for event in told)
+    assert torch.equal(free.patch.deltas[0].dense(), plain.patch.deltas[0].dense())
+    assert [step.safe_probability for step in free.trace] == [step.safe_probability for step in plain.trace]
+
+
 def test_a_monitor_s_templates_are_those_of_no_case_and_of_no_exam(case):
     used = {template.text for split in ("edit", "development", "score") for template in bundled_templates(split)}
     assert not {template.text for template in bundled_templates("detector")} & used
@@ -149,8 +158,6 @@ def test_what_does_not_fit_is_refused_by_name(llama, case):
     for wrong in ({"first_token_weight": 0.5}, {"contexts": -1}, {"monitor": 17}):
         with pytest.raises(EditError, match=next(iter(wrong))):
             DinmSettings(**wrong)
-    with pytest.raises(EditError, match="by the target probability and the damage budget, and both are none"):
-        run(dinm(llama, case, BLOCK, small(monitor=2, target_probability=None, damage_budget=None)))
     with pytest.raises(EditError, match="Set monitor to 0"):
         run(dinm(llama, replace(case, question=""), BLOCK, small(monitor=2, damage_budget=1.0)))
 
