@@ -45,7 +45,7 @@ from inspector.toxicity import Probe
 from inspector.validated import read_record
 from inspector.writing import RegionWriting
 
-VERSION = 17
+VERSION = 18
 """Raised whenever texts, defaults or measurements of the example change."""
 PARTS = ("located", "edit", "comparison", "exam", "why", "probe", "atlas", "contest")
 """The parts in the order in which they are made."""
@@ -296,7 +296,7 @@ def _take_probe(session: Session, told: Any, _texts: Texts) -> None:
 def _take_exam(session: Session, told: Any, _texts: Texts) -> None:
     kept = session.slot(Examined)
     kept.exam = exam_from(told["test"])
-    kept.other, kept.rounded = (None if told.get(one) is None else exam_from(told[one]) for one in ("other", "rounded"))
+    kept.other, kept.rounded = (None if told[one] is None else exam_from(told[one]) for one in ("other", "rounded"))
     kept.unrounded = str(told["unrounded"])
 
 
