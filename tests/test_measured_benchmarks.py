@@ -147,6 +147,36 @@ def test_methods_in_the_table_are_those_of_the_result():
         assert [number for cell in cells for number in numbers(cell)] == expected, name
 
 
+def test_methods_on_every_prompt_and_routed_are_those_of_the_result():
+    text = result("methods_routed.txt")
+    found = results.scores(text)
+    scores = ("DG-Avg", "transfer", "DL", "over-refusal")
+    both = [name for name in found if f"{name}, routed" in found]
+    rows = table(BENCHMARKS, "| edit, on every prompt and routed |")
+    assert [row[0] for row in rows] == ["vanilla", "the same weights, computed in bfloat16", *both]
+    written = text[text.index("What the region writes") :]
+    less = dict(
+        re.findall(r"^(\S.*?) {2,}\d+ +-?[\d.]+ +-?[\d.]+ +(-?[\d.]+ \[[-\d., ]+\]) {2,}", written, re.MULTILINE)
+    )
+    assert [*less] == both
+    for name, *cells in rows:
+        told = [number for cell in cells for number in numbers(cell)]
+        if name in both:
+            ways = [(found[name][score], found[f"{name}, routed"][score]) for score in scores]
+            assert told[:8] == [f"{one.mean:.0f}" for way in ways for one in way], name
+            assert told[8:] == numbers(less[name]), name
+        elif name == "vanilla":
+            assert told == [f"{found[name][score].mean:.0f}" for score in scores]
+        else:
+            assert told == [f"{found['rounded'][score].mean:.0f}" for score in ("DL", "over-refusal")]
+    likeness = [found[f"{name}, routed"]["DL"].mean for name in both]
+    everywhere = [found[name]["DL"].mean for name in both]
+    said = f"a DL of {min(likeness):.0f} or more ({min(everywhere):.0f} to {max(everywhere):.0f} on every prompt)"
+    assert said in " ".join(BENCHMARKS.split())
+    clear = [name for name in both if float(numbers(less[name])[1]) > 0]
+    assert clear == ["DINM, made to be routed"]
+
+
 def sentences() -> Iterator[str]:
     """Yield what benchmarks/README says in sentences, from the results."""
     bare, wrapped, alarms, in_attacks = (

@@ -285,7 +285,7 @@ def test_what_benchmarks_readme_tells_of_one_thread_was_measured_so():
         ),
     }
     both = {f"{one}{way}.txt" for one in ("suffixes", "safeguards") for way in ("", "_routed")}
-    assert single == {*detox, *both, "gate_word.txt", "packaged.json", "sweep_speed.txt"}
+    assert single == {*detox, *both, "gate_word.txt", "methods_routed.txt", "packaged.json", "sweep_speed.txt"}
     told = {name for part, names in linked.items() if "on one thread" in part for name in names}
     assert told == single
 

@@ -59,6 +59,7 @@ UNASKED = {
     "limits_calibration.txt": "how long a calibration takes",
     "limits.txt": "how near each part comes to what the machine allows",
     "load.json": "how the page serves many visitors",
+    "methods_routed.txt": "every method on every prompt and only where harm is detected, on four cases",
     "own_question.txt": "what a second reading, of the case's own question, adds to the detector",
     "planted_faults.txt": "what the tests find",
     "safeguards_routed.txt": "the gate's word on edits that act only where harm is detected, and on their stack",
